@@ -1,0 +1,50 @@
+"""Fixtures for all tests: real Kafka brokers."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.kafka_broker.broker import KafkaBroker
+from tests.kafka_broker.jars import KafkaUnavailable, jars, java
+from tests.requirement import missing
+
+
+@pytest.fixture(scope="session")
+def kafka_available() -> None:
+    """Skips (fails with CI=true) where no broker can run; fetches the jars, so that no test pays for it."""
+    try:
+        java()
+        jars()
+    except KafkaUnavailable as error:
+        missing(str(error))
+
+
+@pytest.fixture(scope="session")
+def kafka(kafka_available: None) -> Iterator[KafkaBroker]:
+    """The broker that all tests share: use topic and group names of your own, and do not kill it."""
+    broker = KafkaBroker()
+    asyncio.run(broker.start())
+    try:
+        yield broker
+    finally:
+        asyncio.run(broker.stop())
+        broker.remove()
+
+
+@pytest.fixture
+async def own_kafka(kafka_available: None) -> AsyncIterator[Callable[..., Awaitable[KafkaBroker]]]:
+    """Makes brokers for one test, to kill and restart: `broker = await own_kafka()`; arguments as of `KafkaBroker`."""
+    brokers: list[KafkaBroker] = []
+
+    async def make(**options: Any) -> KafkaBroker:
+        broker = KafkaBroker(**options)
+        brokers.append(broker)
+        await broker.start()
+        return broker
+
+    yield make
+    for broker in brokers:
+        broker.kill()
+        broker.remove()

@@ -1,1 +1,4 @@
-"""The tests. Their layout mirrors the package; `tests/kafka_broker` starts real brokers, `tests/project` holds the repository's rules."""
+"""The tests. Their layout mirrors the package.
+
+`tests/kafka_broker` starts real brokers, `tests/project` holds the rules of the repository itself.
+"""

@@ -1,4 +1,4 @@
-"""What a test needs and a machine may lack: a visible skip with the reason, and a failure where nothing may be lacking."""
+"""What a test needs and a machine may lack: a visible skip with the reason, a failure where nothing may be lacking."""
 
 import os
 from typing import NoReturn

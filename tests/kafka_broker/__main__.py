@@ -21,7 +21,9 @@ async def run(port: int, data: Path | None) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.kafka_broker", description=__doc__)
-    parser.add_argument("--port", type=int, default=9092, help="of the Kafka listener on 127.0.0.1 (default: 9092; 0: a free one)")
+    parser.add_argument(
+        "--port", type=int, default=9092, help="of the Kafka listener on 127.0.0.1 (default: 9092; 0: a free one)"
+    )
     parser.add_argument("--data", type=Path, help="folder to keep the data in (default: a temporary one)")
     arguments = parser.parse_args()
     try:

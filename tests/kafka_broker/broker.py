@@ -1,6 +1,6 @@
 """`KafkaBroker`: one real Kafka node (KRaft, broker and controller in one process) on loopback.
 
-Tests and benchmarks use it; its data and ports outlive kill and restart, so that a client sees what it would see in real life.
+Tests and benchmarks use it. Its data and ports outlive kill and restart: a client sees what it would see in real life.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ from tests.kafka_broker.jars import HERE, jars, java
 
 READY_TIMEOUT_S: Final = 60  # 3 s on an idle machine, 5 s after kill -9; a loaded CI machine takes its time
 STOP_TIMEOUT_S: Final = 30
-# Below the range from which systems take ports for outgoing connections: nobody grabs ours between kill and restart, and a
-# client that reconnects to the dead broker cannot connect to itself.
+# Below the range from which systems take ports for outgoing connections: nobody grabs ours between kill and restart,
+# and a client that reconnects to the dead broker cannot connect to itself.
 PORTS: Final = range(20_000, 32_000)
 
 
-class BrokerFailed(Exception):  # noqa: N818 - reads as what happened
+class BrokerFailed(Exception):
     """The broker ended or did not get ready. The message ends with the tail of its log."""
 
 

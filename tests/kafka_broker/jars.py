@@ -18,7 +18,7 @@ JAVA_VERSION_MIN: Final = 17  # Kafka 4 brokers refuse older ones
 FETCH_TIMEOUT_S: Final = 600  # 46 jars, 100 MB, on a slow line
 
 
-class KafkaUnavailable(Exception):  # noqa: N818 - a state of the machine, not a fault of the caller
+class KafkaUnavailable(Exception):
     """This machine cannot run a broker. The message says what is missing and what to type."""
 
 

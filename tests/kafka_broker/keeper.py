@@ -1,7 +1,7 @@
-"""Runs one command and ends it when the parent goes away, however it goes: kill -9 of a test run leaves no broker behind.
+"""Runs one command and ends it when the parent goes, however it goes: kill -9 of a test run leaves no broker behind.
 
-Called by `broker.py` as a script, standard library only. Standard input is a pipe whose other end the parent holds: end of
-file means that the parent is gone or wants a stop. The first line of standard output is the pid of the command.
+Called by `broker.py` as a script, standard library only. Standard input is a pipe whose other end the parent holds: end
+of file means that the parent is gone or wants a stop. The first line of standard output is the pid of the command.
 Exit code: the command's, as a shell would report it.
 """
 
@@ -15,7 +15,9 @@ GRACE_S = 10  # a controlled shutdown of a broker takes 2 s
 
 
 def main() -> int:
-    command = subprocess.Popen(sys.argv[2:], stdin=subprocess.DEVNULL, stdout=_output(sys.argv[1]), stderr=subprocess.STDOUT)
+    command = subprocess.Popen(
+        sys.argv[2:], stdin=subprocess.DEVNULL, stdout=_output(sys.argv[1]), stderr=subprocess.STDOUT
+    )
     print(command.pid, flush=True)
     threading.Thread(target=_stop_at_end_of_input, args=(command,), daemon=True).start()
     code = command.wait()

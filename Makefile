@@ -1,0 +1,65 @@
+# `make run` and `make test` are all a newcomer needs. `make help` lists the rest.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+BIN := .venv/bin
+RUNTIME := .venv/.runtime
+DEV := .venv/.dev
+
+.PHONY: help run demo test fmt lint types bench kafka lock clean
+
+help: ## this list
+	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
+
+run: $(RUNTIME) ## the order example on the embedded log, with a trickle of orders, until Ctrl-C
+	exec $(BIN)/headrace dev examples/orders --feed
+
+demo: $(RUNTIME) ## the same, ends by itself after 200 orders with a table
+	exec $(BIN)/headrace demo
+
+test: $(DEV) lint types ## every check and test
+	scripts/test-tools
+	$(BIN)/pytest
+
+fmt: $(DEV) ## format, and mend what can be mended
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+lint: $(DEV) ## format, style and import rules
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/lint-imports
+
+types: $(DEV) ## pyright on everything, mypy on the examples as users would run it
+	$(BIN)/pyright
+	for app in examples/*/; do (cd "$$app" && MYPYPATH=../.. ../../$(BIN)/mypy --config-file ../../pyproject.toml .); done
+
+bench: $(DEV) ## measure against a real Kafka; results go to benchmarks/results
+	$(BIN)/python -m benchmarks
+
+kafka: $(DEV) ## a real Kafka broker on 127.0.0.1:9092 until Ctrl-C
+	exec $(BIN)/python -m tests.kafka_broker --port 9092
+
+lock: ## resolve the lock files anew (needs uv); they carry versions and hashes, no addresses
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --extra uvloop --group editable pyproject.toml -o requirements.lock
+	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url \
+		--python-version 3.11 --all-extras --group editable --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
+
+clean: ## remove what make, tests and tools made
+	rm -rf .venv .cache .headrace build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find headrace examples tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The environment is made once and brought up to date when a lock or pyproject.toml changes. pip refuses an editable install
+# under --require-hashes, so the locked packages come first and the checkout is added without touching them.
+$(RUNTIME): requirements.lock pyproject.toml
+	python=$$(scripts/find-python); [ -x $(BIN)/python ] || "$$python" -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	touch $@
+
+$(DEV): requirements-dev.lock $(RUNTIME)
+	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@

@@ -1,0 +1,325 @@
+"""All settings, typed, frozen and valid. `settings_source.py` reads them; everything else only gets `Settings`.
+
+A user's key is the field's alias where there is one (`worker.shutdown_grace`), while the attribute says its unit
+(`shutdown_grace_ms`). Tests and other code may build one directly, as in
+`Settings.model_validate({"log": {"path": "x.sqlite"}})`; `Settings()` is all defaults on the embedded log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    WrapValidator,
+    field_validator,
+    model_validator,
+)
+
+from headrace.service.settings_quantity import byte_size, duration_ms
+
+KIB, MIB = 1 << 10, 1 << 20
+
+
+class Backend(StrEnum):
+    """Which `Log` holds everything."""
+
+    EMBEDDED = "embedded"
+    KAFKA = "kafka"
+
+
+def _whole_number(value: object) -> object:
+    """No booleans and no fractions, which a lax parser would take for numbers."""
+    if isinstance(value, bool | float):
+        raise ValueError(f"{value!r} is not a whole number")  # noqa: TRY004 - pydantic wants ValueError
+    return value
+
+
+def _yes_or_no(value: object) -> object:
+    match value:
+        case bool():
+            return value
+        case "true" | "false":
+            return value == "true"
+        case _:
+            raise ValueError(f"{value!r} is neither true nor false")
+
+
+def _or_none(value: object) -> object:
+    return None if value in ("none", "never") else duration_ms(value)
+
+
+def _processes(value: object, validate: Callable[[object], int | str]) -> int | str:
+    """One message instead of one for each half of the union."""
+    try:
+        return validate(value)
+    except ValueError:
+        raise ValueError("it should be a whole number from 1 on, or `auto`") from None
+
+
+def _as_list(value: object) -> object:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_whole_number)]
+Count = Annotated[Whole, Field(ge=1)]
+Port = Annotated[Whole, Field(ge=0, le=65535)]  # 0: any free one
+Switch = Annotated[bool, BeforeValidator(_yes_or_no)]
+DurationMs = Annotated[int, BeforeValidator(duration_ms), Field(ge=0)]
+DurationMsOrNone = Annotated[int | None, BeforeValidator(_or_none)]
+Bytes = Annotated[int, BeforeValidator(byte_size), Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A table of settings. Unknown keys are refused; values do not change after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True)
+
+
+class AppSettings(Section):
+    """Who we are among the topics: `name` is the prefix of all internal topics and groups."""
+
+    name: str = Field(
+        default="headrace", pattern=r"^[A-Za-z0-9._-]{1,150}$", description="Prefix of all internal topics and groups."
+    )
+    environment: str = Field(default="", description="A word such as `production`, shown in telemetry.")
+
+
+class LogSettings(Section):
+    """Where the run log and all topics live."""
+
+    backend: Backend = Field(
+        default=Backend.EMBEDDED,
+        description="`embedded` (one SQLite file) or `kafka`. Unset: `dev` embedded, `serve` kafka, "
+        "others by `kafka.bootstrap_servers`.",
+    )
+    path: Path = Field(description="The embedded log's file. Unset: `.headrace/<app.name>.sqlite`.")
+    partitions: Count = Field(description="Partitions of the run log, fixed when it is made. Unset: 64, or 8 embedded.")
+    replication: Count | None = Field(
+        default=None, description="Replicas of new topics. Unset: 3, or as many as there are brokers."
+    )
+    max_record_bytes: Bytes = Field(default=900 * KIB, description="Largest record Headrace writes.")
+    group_commit_bytes: Bytes = Field(default=512 * KIB, description="Largest batch of outcomes in one append.")
+
+
+class KafkaSettings(Section):
+    """How to reach Kafka."""
+
+    bootstrap_servers: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        default=(), description="`host:port`, several with commas."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="Transport."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "GSSAPI"] | None = Field(
+        default=None, description="How to log in."
+    )
+    sasl_username: str | None = Field(default=None, description="For PLAIN and SCRAM.")
+    sasl_password: SecretStr | None = Field(default=None, description="For PLAIN and SCRAM. A secret.")
+    sasl_kerberos_service_name: str = Field(default="kafka", description="For GSSAPI.")
+    sasl_kerberos_domain_name: str | None = Field(default=None, description="For GSSAPI.")
+    ssl_ca_file: Path | None = Field(default=None, description="Who we trust (PEM). Unset: the system's authorities.")
+    ssl_certificate_file: Path | None = Field(default=None, description="Our own certificate (PEM).")
+    ssl_key_file: Path | None = Field(default=None, description="Our own key (PEM).")
+    ssl_key_password: SecretStr | None = Field(default=None, description="Opens `ssl_key_file`. A secret.")
+    ssl_check_hostname: Switch = Field(default=True, description="The broker's certificate must carry its name.")
+    client_id: str | None = Field(default=None, description="Name in the broker's logs and quotas. Unset: `app.name`.")
+    client_rack: str | None = Field(default=None, description="Our rack: read from the nearest replica.")
+    extra: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="More client settings by their dotted librdkafka names."
+    )
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _host_and_port(cls, servers: tuple[str, ...]) -> tuple[str, ...]:
+        for server in servers:
+            host, colon, port = server.rpartition(":")
+            if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+                raise ValueError(f"{server!r} is not host:port")
+        return servers
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.security_protocol.startswith("SASL") and self.sasl_mechanism is None:
+            raise ValueError(f"security_protocol {self.security_protocol} needs kafka.sasl_mechanism")
+        if self.ssl_key_file is not None and self.ssl_certificate_file is None:
+            raise ValueError("ssl_key_file needs kafka.ssl_certificate_file")
+        return self
+
+
+class WorkerSettings(Section):
+    """How much one instance does at once, and how it stops."""
+
+    processes: Annotated[Count | Literal["auto"], WrapValidator(_processes)] = Field(
+        default=1, description="Worker processes; `auto` is one a core."
+    )
+    max_active_runs: Count = Field(
+        default=4_000, description="Runs with work at once, a process; past it the router pauses."
+    )
+    max_queued_bytes: Bytes = Field(
+        default=64 * MIB, description="Bytes read ahead of admission, a process; past it reading pauses."
+    )
+    handoff_grace_ms: DurationMs = Field(
+        default=10_000, alias="handoff_grace", description="How long released attempts may go on."
+    )
+    shutdown_grace_ms: DurationMs = Field(
+        default=30_000, alias="shutdown_grace", description="The whole stop; larger than `handoff_grace`."
+    )
+    thread_pool: Count = Field(default=32, description="Threads for synchronous handlers, a process.")
+
+    @model_validator(mode="after")
+    def _stop_is_longer(self) -> Self:
+        if self.shutdown_grace_ms <= self.handoff_grace_ms:
+            raise ValueError("shutdown_grace is the whole stop and must be longer than worker.handoff_grace")
+        return self
+
+
+class RetryDefaults(Section):
+    """The retry policy of handlers that name none. The words are those of `Retry`."""
+
+    attempts: Count = Field(default=4, description="Attempts, the first included.")
+    backoff: Literal["constant", "linear", "exponential"] = Field(default="exponential", description="How waits grow.")
+    delay_ms: DurationMs = Field(default=200, alias="delay", description="Ceiling of the first wait (full jitter).")
+    cap_ms: DurationMs = Field(default=30_000, alias="cap", description="Ceiling of all waits.")
+    deadline_ms: DurationMsOrNone = Field(
+        default=None, alias="deadline", description="Spans all attempts and waits; `none`: no limit."
+    )
+
+
+class DefaultsSettings(Section):
+    """What handlers and workflows get that say nothing."""
+
+    timeout_ms: DurationMs = Field(default=30_000, alias="timeout", description="Of one attempt.")
+    retry: RetryDefaults = Field(default_factory=RetryDefaults, description="Of handlers without `retry`.")
+    run_timeout_ms: DurationMsOrNone = Field(
+        default=None, alias="run_timeout", description="Of runs without `timeout`; `none`: no limit."
+    )
+
+
+class ApiSettings(Section):
+    """The HTTP API and console."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
+    port: Port = Field(default=8080, description="Port to listen on; 0: any free one.")
+    auth: Literal["none", "key"] = Field(default="none", description="`key` asks for an API key.")
+    base_path: str = Field(default="/", pattern=r"^/", description="Where a proxy puts us.")
+
+
+class TelemetrySettings(Section):
+    """Metrics, health, logs; traces are set up by the standard `OTEL_*` variables."""
+
+    metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of metrics and health.")
+    metrics_port: Port = Field(default=9464, description="Port of metrics and health, + worker index; 0: any free one.")
+    series_budget: Count = Field(default=5_000, description="Most time series; past it the `task` label is dropped.")
+    parent_from_kafka: Switch = Field(
+        default=False, description="Go on in the producer's trace instead of linking to it."
+    )
+    log_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`auto`: text on a terminal, else JSON lines."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least level that is written."
+    )
+
+
+class HistorySettings(Section):
+    """The searchable history."""
+
+    url: SecretStr | None = Field(default=None, description="`postgresql://…`; unset: an SQLite file. A secret.")
+    retention_ms: DurationMs = Field(
+        default=30 * 86_400_000, alias="retention", description="How long ended runs are kept."
+    )
+
+
+class RouterSettings(Section):
+    """Reading of source topics."""
+
+    start: Literal["earliest", "latest"] = Field(
+        default="earliest", description="Where a topic begins that was never read."
+    )
+    max_uncommitted: Count = Field(default=10_000, description="Offsets a router may be ahead of its commit.")
+
+
+class RunsSettings(Section):
+    """How long ended runs are remembered in the log."""
+
+    retry_retention_ms: DurationMs = Field(
+        default=30 * 86_400_000, alias="retry_retention", description="Failed runs stay retriable for this long."
+    )
+    client_id_retention_ms: DurationMs = Field(
+        default=86_400_000,
+        alias="client_id_retention",
+        description="Clients' command ids are known for this long after the run's end.",
+    )
+
+
+class LimitsSettings(Section):
+    """What nothing may exceed; each has a named error."""
+
+    payload_bytes: Bytes = Field(
+        alias="payload", description="Input, result or event data. Unset: `log.max_record_bytes`."
+    )
+    headers_bytes: Bytes = Field(default=64 * KIB, alias="headers", description="All headers of a record.")
+    nesting: Count = Field(default=64, description="Depth of JSON.")
+    fan_out: Count = Field(default=10_000, description="Branches of one gather, race or map.")
+    tasks_per_run: Count = Field(default=50_000, description="Steps of one run.")
+    run_bytes: Bytes = Field(default=8 * MIB, description="What one run keeps in memory.")
+    decompressed_batch_bytes: Bytes = Field(
+        default=64 * MIB, alias="decompressed_batch", description="A compressed batch, unpacked."
+    )
+
+
+class Settings(Section):
+    """Everything there is to set, valid and complete."""
+
+    app: AppSettings = Field(default_factory=AppSettings)
+    log: LogSettings
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    worker: WorkerSettings = Field(default_factory=WorkerSettings)
+    defaults: DefaultsSettings = Field(default_factory=DefaultsSettings)
+    api: ApiSettings = Field(default_factory=ApiSettings)
+    telemetry: TelemetrySettings = Field(default_factory=TelemetrySettings)
+    history: HistorySettings = Field(default_factory=HistorySettings)
+    router: RouterSettings = Field(default_factory=RouterSettings)
+    runs: RunsSettings = Field(default_factory=RunsSettings)
+    limits: LimitsSettings
+
+    def __init__(self, **sections: Any) -> None:
+        super().__init__(**sections)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_dependent_defaults(cls, data: object) -> object:
+        """Defaults that follow from another setting. Wrong values pass through and are refused by their own section."""
+        if not isinstance(data, dict):
+            return data
+        sections = cast("dict[str, object]", data)
+        app, log, limits = (_table(sections, name) for name in ("app", "log", "limits"))
+        if log is None or limits is None:
+            return sections
+        embedded = log.get("backend", Backend.EMBEDDED) == Backend.EMBEDDED
+        log = {
+            "path": os.path.join(".headrace", f"{(app or {}).get('name', 'headrace')}.sqlite"),  # noqa: PTH118 - text until validated
+            "partitions": 8 if embedded else 64,
+            **log,
+        }
+        if "payload_bytes" not in limits:
+            limits = {"payload": log.get("max_record_bytes", 900 * KIB), **limits}
+        return {**sections, "log": log, "limits": limits}
+
+
+def _table(sections: dict[str, object], name: str) -> dict[str, object] | None:
+    value = sections.get(name, {})
+    if isinstance(value, Section):
+        return value.model_dump()
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None

@@ -68,6 +68,16 @@ def test_the_installed_package_is_the_wheels(environment: Path, tmp_path: Path) 
     assert link == "None"
 
 
+def test_an_editable_install_exposes_the_package_by_a_finder_and_copies_nothing(tmp_path: Path) -> None:
+    """A folder `headrace` in site-packages would stand beside the real one; a path entry would offer the links."""
+    code = f"import hatchling.build as b; print(b.build_editable({str(tmp_path)!r}))"
+    name = run([sys.executable, "-c", code], cwd=ROOT).split()[-1]
+    archive = zipfile.ZipFile(tmp_path / name)
+    files = {file for file in archive.namelist() if ".dist-info/" not in file}
+    assert files == {"_editable_impl_headrace.pth", "_editable_impl_headrace.py"}
+    assert archive.read("_editable_impl_headrace.pth").decode().strip() == "import _editable_impl_headrace"
+
+
 @pytest.mark.slow
 def test_the_demo_runs_from_the_wheel_outside_the_checkout(environment: Path, tmp_path: Path) -> None:
     said = run([str(environment / "headrace"), "demo", "--metrics-port", str(free_port())], cwd=tmp_path)

@@ -25,8 +25,8 @@ def kafka_available() -> None:
 def kafka(kafka_available: None) -> Iterator[KafkaBroker]:
     """The broker that all tests share: use topic and group names of your own, and do not kill it."""
     broker = KafkaBroker()
-    asyncio.run(broker.start())
     try:
+        asyncio.run(broker.start())
         yield broker
     finally:
         asyncio.run(broker.stop())

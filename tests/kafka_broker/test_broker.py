@@ -75,3 +75,13 @@ async def create_topic(broker: KafkaBroker, name: str) -> None:
         await admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=1)])
     finally:
         await admin.close()
+
+
+async def test_the_shared_broker_serves_asynchronous_tests(kafka: KafkaBroker) -> None:
+    await create_topic(kafka, "shared-by-all")
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+    await admin.start()
+    try:
+        assert "shared-by-all" in await admin.list_topics()
+    finally:
+        await admin.close()

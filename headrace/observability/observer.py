@@ -385,6 +385,12 @@ class BreakerCalled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     calls: int = 1
 
 
+class LoopDelayed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The event loop took `delay_ms` to come round to a callback that was ready. Measured a few times a second."""
+
+    delay_ms: float
+
+
 class LoopBlocked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The event loop did not turn for `blocked_ms` (so far).
 
@@ -477,6 +483,7 @@ class Observer(Protocol):
 
     def breaker_changed(self, changed: BreakerChanged, /) -> None: ...
     def breaker_called(self, called: BreakerCalled, /) -> None: ...
+    def loop_delayed(self, delayed: LoopDelayed, /) -> None: ...
     def loop_blocked(self, blocked: LoopBlocked, /) -> None: ...
     def outage_began(self, began: OutageBegan, /) -> None: ...
     def outage_ended(self, ended: OutageEnded, /) -> None: ...

@@ -1,0 +1,362 @@
+"""The Prometheus observer: hooks in, families out.
+
+Writing is plain dicts and lists (`accumulator.py`); prometheus_client's part is the exposition: `PrometheusObserver`
+is a collector in a registry of its own. Hooks run on the event loop's thread; `collect` runs in the thread that
+answers a scrape. Never: an id or a user's value as a label.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar as ShownExemplar
+from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnknownVariableType]
+
+from headrace.observability import observer as o
+from headrace.observability.accumulator import Budget, Cell, Counts, Distribution, Labels, folded
+from headrace.observability.label import BreakerState
+from headrace.observability.metrics import BY_NAME, PREFIX, TABLE, Family, Kind
+from headrace.observability.snapshot import EMPTY, Snapshot, Snapshots
+
+ERRORS_PER_TASK_MAX: Final = 10
+"""Distinct `error` labels of one task: exception classes can be made at run time."""
+OTHER_ERROR: Final = "(other)"
+GAUGE_SHARE: Final = 4
+"""One fourth of the series budget is for gauges: mostly lag, by partition."""
+
+_SAMPLED_ENDINGS: Final = frozenset("13579bdf")
+
+
+class PrometheusObserver(o.Silent, Collector):
+    """Counts for Prometheus. One per process.
+
+    `snapshots` is asked at each collection, in the collecting thread: give it one that is safe there
+    (`latest.Latest`). `buckets` overrides those of the table by family name without prefix. `exceeded` is called
+    once, when the series budget is used up.
+    """
+
+    def __init__(
+        self,
+        *,
+        snapshots: Snapshots = lambda: EMPTY,
+        version: str = "",
+        backend: str = "",
+        series_budget: int = 5000,
+        buckets: Mapping[str, tuple[float, ...]] | None = None,
+        exceeded: Callable[[str], None] | None = None,
+    ) -> None:
+        self._snapshots = snapshots
+        self._info = {"version": version, "python": platform.python_version(), "backend": backend}
+        # Two budgets, as two threads open series: what happened here, what is (in a scrape) there.
+        self._budget = Budget(series_budget - series_budget // GAUGE_SHARE, exceeded)
+        self._gauge_budget = Budget(series_budget // GAUGE_SHARE, exceeded)
+        self._counts: dict[str, Counts] = {}
+        self._distributions: dict[str, Distribution] = {}
+        self._gauges: dict[str, set[Labels]] = {}
+        self._errors: dict[tuple[str, str], set[str]] = {}
+        bounds = buckets or {}
+        for family in TABLE:
+            if not family.emitted:
+                continue
+            if family.kind is Kind.COUNTER:
+                self._counts[family.name] = Counts(family, self._budget)
+            elif family.kind is Kind.HISTOGRAM:
+                self._distributions[family.name] = Distribution(family, self._budget, bounds.get(family.name))
+            elif family.kind is Kind.GAUGE:
+                self._gauges[family.name] = set()
+        self._bind()
+
+    def _bind(self) -> None:
+        """One attribute per family: hooks are hot, and a look-up by name is half of their cost."""
+        counts, distributions = self._counts, self._distributions
+        self._events_consumed = counts["events_consumed_total"]
+        self._event_size = distributions["event_size_bytes"]
+        self._event_delay = distributions["event_delay_seconds"]
+        self._events_discarded = counts["events_discarded_total"]
+        self._event_match = distributions["event_match_duration_seconds"].cell()
+        self._dead_letters = counts["dead_letters_total"]
+        self._runs_started = counts["runs_started_total"]
+        self._runs_finished = counts["runs_finished_total"]
+        self._run_duration = distributions["run_duration_seconds"]
+        self._run_start_delay = distributions["run_start_delay_seconds"]
+        self._run_result_delay = distributions["run_result_delay_seconds"]
+        self._runs_parked = counts["runs_parked_total"]
+        self._task_attempts = counts["task_attempts_total"]
+        self._task_retries = counts["task_retries_total"]
+        self._task_duration = distributions["task_duration_seconds"]
+        self._task_start_delay = distributions["task_start_delay_seconds"]
+        self._compensations = counts["compensations_total"]
+        self._abandoned = counts["handlers_abandoned_total"]
+        self._timer_delay = distributions["timer_fire_delay_seconds"].cell()
+        self._resent = counts["outputs_resent_total"]
+        self._refused = counts["outputs_refused_total"]
+        self._rebalances = counts["kafka_rebalances_total"]
+        self._rebalance_duration = distributions["kafka_rebalance_duration_seconds"]
+        self._produced = counts["kafka_produced_records_total"]
+        self._produce_duration = distributions["kafka_produce_duration_seconds"]
+        self._append_duration = distributions["log_append_duration_seconds"].cell()
+        self._readback_duration = distributions["log_readback_duration_seconds"].cell()
+        self._commit_records = distributions["log_commit_records"].cell()
+        self._written_bytes = counts["log_written_bytes_total"]
+        self._skipped = counts["log_skipped_records_total"]
+        self._recovery_duration = distributions["recovery_duration_seconds"].cell()
+        self._recovery_records = counts["recovery_records_total"]
+        self._ownership = counts["ownership_changes_total"]
+        self._transitions = counts["circuit_breaker_transitions_total"]
+        self._breaker_calls = counts["circuit_breaker_calls_total"]
+        self._loop_delay = distributions["event_loop_delay_seconds"].cell()
+        self._loop_blocked = counts["event_loop_blocked_total"]
+
+    # --- hooks --------------------------------------------------------------------------------------------------------
+
+    def events_consumed(self, consumed: o.EventsConsumed, /) -> None:
+        labels = (consumed.topic,)
+        self._events_consumed.add(labels, len(consumed.sizes_bytes))
+        sizes, delays = self._event_size.cell(labels), self._event_delay.cell(labels)
+        for size in consumed.sizes_bytes:
+            sizes.observe(size)
+        for delay in consumed.delays_ms:
+            delays.observe(_seconds(delay))
+
+    def events_matched(self, matched: o.EventsMatched, /) -> None:
+        if matched.records:
+            self._event_match.observe(_seconds(matched.duration_ms / matched.records), matched.records)
+
+    def event_discarded(self, discarded: o.EventDiscarded, /) -> None:
+        self._events_discarded.add((discarded.topic, discarded.reason), discarded.records)
+
+    def event_dead_lettered(self, lettered: o.EventDeadLettered, /) -> None:
+        self._dead_letters.add((lettered.topic, lettered.workflow, lettered.stage), lettered.records)
+
+    def run_started(self, started: o.RunStarted, /) -> None:
+        self._runs_started.add((started.workflow, started.trigger))
+        if started.start_delay_ms is not None:
+            cell = self._run_start_delay.cell((started.workflow,))
+            delay = _seconds(started.start_delay_ms)
+            cell.observe(delay)
+            if started.traceparent is not None:
+                _exemplify(cell, delay, started.traceparent, started.started_at_ms)
+
+    def run_finished(self, finished: o.RunFinished, /) -> None:
+        labels = (finished.workflow, finished.status)
+        self._runs_finished.add(labels)
+        cell = self._run_duration.cell(labels)
+        duration = _seconds(finished.duration_ms)
+        cell.observe(duration)
+        if finished.traceparent is not None:
+            _exemplify(cell, duration, finished.traceparent, finished.started_at_ms + finished.duration_ms)
+
+    def run_parked(self, parked: o.RunParked, /) -> None:
+        self._runs_parked.add((parked.workflow, parked.reason))
+
+    def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
+        workflow, task = ended.workflow, ended.handler
+        self._task_attempts.add((workflow, task, ended.ending))
+        duration = _seconds(ended.duration_ms)
+        cell = self._task_duration.cell((workflow, task))
+        cell.observe(duration)
+        self._task_start_delay.observe((workflow,), _seconds(ended.start_delay_ms))
+        if ended.traceparent is not None:
+            _exemplify(cell, duration, ended.traceparent, ended.started_at_ms + ended.duration_ms)
+        if ended.retry_after_ms is not None:
+            self._task_retries.add((workflow, task, self._error(workflow, task, ended.error or str(ended.cause))))
+
+    def compensation_ended(self, ended: o.CompensationEnded, /) -> None:
+        self._compensations.add((ended.workflow, ended.ending))
+
+    def handler_abandoned(self, abandoned: o.HandlerAbandoned, /) -> None:
+        self._abandoned.add((abandoned.workflow, abandoned.handler, abandoned.reason))
+
+    def timer_fired(self, fired: o.TimerFired, /) -> None:
+        self._timer_delay.observe(_seconds(fired.late_ms))
+
+    def output_sent(self, sent: o.OutputSent, /) -> None:
+        if sent.result_delay_ms is not None:
+            self._run_result_delay.observe((sent.workflow,), _seconds(sent.result_delay_ms))
+
+    def output_resent(self, resent: o.OutputResent, /) -> None:
+        self._resent.add((resent.topic,), resent.records)
+
+    def output_refused(self, refused: o.OutputRefused, /) -> None:
+        self._refused.add((refused.topic,))
+
+    def partition_taken(self, taken: o.PartitionTaken, /) -> None:
+        self._ownership.add((f"taken_{taken.reason}",))
+        self._recovery_duration.observe(_seconds(taken.duration_ms))
+        self._recovery_records.add((), taken.records)
+
+    def partition_released(self, released: o.PartitionReleased, /) -> None:
+        self._ownership.add((f"released_{released.reason}",))
+
+    def partition_lost(self, lost: o.PartitionLost, /) -> None:
+        self._ownership.add((f"lost_{lost.reason}",))
+
+    def outcome_skipped(self, skipped: o.OutcomeSkipped, /) -> None:
+        self._skipped.add((skipped.reason,), skipped.records)
+
+    def appended(self, appended: o.Appended, /) -> None:
+        self._append_duration.observe(_seconds(appended.duration_ms))
+        self._commit_records.observe(appended.records)
+        self._written_bytes.add((appended.kind,), appended.size_bytes)
+
+    def read_back(self, read_back: o.ReadBack, /) -> None:
+        self._readback_duration.observe(_seconds(read_back.duration_ms))
+
+    def produced(self, produced: o.Produced, /) -> None:
+        self._produced.add((produced.topic, produced.result), produced.records)
+        self._produce_duration.observe((produced.topic,), _seconds(produced.duration_ms))
+
+    def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:
+        self._rebalances.add((rebalanced.group, rebalanced.event))
+        if rebalanced.duration_ms is not None:
+            self._rebalance_duration.observe((rebalanced.group,), _seconds(rebalanced.duration_ms))
+
+    def breaker_changed(self, changed: o.BreakerChanged, /) -> None:
+        self._transitions.add((changed.breaker, changed.after))
+
+    def breaker_called(self, called: o.BreakerCalled, /) -> None:
+        self._breaker_calls.add((called.breaker, called.result), called.calls)
+
+    def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
+        self._loop_delay.observe(_seconds(delayed.delay_ms))
+
+    def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
+        # The watchdog's thread: the only writer of this family.
+        self._loop_blocked.add((blocked.handler,))
+
+    def _error(self, workflow: str, task: str, error: str) -> str:
+        seen = self._errors.setdefault((workflow, task), set()) if len(self._errors) < self._budget.series_max else None
+        if seen is None:
+            return OTHER_ERROR
+        if error in seen:
+            return error
+        if len(seen) >= ERRORS_PER_TASK_MAX:
+            return OTHER_ERROR
+        seen.add(error)
+        return error
+
+    # --- scrape -------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        """All emitted families, in the order of the table; those without a series yet show help and type alone."""
+        snapshot = self._snapshots()
+        gauges = _gauges(snapshot)
+        for family in TABLE:
+            if not family.emitted or family.name.startswith("metric_series"):
+                continue
+            match family.kind:
+                case Kind.COUNTER:
+                    yield _counter(family, self._counts[family.name].values)
+                case Kind.HISTOGRAM:
+                    yield _histogram(family, self._distributions[family.name])
+                case Kind.GAUGE:
+                    yield self._gauge(family, gauges.get(family.name, ()))
+                case Kind.INFO:
+                    info = InfoMetricFamily(PREFIX + family.name.removesuffix("_info"), family.help)
+                    info.add_metric([], self._info)
+                    yield info
+        yield _counter(BY_NAME["metric_series_folded_total"], {(): self._budget.folded + self._gauge_budget.folded})
+        yield self._gauge(BY_NAME["metric_series"], [((), self._budget.series + self._gauge_budget.series)])
+
+    def _gauge(self, family: Family, rows: Iterable[tuple[Labels, float]]) -> Metric:
+        """A gauge from state.
+
+        Rows whose labels were folded together are added up; rows that are gone give their room back.
+        """
+        held, shown = self._gauges[family.name], dict[Labels, float]()
+        for labels, value in rows:
+            known = folded(family, labels, lambda at: at in held or at in shown, self._gauge_budget)
+            shown[known] = shown.get(known, 0) + value
+        self._gauge_budget.series -= len(held - shown.keys())
+        self._gauges[family.name] = set(shown)
+        metric = GaugeMetricFamily(family.full_name, family.help, labels=family.labels)
+        for labels, value in shown.items():
+            metric.add_metric(labels, value)
+        return metric
+
+
+def registry(observer: PrometheusObserver) -> CollectorRegistry:
+    """A registry with our families and the process's own (CPU, memory, descriptors, garbage collection)."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(observer)
+    ProcessCollector(registry=made)
+    GCCollector(registry=made)
+    return made
+
+
+def _seconds(duration_ms: float) -> float:
+    """Never below 0: clocks of several machines meet in a delay, and a sum that falls looks like a restart."""
+    return duration_ms / 1000 if duration_ms > 0 else 0.0
+
+
+def _exemplify(cell: Cell, value: float, traceparent: str, at_ms: float) -> None:
+    if traceparent[-1:] in _SAMPLED_ENDINGS:
+        cell.exemplify(value, traceparent[3:35], at_ms / 1000)
+
+
+def _counter(family: Family, values: Mapping[Labels, float]) -> Metric:
+    metric = CounterMetricFamily(family.full_name, family.help, labels=family.labels)
+    for labels, value in dict(values).items():
+        metric.add_metric(labels, value)
+    return metric
+
+
+def _histogram(family: Family, distribution: Distribution) -> Metric:
+    metric = HistogramMetricFamily(family.full_name, family.help, labels=family.labels)
+    bounds = [*(floatToGoString(bound) for bound in distribution.bounds), "+Inf"]
+    for labels, cell in dict(distribution.cells).items():
+        total, counts, exemplars = cell.total, cell.counts.copy(), dict(cell.exemplars)
+        below = 0
+        buckets: list[tuple[str, float, ShownExemplar | None]] = []
+        for index, count in enumerate(counts):
+            below += count
+            newest = exemplars.get(index)
+            shown = (
+                None
+                if newest is None
+                else ShownExemplar({"trace_id": newest.trace_id}, newest.value, newest.timestamp_s)
+            )
+            buckets.append((bounds[index], below, shown))
+        metric.add_metric(labels, buckets, total)  # pyright: ignore[reportArgumentType] - documented: pairs or triples
+    return metric
+
+
+def _gauges(now: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
+    """The rows of each gauge family, from the state of the process."""
+    runs: list[tuple[Labels, float]] = []
+    queued: list[tuple[Labels, float]] = []
+    for flow in now.workflows:
+        runs.extend(((flow.workflow, state), count) for state, count in flow.runs.items())
+        queued.extend(((flow.workflow, state), count) for state, count in flow.tasks_queued.items())
+    return {
+        "runs_active": runs,
+        "tasks_queued": queued,
+        "tasks_in_progress": [((flow.workflow,), flow.tasks_in_progress) for flow in now.workflows],
+        "oldest_active_run_start_timestamp_seconds": [
+            ((flow.workflow,), flow.oldest_active_run_start_ms / 1000)
+            for flow in now.workflows
+            if flow.oldest_active_run_start_ms is not None
+        ],
+        "timers_pending": [((), now.timers_pending)],
+        "kafka_consumer_lag_records": [((lag.topic, str(lag.partition), lag.group), lag.records) for lag in now.lag],
+        "kafka_consumer_lag_seconds": [((lag.topic, str(lag.partition), lag.group), lag.seconds) for lag in now.lag],
+        "kafka_partitions_assigned": [((group,), count) for group, count in now.partitions_assigned.items()],
+        "circuit_breaker_state": [
+            ((breaker.breaker, state), float(breaker.state is state))
+            for breaker in now.breakers
+            for state in BreakerState
+        ],
+        "pool_slots": [((pool.pool,), pool.slots) for pool in now.pools],
+        "pool_slots_in_use": [((pool.pool,), pool.slots_in_use) for pool in now.pools],
+        "log_bytes": [((str(part.partition),), part.log_bytes) for part in now.log_partitions],
+        "checkpoint_bytes": [((str(part.partition),), part.checkpoint_bytes) for part in now.log_partitions],
+        "partitions_stopped": [((stop.topic, stop.reason), stop.partitions) for stop in now.stopped],
+        "source_backlog_bytes": [((topic,), size) for topic, size in now.source_backlog_bytes.items()],
+        "workflow_definitions": [((status,), count) for status, count in now.definitions.items()],
+    }

@@ -1,0 +1,223 @@
+"""The OpenTelemetry observer: a run's spans, made whole when they are over and handed to a span processor.
+
+A run's *anchor* is a zero-length CONSUMER span `start {workflow}`, exported as soon as the run is admitted; `attempt
+{task}`, `sleep` and `end {workflow}` are its children. Replay emits nothing, because it tells no observer. The only
+file that imports the SDK; see `traces.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Final
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.util.types import AttributeValue
+
+from headrace.observability import observer as o
+from headrace.observability.label import Ending
+from headrace.observability.traces import attempt_span_id
+from headrace.topics.outcome import RunStatus
+from headrace.topics.trace_context import TraceContext, parse_traceparent, span_id_of
+
+SCOPE: Final = "headrace"
+MESSAGE_LENGTH_MAX: Final = 500
+"""Of an error's message in a span's status."""
+STOP_S: Final = 5.0
+"""What a stop waits for an endpoint that hangs, at most."""
+
+
+def exporting(*, app: str, instance: str, version: str) -> TraceObserver:
+    """An observer that exports by OTLP over HTTP (protobuf), by the standard variables."""
+    own: dict[str, str] = {"service.instance.id": instance, "service.version": version}
+    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    if not named:
+        own["service.name"] = app
+    return TraceObserver(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own))
+
+
+class TraceObserver(o.Silent):
+    """Makes whole spans and hands them to a span processor, which never blocks.
+
+    A full queue drops spans, a hanging endpoint hangs its own thread.
+    """
+
+    def __init__(self, processor: SpanProcessor, resource: Resource) -> None:
+        self._processor = processor
+        self._resource = resource
+        self._scope = InstrumentationScope(SCOPE)
+
+    def close(self) -> None:
+        """Send what is queued, for at most `STOP_S`. Blocks: call it in a thread, after the last hook."""
+        ending = threading.Thread(target=self._processor.shutdown, name="headrace-traces-end", daemon=True)
+        ending.start()
+        ending.join(STOP_S)
+
+    def run_started(self, started: o.RunStarted, /) -> None:
+        anchor = _sampled(started.traceparent, started.tracestate)
+        if anchor is None:
+            return
+        attributes: dict[str, AttributeValue] = {
+            "headrace.workflow.name": started.workflow,
+            "headrace.workflow.version": started.version,
+            "headrace.run.id": started.run,
+            "headrace.trigger.type": started.trigger,
+            "messaging.message.conversation_id": started.run,
+        }
+        if started.topic is not None:
+            attributes["messaging.system"] = "kafka"
+            attributes["messaging.operation.type"] = "process"
+            attributes["messaging.operation.name"] = "process"
+            attributes["messaging.destination.name"] = started.topic
+            if started.partition is not None:
+                attributes["messaging.destination.partition.id"] = str(started.partition)
+            if started.offset is not None:
+                attributes["messaging.kafka.offset"] = started.offset
+            if started.event_id is not None:
+                attributes["messaging.message.id"] = started.event_id
+        producer = parse_traceparent(started.producer_traceparent or "")
+        goes_on = producer is not None and producer.trace_id == anchor.trace_id
+        at_ns = started.started_at_ms * 1_000_000
+        self._emit(
+            name=f"start {started.workflow}",
+            context=_span_context(anchor, anchor.span_id),
+            parent=_span_context(producer, producer.span_id, remote=True) if producer is not None and goes_on else None,
+            links=()
+            if producer is None or goes_on
+            else (Link(_span_context(producer, producer.span_id, remote=True)),),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            start_ns=at_ns,
+            end_ns=at_ns,
+        )
+
+    def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
+        anchor = _sampled(ended.traceparent, ended.tracestate)
+        if anchor is None:
+            return
+        attributes: dict[str, AttributeValue] = {
+            "headrace.workflow.name": ended.workflow,
+            "headrace.run.id": ended.run,
+            "headrace.task.ref": ended.step,
+            "headrace.task.name": ended.handler,
+            "headrace.attempt": ended.number,
+            "headrace.attempt.ending": ended.ending,
+        }
+        if ended.compensation:
+            attributes["headrace.compensation"] = True
+        if ended.ending is not Ending.SUCCEEDED:
+            attributes["error.type"] = ended.error or str(ended.cause or ended.ending)
+        links: tuple[Link, ...] = ()
+        if ended.number > 1:
+            before = attempt_span_id(ended.run, ended.step, ended.number - 1)
+            links = (Link(_span_context(anchor, before)),)
+        start_ns = ended.started_at_ms * 1_000_000
+        self._emit(
+            name=f"attempt {ended.handler}",
+            context=_span_context(anchor, attempt_span_id(ended.run, ended.step, ended.number)),
+            parent=_span_context(anchor, anchor.span_id),
+            links=links,
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_ns=start_ns,
+            end_ns=start_ns + max(0, round(ended.duration_ms * 1_000_000)),
+            error=None if ended.ending is Ending.SUCCEEDED else ended.message or ended.ending,
+        )
+
+    def timer_fired(self, fired: o.TimerFired, /) -> None:
+        anchor = _sampled(fired.traceparent, fired.tracestate)
+        if anchor is None:
+            return
+        self._emit(
+            name="sleep",
+            context=_span_context(anchor, span_id_of(fired.run, fired.step)),
+            parent=_span_context(anchor, anchor.span_id),
+            kind=SpanKind.INTERNAL,
+            attributes={
+                "headrace.workflow.name": fired.workflow,
+                "headrace.run.id": fired.run,
+                "headrace.task.ref": fired.step,
+            },
+            start_ns=fired.armed_at_ms * 1_000_000,
+            end_ns=max(fired.armed_at_ms * 1_000_000, round((fired.due_at_ms + fired.late_ms) * 1_000_000)),
+        )
+
+    def run_finished(self, finished: o.RunFinished, /) -> None:
+        anchor = _sampled(finished.traceparent, finished.tracestate)
+        if anchor is None:
+            return
+        at_ns = round((finished.started_at_ms + max(0.0, finished.duration_ms)) * 1_000_000)
+        attributes: dict[str, AttributeValue] = {
+            "headrace.workflow.name": finished.workflow,
+            "headrace.workflow.version": finished.version,
+            "headrace.run.id": finished.run,
+            "headrace.run.status": finished.status,
+        }
+        good = finished.status is RunStatus.SUCCEEDED
+        if not good and finished.error:
+            attributes["error.type"] = finished.error
+        self._emit(
+            name=f"end {finished.workflow}",
+            context=_span_context(anchor, span_id_of(finished.run, "end")),
+            parent=_span_context(anchor, anchor.span_id),
+            kind=SpanKind.INTERNAL,
+            attributes=attributes,
+            start_ns=at_ns,
+            end_ns=at_ns,
+            error=None if good else finished.message or finished.status,
+        )
+
+    def _emit(
+        self,
+        *,
+        name: str,
+        context: SpanContext,
+        parent: SpanContext | None,
+        kind: SpanKind,
+        attributes: Mapping[str, AttributeValue],
+        start_ns: int,
+        end_ns: int,
+        links: tuple[Link, ...] = (),
+        error: str | None = None,
+    ) -> None:
+        span = ReadableSpan(
+            name=name,
+            context=context,
+            parent=parent,
+            resource=self._resource,
+            attributes=attributes,
+            links=links,
+            kind=kind,
+            instrumentation_scope=self._scope,
+            status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, error[:MESSAGE_LENGTH_MAX]),
+            start_time=start_ns,
+            end_time=end_ns,
+        )
+        self._processor.on_end(span)
+
+
+def _sampled(traceparent: str | None, tracestate: str | None) -> TraceContext | None:
+    """The run's anchor if this run is traced."""
+    if traceparent is None or traceparent[-1:] not in "13579bdf":
+        return None
+    anchor = parse_traceparent(traceparent)
+    if anchor is None or not tracestate:
+        return anchor
+    return TraceContext(anchor.trace_id, anchor.span_id, anchor.flags, tracestate)
+
+
+def _span_context(of: TraceContext, span_id: str, *, remote: bool = False) -> SpanContext:
+    """A span of the trace of `of`, with its flags and state."""
+    return SpanContext(
+        trace_id=int(of.trace_id, 16),
+        span_id=int(span_id, 16),
+        is_remote=remote,
+        trace_flags=TraceFlags(of.flags),
+        trace_state=TraceState.from_header([of.state]) if of.state else None,
+    )

@@ -1,0 +1,128 @@
+"""Traces without OpenTelemetry.
+
+Which context a run and its attempts have, whether a run is sampled, and whether anybody wants spans.
+
+All ids derive from the run id, the step and the attempt number (`topics/trace_context.py`), so nothing has to be
+remembered between the spans of a run, on this owner or the next. The shell asks here for the context that a handler's
+outgoing calls carry; that needs no exporter. `tracing` makes the observer that exports (`trace_observer.py`), or
+answers None: then the SDK is not even imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headrace.topics.trace_context import SAMPLED, TraceContext, context_of_run, span_id_of, trace_id_of
+
+if TYPE_CHECKING:
+    from headrace.observability.trace_observer import TraceObserver
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """Decides once per run, from the run's trace id alone.
+
+    Every instance comes to the same answer, and the answer is kept in the anchor's flags.
+
+    `ratio` of the traces that begin here; a producer that was sampled (or not) is followed if `follow_producer`.
+    """
+
+    ratio: float
+    follow_producer: bool = True
+
+    def flags(self, run: str, producer: TraceContext | None) -> int:
+        """W3C trace flags of the run's anchor."""
+        if producer is not None and self.follow_producer:
+            return producer.flags & SAMPLED
+        if self.ratio >= 1:
+            return SAMPLED
+        # As OpenTelemetry's TraceIdRatioBased: the lower 64 bits of the trace id against a bound.
+        return SAMPLED if int(trace_id_of(run)[16:], 16) < round(self.ratio * 2**64) else 0
+
+
+class Contexts(msgspec.Struct, frozen=True, kw_only=True):
+    """The rule by which runs get their trace contexts: one per process, from the settings and the OTEL_* variables."""
+
+    sampling: Sampling
+    parent_from_kafka: bool = False
+
+    def anchor(self, run: str, producer: TraceContext | None) -> TraceContext:
+        """The context of a run's anchor, to be kept in the run. `producer`: of the source record, None without one."""
+        flags = self.sampling.flags(run, producer)
+        if producer is not None and self.parent_from_kafka:
+            return TraceContext(producer.trace_id, span_id_of(run, "start"), flags, producer.state)
+        return context_of_run(run, producer, flags=flags)
+
+
+def contexts(environment: Mapping[str, str] | None = None, *, parent_from_kafka: bool = False) -> Contexts:
+    """From `OTEL_TRACES_SAMPLER` and `_ARG`.
+
+    Without an exporter nothing is sampled but what a producer sampled: its trace goes through us.
+    """
+    env = os.environ if environment is None else environment
+    if not configured(env):
+        return Contexts(sampling=Sampling(ratio=0.0), parent_from_kafka=parent_from_kafka)
+    name = env.get("OTEL_TRACES_SAMPLER", "parentbased_always_on").strip().lower()
+    based, kind = name.startswith("parentbased_"), name.removeprefix("parentbased_")
+    match kind:
+        case "always_off":
+            ratio = 0.0
+        case "traceidratio":
+            ratio = _ratio(env.get("OTEL_TRACES_SAMPLER_ARG", "1"))
+        case _:  # always_on, and what we do not know: the specification says to go on with the default
+            ratio = 1.0
+    return Contexts(sampling=Sampling(ratio=ratio, follow_producer=based), parent_from_kafka=parent_from_kafka)
+
+
+def attempt_span_id(run: str, step: str, number: int) -> str:
+    """The span id of an attempt, 16 hex digits."""
+    return span_id_of(run, f"{step}#{number}")
+
+
+def attempt_context(anchor: TraceContext, run: str, step: str, number: int) -> TraceContext:
+    """The context of an attempt: what its calls and the records made from it carry. 2 us."""
+    return TraceContext(anchor.trace_id, attempt_span_id(run, step, number), anchor.flags, anchor.state)
+
+
+def attempt_traceparent(run: str, step: str, number: int, anchor: str | None = None) -> str:
+    """The `traceparent` of an attempt.
+
+    `anchor`: the run's own, if it is known; else the run's id says the trace, and it is not sampled. 2 us.
+    """
+    if anchor is not None and len(anchor) == 55:
+        return f"{anchor[:36]}{attempt_span_id(run, step, number)}{anchor[52:]}"
+    return f"00-{trace_id_of(run)}-{attempt_span_id(run, step, number)}-00"
+
+
+def configured(environment: Mapping[str, str] | None = None) -> bool:
+    """Do the standard variables ask for traces? An OTLP endpoint, or `OTEL_TRACES_EXPORTER=otlp`.
+
+    `none` and `OTEL_SDK_DISABLED` win.
+    """
+    env = os.environ if environment is None else environment
+    if env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return False
+    exporter = env.get("OTEL_TRACES_EXPORTER", "").strip().lower()
+    if exporter:
+        return exporter == "otlp"
+    return bool(env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+
+
+def tracing(*, app: str, instance: str, version: str) -> TraceObserver | None:
+    """The observer with an OTLP exporter by the OTEL_* variables, or None if they ask for none."""
+    if not configured():
+        return None
+    from headrace.observability.trace_observer import exporting  # noqa: PLC0415 - the SDK costs 100 ms and 20 MB
+
+    return exporting(app=app, instance=instance, version=version)
+
+
+def _ratio(text: str) -> float:
+    """`OTEL_TRACES_SAMPLER_ARG`; what cannot be read counts as 1, as the specification says."""
+    try:
+        return min(1.0, max(0.0, float(text)))
+    except ValueError:
+        return 1.0

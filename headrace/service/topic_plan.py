@@ -126,7 +126,7 @@ async def check(log: Log, wanted: TopicPlan, *, missing_is_fine: bool = False) -
 
 
 def differences(wanted: TopicSpec, found: TopicSpec) -> list[SettingsError]:
-    """What is wrong with the run log. `None` in the plan is not compared; more room or replicas than asked for are fine."""
+    """What is wrong with the run log. `None` in the plan is not compared; more room or replicas than asked are fine."""
     name, problems = wanted.name, list[SettingsError]()
     if found.partitions != wanted.partitions:
         problems.append(

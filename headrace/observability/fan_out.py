@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from headrace.observability.observer import HOOKS, Observer, Silent
+from headrace.observability.observer import HOOKS, Observer
+from headrace.observability.silent import Silent
 
 Report = Callable[[str, str, Exception], None]
 """Called once per failed observer with its class name, the hook and the error. May itself fail without harm."""

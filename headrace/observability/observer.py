@@ -494,7 +494,3 @@ class Observer(Protocol):
 
 HOOKS: tuple[str, ...] = tuple(name for name in vars(Observer) if not name.startswith("_"))
 """The names of all hooks, in the order above."""
-
-
-class Silent(Observer):
-    """Sees nothing: the observer of code that nobody watches, and what the real ones start from."""

@@ -22,6 +22,7 @@ from headrace.observability import observer as o
 from headrace.observability.accumulator import Budget, Cell, Counts, Distribution, Labels, folded
 from headrace.observability.label import BreakerState
 from headrace.observability.metrics import BY_NAME, PREFIX, TABLE, Family, Kind
+from headrace.observability.silent import Silent
 from headrace.observability.snapshot import EMPTY, Snapshot, Snapshots
 
 ERRORS_PER_TASK_MAX: Final = 10
@@ -33,7 +34,7 @@ GAUGE_SHARE: Final = 4
 _SAMPLED_ENDINGS: Final = frozenset("13579bdf")
 
 
-class PrometheusObserver(o.Silent, Collector):
+class PrometheusObserver(Silent, Collector):
     """Counts for Prometheus. One per process.
 
     `snapshots` is asked at each collection, in the collecting thread: give it one that is safe there

@@ -22,6 +22,7 @@ from opentelemetry.util.types import AttributeValue
 
 from headrace.observability import observer as o
 from headrace.observability.label import Ending
+from headrace.observability.silent import Silent
 from headrace.observability.traces import attempt_span_id
 from headrace.topics.outcome import RunStatus
 from headrace.topics.trace_context import TraceContext, parse_traceparent, span_id_of
@@ -42,7 +43,7 @@ def exporting(*, app: str, instance: str, version: str) -> TraceObserver:
     return TraceObserver(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own))
 
 
-class TraceObserver(o.Silent):
+class TraceObserver(Silent):
     """Makes whole spans and hands them to a span processor, which never blocks.
 
     A full queue drops spans, a hanging endpoint hangs its own thread.
@@ -83,6 +84,7 @@ class TraceObserver(o.Silent):
                 attributes["messaging.message.id"] = started.event_id
         producer = parse_traceparent(started.producer_traceparent or "")
         goes_on = producer is not None and producer.trace_id == anchor.trace_id
+        caller = None if producer is None else _span_context(producer, producer.span_id, remote=True)
         at_ns = started.started_at_ms * 1_000_000
         self._emit(
             name=f"start {started.workflow}",

@@ -91,7 +91,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
                 return  # the loop is closed
             if self._turned.wait(self._blocked_ms / 1000):
                 continue
-            frame = sys._current_frames().get(loop_thread)  # noqa: SLF001 - the only way to another thread's stack
+            frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the only way
             if frame is not None and not self._turned.is_set():
                 handler, where = named(frame, self._handlers)
                 blocked_ms = (time.monotonic() - asked_at_s) * 1000

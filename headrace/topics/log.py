@@ -1,0 +1,271 @@
+"""The `Log` protocol: what the rest of Headrace needs of a broker, and no more.
+
+Two implementations pass one contract suite (`tests/contract`): `log_kafka.py` and `log_embedded.py`. Owner, router,
+outbox and commands are written
+against this file only. Nothing here knows what a record means.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, NewType, Protocol, Self
+
+import msgspec
+
+from headrace.topics.errors import Fatal, Rejected, Transient
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from headrace.topics.spec import TopicSpec
+
+Partition = NewType("Partition", int)
+Offset = NewType("Offset", int)
+Millis = NewType("Millis", int)
+"""Milliseconds: a duration, or since the epoch where the name ends in `_at_ms` or `timestamp_ms`."""
+
+Isolation = Literal["all", "committed"]
+"""What a reader sees of Kafka transactions: every record, or only those of committed ones. The embedded log has none.
+"""
+
+
+class TopicPartition(NamedTuple):
+    """Where a record lies."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+class NewRecord(msgspec.Struct, frozen=True, gc=False):
+    """A record to be appended. `value=None` is a tombstone."""
+
+    value: bytes | None
+    key: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Uncompressed bytes of key, value and headers, without the broker's framing."""
+        size = len(self.value or b"") + len(self.key or b"")
+        for name, value in self.headers:
+            size += len(value) + (len(name) if name.isascii() else len(name.encode(errors="surrogatepass")))
+        return size
+
+
+class LogRecord(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A record as read. Offsets rise but may have gaps.
+
+    `timestamp_ms` is the append time (source topics: the topic's setting). The field order is the embedded file's
+    format: it never changes.
+    """
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Unreadable(msgspec.Struct, frozen=True, gc=False):
+    """Records that cannot be had: a compressed batch over `limits.decompressed_batch`, or a corrupt one of a source
+    topic.
+
+    Coordinates stand for the bytes; both ends are included. `code` is an HR number, `reason` is for people.
+    """
+
+    offset: int
+    last_offset: int
+    timestamp_ms: int
+    code: str
+    reason: str
+
+
+class Batch(msgspec.Struct, frozen=True, gc=False):
+    """Some records of one partition in offset order, at least one. `end_offset` is one past the newest record known to
+    exist, for lag.
+    """
+
+    at: TopicPartition
+    records: Sequence[LogRecord | Unreadable]
+    end_offset: int
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """A batch is durable. Its records have the offsets `base_offset`, `base_offset` + 1, ..."""
+
+    base_offset: int
+    timestamp_ms: int
+
+
+class Offsets(msgspec.Struct, frozen=True):
+    """`start` is the first offset that can be read, `end` one past the last. Equal: nothing there."""
+
+    start: int
+    end: int
+
+
+class Position(msgspec.Struct, frozen=True):
+    """A group's committed position: the next offset to read, and up to 4 096 bytes of metadata (hints only)."""
+
+    offset: int
+    metadata: str = ""
+
+
+class AppendFailed(Transient):
+    """The append may or may not have happened, whole or a first part of it.
+
+    The writer behind it is new now: an owner announces anew, a router goes back to its committed position.
+    """
+
+    code = "HR5001"
+
+
+class LogUnavailable(Transient):
+    """The broker does not answer. Nothing was queued; back off and try again."""
+
+    code = "HR5002"
+
+
+class AppendRefused(Rejected):
+    """The broker (or the size check before it) will never take this batch: too large, not allowed, invalid. Other
+    partitions go on.
+    """
+
+    code = "HR5003"
+
+
+class TopicMissing(Rejected):
+    """The topic (or the partition) does not exist. A missing output topic keeps its outbox entries; a missing source
+    topic refuses the start.
+    """
+
+    code = "HR1201"
+
+
+class TopicRefused(Rejected):
+    """A topic cannot be made like this: illegal name, no partitions, more replicas than brokers, not allowed."""
+
+    code = "HR5006"
+
+
+class LogOwned(Fatal):
+    """The embedded file has an owner already; the message has its pid. The command line ends with exit code 4."""
+
+    code = "HR5005"
+
+    def __init__(self, message: str, *, pid: int | None, do: str = "") -> None:
+        super().__init__(message, why="Two owners of one log would run every task twice.", do=do)
+        self.pid = pid
+
+
+class LogCorrupt(Fatal):
+    """What is stored cannot be trusted: a checksum is wrong, the file is damaged or of an unknown format. The partition
+    stops.
+    """
+
+    code = "HR5007"
+
+
+class OffsetOutOfRange(Fatal):
+    """The position lies before the log's start or beyond its end: truncation, trimming or a topic made anew. Never
+    silently reset.
+    """
+
+    code = "HR5004"
+
+    def __init__(self, at: TopicPartition, offset: int, offsets: Offsets) -> None:
+        super().__init__(
+            f"Offset {offset} of {at} is not between {offsets.start} and {offsets.end}.",
+            why="The topic was trimmed, truncated or made anew.",
+            do="Nothing was skipped. Look at the topic's retention and history before starting again.",
+        )
+        self.at = at
+        self.offset = offset
+        self.offsets = offsets
+
+
+class Log(Protocol):
+    """A broker. `async with` starts it (connects, opens the file) and stops it (flushes, closes)."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
+        """Append records, at least one, as neighbours, and return when all are durable (acks=all; full sync).
+
+        For the run log and commands: idempotent. At most one call per partition may be outstanding (a second one is a
+        `RuntimeError`).
+        A call that is cancelled may still happen; the next one on its partition waits for it. Raises `AppendFailed`,
+        `LogUnavailable`,
+        `AppendRefused` (nothing was appended, except by a broker that changed its mind between two parts),
+        `TopicMissing`.
+        """
+        ...
+
+    async def publish(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
+        """The same for users' topics, dead letters and audit: no idempotence, a refusal there cannot disturb `append`.
+
+        Any number of calls may be outstanding; on one partition they happen in the order of the calls. May leave
+        duplicates after an error.
+        """
+        ...
+
+    def read(
+        self, at: TopicPartition, start: int, *, isolation: Isolation = "all"
+    ) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
+        """Read from `start` on, for ever, waking when records arrive.
+
+        The iterator raises `OffsetOutOfRange`, `TopicMissing` or `LogCorrupt`; outages it waits out. At most one reader
+        per (partition, isolation)
+        at a time for one `Log` object (a second one is a `RuntimeError`). `start` may be the end offset. What is
+        buffered ahead is bounded in bytes.
+        """
+        ...
+
+    async def offsets(self, at: Sequence[TopicPartition]) -> Mapping[TopicPartition, Offsets]:
+        """First and next offsets now. Raises `TopicMissing`, `LogUnavailable`."""
+        ...
+
+    async def trim(self, at: TopicPartition, before: int) -> None:
+        """Delete all records with an offset below `before` (DeleteRecords). Raises `OffsetOutOfRange` beyond the end,
+        `TopicMissing`, `LogUnavailable`.
+
+        Below the start: nothing to do.
+        """
+        ...
+
+    async def committed(self, group: str, at: Sequence[TopicPartition]) -> Mapping[TopicPartition, Position]:
+        """Committed positions of a group without members; partitions without one are left out."""
+        ...
+
+    async def commit(self, group: str, positions: Mapping[TopicPartition, Position]) -> None:
+        """Commit positions of a group without members. The last write wins; positions are hints. Raises `TopicMissing`,
+        `LogUnavailable`.
+        """
+        ...
+
+    async def partitions(self, topic: str) -> int:
+        """Number of partitions, or `TopicMissing`. Never lets the broker make the topic."""
+        ...
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        """What is really there, for the start check; missing topics are left out."""
+        ...
+
+    async def topics(self) -> Sequence[str]:
+        """Names of all topics that are not the broker's own, sorted."""
+        ...
+
+    async def create(self, specs: Sequence[TopicSpec]) -> Sequence[str]:
+        """Make the topics that are not there yet; the names that were made. Existing ones are left as they are."""
+        ...
+
+    async def nodes(self) -> int:
+        """How many brokers there are (1 for the embedded log): decides the replication of new topics."""
+        ...

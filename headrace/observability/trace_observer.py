@@ -89,10 +89,8 @@ class TraceObserver(Silent):
         self._emit(
             name=f"start {started.workflow}",
             context=_span_context(anchor, anchor.span_id),
-            parent=_span_context(producer, producer.span_id, remote=True) if producer is not None and goes_on else None,
-            links=()
-            if producer is None or goes_on
-            else (Link(_span_context(producer, producer.span_id, remote=True)),),
+            parent=caller if goes_on else None,
+            links=() if caller is None or goes_on else (Link(caller),),
             kind=SpanKind.CONSUMER,
             attributes=attributes,
             start_ns=at_ns,

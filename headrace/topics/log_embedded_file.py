@@ -27,11 +27,13 @@ _CHECKPOINT_PAGES = 2000  # 8 MB of write-ahead log, then its pages go to their 
 _SCHEMA = """
 CREATE TABLE topic (name TEXT PRIMARY KEY, spec BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE partition (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, number INTEGER NOT NULL, UNIQUE (topic, number));
-CREATE TABLE head (id INTEGER PRIMARY KEY, start_offset INTEGER NOT NULL, end_offset INTEGER NOT NULL, timestamp_ms
-INTEGER NOT NULL);
+CREATE TABLE head (
+    id INTEGER PRIMARY KEY, start_offset INTEGER NOT NULL, end_offset INTEGER NOT NULL, timestamp_ms INTEGER NOT NULL
+);
 CREATE TABLE batch (id INTEGER PRIMARY KEY, records BLOB NOT NULL);
-CREATE TABLE position (grp TEXT, id INTEGER, next_offset INTEGER NOT NULL, metadata TEXT NOT NULL, PRIMARY KEY (grp,
-id)) WITHOUT ROWID;
+CREATE TABLE position (
+    grp TEXT, id INTEGER, next_offset INTEGER NOT NULL, metadata TEXT NOT NULL, PRIMARY KEY (grp, id)
+) WITHOUT ROWID;
 """
 
 encode_records = msgspec.msgpack.Encoder().encode
@@ -82,7 +84,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if (found := _format(connection)) == 0:  # nobody else made it meanwhile
-                for statement in _SCHEMA.strip().split("\n"):
+                for statement in _SCHEMA.split(";"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
                 connection.execute(f"PRAGMA user_version = {FORMAT}")

@@ -1,0 +1,205 @@
+"""One attempt in, one result out: the boundary around user code.
+
+Whatever a handler does (raise SystemExit, return a set, never return) becomes a value. It must never retry, wait for
+a breaker or touch the log: those are the fold's, the dispatcher's and the owner's. Called by `attempt_group.py`,
+which owns the asyncio tasks and gives up handlers that swallow their cancellation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import time
+from typing import TYPE_CHECKING, Any
+
+from headrace.handlers.attempt import Attempt, enter_attempt, leave_attempt
+from headrace.handlers.message import message_of, name_of
+from headrace.handlers.payload import PayloadError, PayloadTooLarge
+from headrace.handlers.result import Abandoned, AttemptCall, AttemptError, AttemptOk, AttemptResult
+from headrace.handlers.retry import is_retryable, least_wait_ms
+from headrace.topics.errors import Cause, DefinitionError, HeadraceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.handlers.definition import Handler
+    from headrace.handlers.threads import HandlerThreads
+
+    AnyHandler = Handler[*tuple[Any, ...], Any]
+
+
+class Guard:
+    """Makes attempts. One per process: it holds the threads and the limits.
+
+    `result_bytes_max` bounds an encoded result; `abandoned` is told of each handler that runs on, once, and must not
+    raise. `clock`, in seconds, is for durations only (uvloop's own counts whole milliseconds); a simulation gives its
+    loop's.
+    """
+
+    __slots__ = ("abandoned", "clock", "result_bytes_max", "threads")
+
+    def __init__(
+        self,
+        *,
+        threads: HandlerThreads,
+        result_bytes_max: int,
+        abandoned: Callable[[Abandoned], None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.threads = threads
+        self.result_bytes_max = result_bytes_max
+        self.abandoned = abandoned
+        self.clock = clock
+
+    async def invoke(
+        self, definition: AnyHandler, call: AttemptCall, timed_out: Callable[[], None] | None = None
+    ) -> AttemptResult:
+        """Run one attempt in the present asyncio.Task. Raises only CancelledError, when the owner asked.
+
+        `timed_out` is called when the attempt's time is over and it was cancelled: from then on the caller may stop
+        waiting.
+        """
+        limit = _Limit(self.clock, call.timeout_ms, timed_out)
+        token = enter_attempt(_attempt(call))
+        try:
+            arguments = definition.arguments.decode(call.arguments)
+            if definition.is_async:
+                value = await definition.function(*arguments)
+            else:
+                value = await self._in_thread(definition, call, arguments, limit)
+            if limit.expired:  # it swallowed the cancellation: too late is too late
+                return self.timeout_of(definition, call, limit.elapsed_ms())
+            return self._encoded(definition, value, limit)
+        except asyncio.CancelledError as error:
+            if limit.owner_asked():
+                raise
+            return self._failure(definition, call, error, limit)
+        except BaseException as error:
+            if limit.owner_asked():  # it failed while it was being cancelled
+                raise asyncio.CancelledError from error
+            return self._failure(definition, call, error, limit)
+        finally:
+            limit.close()
+            leave_attempt(token)
+
+    def timeout_of(self, definition: AnyHandler, call: AttemptCall, duration_ms: float) -> AttemptError:
+        """The failure of an attempt whose time is over."""
+        error = TimeoutError(f"{definition.name} gave no result within {call.timeout_ms} ms")
+        retryable = call.cause_on_timeout is not Cause.DEADLINE and is_retryable(definition.retry, error)
+        return _error(definition, call.cause_on_timeout, error, retryable=retryable, duration_ms=duration_ms)
+
+    def failure_of(
+        self, definition: AnyHandler, cause: Cause, error: BaseException, duration_ms: float
+    ) -> AttemptError:
+        """The failure of an attempt that ended with `error`, which its Retry judges."""
+        retryable = is_retryable(definition.retry, error)
+        return _error(definition, cause, error, retryable=retryable, duration_ms=duration_ms)
+
+    def _encoded(self, definition: AnyHandler, value: object, limit: _Limit) -> AttemptResult:
+        try:
+            raw = definition.result.encode(value, limit_bytes=self.result_bytes_max)
+        except PayloadError as error:
+            if inspect.iscoroutine(value):  # a `def` that returned one: nobody will await it
+                value.close()
+            cause = Cause.TOO_LARGE if isinstance(error, PayloadTooLarge) else Cause.BAD_RESULT
+            return _error(definition, cause, error, retryable=False, duration_ms=limit.elapsed_ms())
+        return AttemptOk(raw, limit.elapsed_ms())
+
+    def _failure(self, definition: AnyHandler, call: AttemptCall, error: BaseException, limit: _Limit) -> AttemptError:
+        if limit.expired:
+            return self.timeout_of(definition, call, limit.elapsed_ms())
+        cause = Cause.CANCELLED_ITSELF if isinstance(error, asyncio.CancelledError) else Cause.RAISED
+        return self.failure_of(definition, cause, error, limit.elapsed_ms())
+
+    async def _in_thread(
+        self, definition: AnyHandler, call: AttemptCall, arguments: tuple[object, ...], limit: _Limit
+    ) -> object:
+        job = self.threads.submit(functools.partial(definition.function, *arguments))
+        try:
+            return await job.result()
+        except asyncio.CancelledError:
+            if self.threads.abandon(job):
+                self.abandoned(abandoned_of(definition, call, limit.elapsed_ms(), in_thread=True))
+            raise
+
+
+class _Limit:
+    """The time of one attempt. A third of `asyncio.timeout`'s cost, and it can say when it cancelled."""
+
+    __slots__ = ("_asked_before", "_began", "_clock", "_handle", "_on_expiry", "_task", "expired")
+
+    def __init__(self, clock: Callable[[], float], timeout_ms: int, on_expiry: Callable[[], None] | None) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            raise HeadraceError("An attempt needs an asyncio task.", code="HR9011")
+        self._task = task
+        self._asked_before = task.cancelling()
+        self._on_expiry = on_expiry
+        self._clock = clock
+        self._began = clock()
+        self._handle = task.get_loop().call_later(timeout_ms / 1000, self._expire)
+        self.expired = False
+
+    def _expire(self) -> None:
+        self.expired = True
+        self._task.cancel()
+        if self._on_expiry is not None:
+            self._on_expiry()
+
+    def owner_asked(self) -> bool:
+        """Whether a cancellation is not ours."""
+        return self._task.cancelling() - self.expired > self._asked_before
+
+    def elapsed_ms(self) -> float:
+        return (self._clock() - self._began) * 1000
+
+    def close(self) -> None:
+        self._handle.cancel()
+        if self.expired:
+            self._task.uncancel()
+
+
+def abandoned_of(definition: AnyHandler, call: AttemptCall, after_ms: float, *, in_thread: bool) -> Abandoned:
+    """Name a handler that runs on."""
+    return Abandoned(
+        handler=definition.name,
+        place=definition.place,
+        run_id=call.run_id,
+        task=call.task,
+        number=call.number,
+        in_thread=in_thread,
+        after_ms=after_ms,
+    )
+
+
+def _attempt(call: AttemptCall) -> Attempt:
+    return Attempt(
+        idempotency_key=call.idempotency_key,
+        number=call.number,
+        run_id=call.run_id,
+        task=call.task,
+        deadline_ms=call.now_ms + call.timeout_ms,
+        traceparent=call.traceparent,
+        tracestate=call.tracestate,
+    )
+
+
+def _error(
+    definition: AnyHandler, cause: Cause, error: BaseException, *, retryable: bool, duration_ms: float
+) -> AttemptError:
+    message = message_of(error)
+    try:
+        retry_after_ms = least_wait_ms(error) if retryable else None
+    except DefinitionError as wrong:  # the handler's own `after` is no duration: the failure itself counts more
+        retry_after_ms, message = None, f"{message[:500]} ({message_of(wrong)[:400]})"
+    breaker = definition.breaker
+    return AttemptError(
+        cause=cause,
+        error=name_of(error),
+        message=message,
+        retryable=retryable,
+        retry_after_ms=retry_after_ms,
+        ignored_by_breaker=breaker is not None and isinstance(error, breaker.ignore),
+        duration_ms=duration_ms,
+    )

@@ -1,0 +1,100 @@
+"""A bulkhead: at most so many attempts at once.
+
+Pure. Slots only; who waits for them, and in which order, is `dispatch.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from headrace.topics.errors import DefinitionError, Fatal
+
+_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Pool:
+    """At most `size` attempts at once in this process, over all handlers that name it; others are held, in order."""
+
+    name: str
+    size: int
+
+    def __init__(self, name: str, *, size: int) -> None:
+        """DefinitionError (HR2036): the name or the size must be changed."""
+        if type(size) is not int or size < 1:
+            raise DefinitionError(
+                f"Pool {name!r:.160}: size={size!r} is refused: it is a whole number from 1.", code="HR2036"
+            )
+        object.__setattr__(self, "name", checked_policy_name("Pool", name))
+        object.__setattr__(self, "size", size)
+
+
+class PoolStatistics(msgspec.Struct, frozen=True):
+    """A moment's counts, in attempts."""
+
+    name: str
+    size: int
+    in_use: int
+
+
+class PoolSlots:
+    """The slots of one pool in this process."""
+
+    __slots__ = ("in_use", "pool")
+
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.in_use = 0
+
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free."""
+        if self.in_use >= self.pool.size:
+            return False
+        self.in_use += 1
+        return True
+
+    def release(self) -> None:
+        """Give one back. Fatal (HR9010) if none is taken: the count would be wrong from then on."""
+        if self.in_use == 0:
+            raise Fatal(f"Pool {self.pool.name}: a slot was given back that nobody had.", code="HR9010")
+        self.in_use -= 1
+
+    def statistics(self) -> PoolStatistics:
+        """A frozen snapshot."""
+        return PoolStatistics(name=self.pool.name, size=self.pool.size, in_use=self.in_use)
+
+
+class PoolRegistry:
+    """The pools of this process, by name."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, PoolSlots] = {}
+
+    def slots(self, pool: Pool) -> PoolSlots:
+        """The pool's slots. DefinitionError (HR2037): the name is taken by a pool of another size."""
+        known = self._slots.setdefault(pool.name, PoolSlots(pool))
+        if known.pool != pool:
+            raise DefinitionError(
+                f"Two pools are called {pool.name}: {known.pool!r} and {pool!r}.",
+                code="HR2037",
+                why="A pool is shared by name, so there can be one size only.",
+                do="Define it once and import it, or choose another name.",
+            )
+        return known
+
+    def statistics(self) -> tuple[PoolStatistics, ...]:
+        """All pools, in the order of their first use."""
+        return tuple(slots.statistics() for slots in self._slots.values())
+
+
+def checked_policy_name(kind: str, name: str) -> str:
+    """`name`, if it follows the one charset rule. DefinitionError (HR2036)."""
+    if not (isinstance(name, str) and _NAME.fullmatch(name)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DefinitionError(
+            f"{name!r:.160} is not a name for a {kind}.", code="HR2036", do="Use 1 to 128 of A-Z a-z 0-9 _ . -"
+        )
+    return name

@@ -1,0 +1,251 @@
+"""`run history` and `run get`: all records of one run, and what they come to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headrace.service.engine.instruction import Begin, Close
+from headrace.service.run_view.summary import RunSummary, Tallies, summary_of
+from headrace.topics.command import Abandoned, Cancel, Deliver, Resume, Start
+from headrace.topics.event import format_time
+from headrace.topics.identity import run_id
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    OutboxProgress,
+    OutputRefused,
+    RunEnded,
+    RunParked,
+    StepsCancelled,
+    TimerArmed,
+    TimerFired,
+)
+from headrace.topics.run_record import CommandRecord, OutcomeRecord
+
+if TYPE_CHECKING:
+    from headrace.service.engine.state import PartitionState, RunState
+    from headrace.service.run_view.scan import Seen
+    from headrace.topics.command import Command
+    from headrace.topics.outcome import Outcome
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the run log. `effect` is `accepted`, `skipped` (the record does not count, see `reason`) or `none`
+    (it came too late).
+
+    `record` is the whole record as it is in the log. This is the JSON of `run history`; keys are added, never renamed.
+    """
+
+    offset: int
+    time: str
+    kind: str
+    step: str | None = None
+    handler: str | None = None
+    attempt: int | None = None
+    duration_ms: float | None = None
+    cause: str | None = None
+    error: str | None = None
+    message: str | None = None
+    retry_after_ms: int | None = None
+    detail: str = ""
+    effect: str = "accepted"
+    reason: str | None = None
+    record: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
+    """A step that waits: for a timer, or for its next attempt."""
+
+    step: str
+    waits_for: str
+    until: str
+
+
+class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
+    """One run in full. This is the JSON of `run get`."""
+
+    summary: RunSummary
+    input: msgspec.Raw
+    result: msgspec.Raw | None
+    waiting: tuple[OpenStep, ...]
+    joined: int
+    undone: int
+    undo_failed: int
+    parked_step: str
+    expected: str  # what the log says, for a parked run
+    found: str  # what the code did
+
+
+class RunHistory:
+    """Watches one partition for one run: hand it everything seen there, in order."""
+
+    def __init__(self, run: str, *, keep_entries: bool = True) -> None:
+        self.run = run
+        self.entries: list[HistoryEntry] = []
+        self.detail: RunDetail | None = None
+        """Set once the run has ended; see `current`."""
+        self._keep = keep_entries
+        self._tallies = Tallies()
+
+    def see(self, seen: Seen) -> HistoryEntry | None:
+        """The entry that this record makes in the run's history, if it is about the run."""
+        self._tallies.see(seen)
+        for instruction in seen.folded.instructions:
+            if isinstance(instruction, Close):
+                tally = self._tallies.take(instruction.run.id)
+                if instruction.run.id == self.run:
+                    summary = summary_of(instruction.run, tally, instruction.ended, instruction.at_ms)
+                    self.detail = _detail(instruction.run, summary, instruction.ended)
+        entry = self._entry(seen)
+        if entry is not None and self._keep:
+            self.entries.append(entry)
+        return entry
+
+    def end(self, state: PartitionState) -> None:
+        """The end of the partition: describe the run as it is now."""
+        self.detail = self.current(state)
+
+    def current(self, state: PartitionState) -> RunDetail | None:
+        """The run as the partition stands, or as it ended; None if it was never there."""
+        run = state.runs.get(self.run)
+        if run is None:
+            return self.detail
+        return _detail(run, summary_of(run, self._tallies.of(self.run), None, None), None)
+
+    def _entry(self, seen: Seen) -> HistoryEntry | None:
+        record = seen.record
+        entry: HistoryEntry | None = None
+        if isinstance(record, CommandRecord):
+            if self._is_about(seen, record):
+                entry = _command(seen, record.body)
+        elif isinstance(record, OutcomeRecord):
+            entry = _outcome(seen, record.body, self.run)
+        if entry is None:
+            return None
+        return msgspec.structs.replace(
+            entry,
+            effect="skipped" if seen.folded.skip else "none" if seen.folded.without_effect else "accepted",
+            reason=str(seen.folded.skip) if seen.folded.skip else None,
+            record=msgspec.Raw(seen.raw.value or b"null"),
+        )
+
+    def _is_about(self, seen: Seen, record: CommandRecord) -> bool:
+        match record.body:
+            case Start():
+                return run_id(seen.state.partition, record.id) == self.run
+            case Deliver(result=result):
+                return result.run == self.run
+            case Cancel(run=run) | Resume(run=run):
+                return run == self.run
+
+
+def _command(seen: Seen, body: Command) -> HistoryEntry:
+    offset, time = seen.offset, format_time(seen.timestamp_ms)
+    match body:
+        case Start():
+            event = body.event
+            source = "" if event is None else f" by {event.type} of {event.topic}/{event.partition}/{event.offset}"
+            key = "" if body.key is None else f", key {body.key}"
+            detail = f"{body.workflow} version {body.version}{key}{source}"
+            return HistoryEntry(offset=offset, time=time, kind="start", detail=detail)
+        case Deliver(result=result):
+            if not isinstance(result, Abandoned):
+                return msgspec.structs.replace(_attempt(seen, result), detail="delivered after a release")
+            return HistoryEntry(offset=offset, time=time, kind="abandoned", step=result.step, attempt=result.number)
+        case Cancel(reason=reason):
+            return HistoryEntry(offset=offset, time=time, kind="cancel", detail=reason)
+        case Resume():
+            return HistoryEntry(offset=offset, time=time, kind="resume")
+
+
+def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
+    """The entry of an outcome, or None if it is about other runs."""
+    offset, time = seen.offset, format_time(seen.timestamp_ms)
+    match body:
+        case OutboxProgress(sent=sent):
+            mine = [one for one in sent if one.entry.startswith(f"{run}/")]
+            places = ", ".join(f"{one.entry.removeprefix(run)} at {one.partition}/{one.offset}" for one in mine)
+            return HistoryEntry(offset=offset, time=time, kind="outbox.sent", detail=places) if mine else None
+        case OutputRefused(entry=entry):
+            if not entry.startswith(f"{run}/"):
+                return None
+            return HistoryEntry(
+                offset=offset,
+                time=time,
+                kind="output.refused",
+                step=entry.removeprefix(run),
+                error=body.code,
+                message=body.message,
+            )
+        case RunEnded() if body.run != run:
+            begun = any(isinstance(one, Begin) and one.run.id == run for one in seen.folded.instructions)
+            detail = f"run {body.run} ended, it was this run's turn"
+            return HistoryEntry(offset=offset, time=time, kind="queue.left", detail=detail) if begun else None
+        case _ if body.run != run:
+            return None
+        case AttemptSucceeded() | AttemptFailed():
+            return _attempt(seen, body)
+        case TimerArmed(step=step, due_at_ms=due) | TimerFired(step=step, due_at_ms=due):
+            kind = "timer.armed" if isinstance(body, TimerArmed) else "timer.fired"
+            return HistoryEntry(offset=offset, time=time, kind=kind, step=step, detail=f"due {format_time(due)}")
+        case StepsCancelled(steps=steps):
+            return HistoryEntry(offset=offset, time=time, kind="steps.cancelled", detail=", ".join(steps))
+        case Emitted():
+            detail = f"{body.type} to {body.topic}"
+            return HistoryEntry(offset=offset, time=time, kind="emitted", step=body.step, detail=detail)
+        case RunEnded():
+            return HistoryEntry(
+                offset=offset,
+                time=time,
+                kind="run.ended",
+                step=body.failed_step or None,
+                error=body.error or None,
+                message=body.message or None,
+                detail=str(body.status),
+            )
+        case RunParked():
+            sides = f": the log has {body.expected}, the code did {body.found}" if body.expected or body.found else ""
+            return HistoryEntry(
+                offset=offset, time=time, kind="run.parked", step=body.step or None, detail=f"{body.reason}{sides}"
+            )
+
+
+def _attempt(seen: Seen, body: AttemptSucceeded | AttemptFailed) -> HistoryEntry:
+    failed = body if isinstance(body, AttemptFailed) else None
+    return HistoryEntry(
+        offset=seen.offset,
+        time=format_time(seen.timestamp_ms),
+        kind="attempt.succeeded" if failed is None else "attempt.failed",
+        step=body.step,
+        handler=body.handler,
+        attempt=body.number,
+        duration_ms=round(body.duration_ms, 3),
+        cause=None if failed is None else str(failed.cause),
+        error=None if failed is None else failed.error,
+        message=None if failed is None else failed.message,
+        retry_after_ms=None if failed is None else failed.retry_after_ms,
+    )
+
+
+def _detail(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDetail:
+    timers = [OpenStep(step=step, waits_for="timer", until=format_time(due)) for step, due in run.timers.items()]
+    tries = [
+        OpenStep(step=step, waits_for=f"attempt {tries.failed + 1}", until=format_time(tries.not_before_ms))
+        for step, tries in run.tries.items()
+    ]
+    parked = run.parked
+    return RunDetail(
+        summary=summary,
+        input=run.start.input,
+        result=None if ended is None else ended.result,
+        waiting=(*timers, *tries) if ended is None else (),
+        joined=run.joined,
+        undone=0 if ended is None else ended.undone,
+        undo_failed=0 if ended is None else ended.undo_failed,
+        parked_step="" if parked is None else parked.step,
+        expected="" if parked is None else parked.expected,
+        found="" if parked is None else parked.found,
+    )

@@ -1,0 +1,147 @@
+"""Reading partitions of the run log through gate, dedupe and fold, as far as they go now or for ever.
+
+Used by every `run` command.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+import msgspec
+
+from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.topics.errors import Fatal
+from headrace.topics.log import TopicPartition, Unreadable
+from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, UnknownRecord, decode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator, Sequence
+
+    from headrace.service.engine.state import PartitionState
+    from headrace.topics.log import Batch, Log, LogRecord, Offsets
+
+PARTITIONS_AT_ONCE = 8  # readers open at a time: each buffers up to a fetch
+
+
+class Seen(msgspec.Struct, gc=False):
+    """One record of the run log and what the fold made of it. `state` is the partition's, until the next record."""
+
+    offset: int
+    timestamp_ms: int
+    record: RunRecord
+    folded: Folded
+    state: PartitionState
+    raw: LogRecord
+
+
+class Watcher(Protocol):
+    """Takes what a scan sees."""
+
+    def see(self, seen: Seen) -> None:
+        """Called for every record of a partition, in offset order."""
+        ...
+
+    def end(self, state: PartitionState) -> None:
+        """Called when the end of a partition was reached, with its state."""
+        ...
+
+
+async def scan(
+    log: Log, topic: str, watcher: Watcher, *, client_retention_ms: int, only: Sequence[int] = ()
+) -> tuple[Fatal, ...]:
+    """Read all partitions (or `only` these) from start to where they end now.
+
+    What stopped single partitions (a record that this version cannot read, say) is returned; the others are complete.
+    Raises `TopicMissing`, `LogUnavailable`.
+    """
+    problems: list[Fatal] = []
+    count = await log.partitions(topic)
+    partitions = [TopicPartition(topic, number) for number in only or range(count)]
+    ends = await log.offsets(partitions)
+    slots = anyio.CapacityLimiter(PARTITIONS_AT_ONCE)
+
+    async def one(at: TopicPartition) -> None:
+        async with slots:
+            reading = Reading(at, partitions=count, client_retention_ms=client_retention_ms)
+            try:
+                async with aclosing(reading.until(log, ends[at])) as records:
+                    async for seen in records:
+                        watcher.see(seen)
+            except Fatal as error:
+                problems.append(error)
+            watcher.end(reading.state)
+
+    async with anyio.create_task_group() as group:
+        for at in partitions:
+            group.start_soon(one, at)
+    return tuple(problems)
+
+
+class Reading:
+    """One partition, folded as data.
+
+    Histories of runs are dropped on the way: no coroutine will be rebuilt from them.
+    """
+
+    def __init__(self, at: TopicPartition, *, partitions: int, client_retention_ms: int) -> None:
+        self.at = at
+        self.state = new_state(
+            topic=at.topic,
+            partition=at.partition,
+            partitions=partitions,
+            client_retention_ms=client_retention_ms,
+        )
+
+    async def until(self, log: Log, offsets: Offsets) -> AsyncGenerator[Seen]:
+        """Everything from the start to `offsets.end`."""
+        if offsets.start >= offsets.end:
+            return
+        async with log.read(self.at, max(offsets.start, self.state.next_offset)) as batches:
+            async for batch in batches:
+                for seen in self._folded(batch):
+                    if seen.offset >= offsets.end:
+                        return
+                    yield seen
+                if batch.records[-1].offset + 1 >= offsets.end:
+                    return
+
+    async def following(self, log: Log) -> AsyncGenerator[Seen | None]:
+        """Everything from the start on, for ever; None once, when what was there at the beginning has been seen."""
+        offsets = (await log.offsets([self.at]))[self.at]
+        caught_up = False
+        if offsets.start >= offsets.end:
+            caught_up = True
+            yield None
+        async with log.read(self.at, offsets.start) as batches:
+            async for batch in batches:
+                for seen in self._folded(batch):
+                    yield seen
+                if not caught_up and batch.records[-1].offset + 1 >= offsets.end:
+                    caught_up = True
+                    yield None
+
+    def _folded(self, batch: Batch) -> Iterator[Seen]:
+        for raw in batch.records:
+            if isinstance(raw, Unreadable):
+                raise UnknownRecord(
+                    f"Records {raw.offset} to {raw.last_offset} of {self.at} cannot be read: {raw.reason}",
+                    why="Only Headrace may write to its run log.",
+                )
+            try:
+                record = decode(raw.value)
+            except UnknownRecord as error:
+                raise UnknownRecord(
+                    f"{self.at}, offset {raw.offset}: {error.message}", why=error.why, do=error.do
+                ) from None
+            folded = fold(self.state, raw.offset, raw.timestamp_ms, len(raw.value or b""), record)
+            yield Seen(raw.offset, raw.timestamp_ms, record, folded, self.state, raw)
+            self._forget(record)
+
+    def _forget(self, record: RunRecord) -> None:
+        """What a run's coroutine has noticed is of no use here, and may be large."""
+        if isinstance(record, CommandRecord | OutcomeRecord):
+            run = self.state.runs.get(getattr(record.body, "run", ""))
+            if run is not None:
+                run.history.clear()

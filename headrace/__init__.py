@@ -1,0 +1,1 @@
+"""Headrace: durable workflows on Kafka."""

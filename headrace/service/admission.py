@@ -1,0 +1,106 @@
+"""Admission: how many runs work at once in this process, whose turn is next, and when the routers must wait.
+
+Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. Order is that of the log, except
+that one workflow takes at most half of the slots while others wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable
+
+_INTAKE_RUNS = 1_000  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
+
+
+class Admission:
+    """`max_active` slots. What is admitted is a plain function: it begins the run."""
+
+    def __init__(self, max_active: int, max_queued_bytes: int) -> None:
+        self._max_active = max_active
+        self._max_queued_bytes = max_queued_bytes
+        self._active: dict[str, str] = {}  # run: workflow
+        self._share: Counter[str] = Counter()
+        self._waiting: dict[str, deque[tuple[str, int, Callable[[], None]]]] = {}
+        self._pumping = False
+        self._open = asyncio.Event()
+        self._open.set()
+        self.waiting_runs = 0
+        self.waiting_bytes = 0
+
+    @property
+    def active_runs(self) -> int:
+        """Runs that work now."""
+        return len(self._active)
+
+    async def intake(self) -> None:
+        """Return when routers may read on: few enough unadmitted runs."""
+        await self._open.wait()
+
+    def ask(self, run: str, workflow: str, size: int, begin: Callable[[], None]) -> None:
+        """Call `begin` when there is room: perhaps at once."""
+        queue = self._waiting.setdefault(workflow, deque())
+        queue.append((run, size, begin))
+        self.waiting_runs += 1
+        self.waiting_bytes += size
+        self._pump()
+        self._set_intake()
+
+    def active(self, run: str, workflow: str) -> None:
+        """It works (again): counted even where there is no room, for it was admitted before."""
+        if run not in self._active:
+            self._active[run] = workflow
+            self._share[workflow] += 1
+
+    def idle(self, run: str) -> None:
+        """It waits, is parked or has ended."""
+        workflow = self._active.pop(run, None)
+        if workflow is not None:
+            self._share[workflow] -= 1
+            if self.waiting_runs:
+                self._pump()
+                self._set_intake()
+
+    def forget(self, runs: set[str]) -> None:
+        """A partition was given away."""
+        for run in runs:
+            self.idle(run)
+        for workflow, queue in list(self._waiting.items()):
+            kept = deque(entry for entry in queue if entry[0] not in runs)
+            self._waiting[workflow] = kept
+        self.waiting_runs = sum(map(len, self._waiting.values()))
+        self.waiting_bytes = sum(size for queue in self._waiting.values() for _, size, _ in queue)
+        self._set_intake()
+
+    def _set_intake(self) -> None:
+        if self.waiting_runs < _INTAKE_RUNS and self.waiting_bytes < self._max_queued_bytes:
+            self._open.set()
+        else:
+            self._open.clear()
+
+    def _pump(self) -> None:
+        if self._pumping:
+            return
+        self._pumping = True
+        try:
+            while self.waiting_runs and len(self._active) < self._max_active:
+                workflow = self._next_workflow()
+                run, size, begin = self._waiting[workflow].popleft()
+                if not self._waiting[workflow]:
+                    del self._waiting[workflow]
+                self.waiting_runs -= 1
+                self.waiting_bytes -= size
+                self.active(run, workflow)
+                begin()
+        finally:
+            self._pumping = False
+
+    def _next_workflow(self) -> str:
+        if len(self._waiting) == 1:
+            return next(iter(self._waiting))
+        half = self._max_active // 2
+        for workflow in self._waiting:
+            if self._share[workflow] < half:
+                self._waiting[workflow] = self._waiting.pop(workflow)  # the next one's turn comes first next time
+                return workflow
+        return min(self._waiting, key=lambda workflow: self._share[workflow])

@@ -1,0 +1,74 @@
+"""One dedupe rule for every command: per origin partition the highest floor and the exact set of identities accepted at or above it.
+
+A high-water mark would not do: two routers that match differently lose or double records with it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.topics.identity import ClientId, Coordinates, Identity
+
+PRUNE_EVERY = 1024  # identities: pruning walks the set, so it waits until there is something to gain
+
+
+class OriginMarks(msgspec.Struct):
+    """What one origin partition has sent. `seen` maps an offset to the `n`s accepted at it; offsets below `floor` may linger until the next pruning."""
+
+    floor: int = 0
+    seen: dict[int, tuple[str, ...]] = {}
+    pruned_at: int = 0  # size of `seen` after the last pruning
+
+
+class Dedupe(msgspec.Struct):
+    """Dedupe state of one run-log partition. `clients` holds the ids of client commands with the time they were accepted, in that order."""
+
+    epoch: int = 0
+    origins: dict[tuple[str, int], OriginMarks] = {}
+    clients: dict[str, int] = {}
+
+    def accept(self, identity: Identity, at_ms: int, client_retention_ms: int) -> bool:
+        """True if this identity was never accepted before; it is noted then. The floor rises either way."""
+        if isinstance(identity, ClientId):
+            return self._accept_client(identity.id, at_ms, client_retention_ms)
+        return self._accept_coordinates(identity)
+
+    def _accept_coordinates(self, identity: Coordinates) -> bool:
+        if identity.epoch < self.epoch:
+            return False
+        marks = self.origins.get((identity.origin, identity.partition))
+        if marks is None:
+            marks = self.origins[identity.origin, identity.partition] = OriginMarks(seen={})
+        new = self._note(marks, identity)
+        if identity.floor > marks.floor:
+            marks.floor = identity.floor
+            if len(marks.seen) >= marks.pruned_at + PRUNE_EVERY:
+                marks.seen = {offset: ns for offset, ns in marks.seen.items() if offset >= marks.floor}
+                marks.pruned_at = len(marks.seen)
+        return new
+
+    @staticmethod
+    def _note(marks: OriginMarks, identity: Coordinates) -> bool:
+        if identity.offset < marks.floor:
+            return False
+        ns = marks.seen.get(identity.offset)
+        if ns is None:
+            marks.seen[identity.offset] = (identity.n,)
+            return True
+        if identity.n in ns:
+            return False
+        marks.seen[identity.offset] = (*ns, identity.n)
+        return True
+
+    def _accept_client(self, client_id: str, at_ms: int, retention_ms: int) -> bool:
+        if client_id in self.clients:
+            return False
+        expired: list[str] = []
+        for old, accepted_at_ms in self.clients.items():
+            if accepted_at_ms >= at_ms - retention_ms:
+                break
+            expired.append(old)
+        for old in expired:
+            del self.clients[old]
+        self.clients[client_id] = at_ms
+        return True

@@ -1,0 +1,371 @@
+"""The fold: state and record in, state and instructions out. Recovery, the owner and every reader call this same function.
+
+Pure and synchronous. Time is the record's timestamp. Runs do not influence each other here, except through keys, in log order. User code is never called.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+
+from headrace.service.engine.gate import Skip
+from headrace.service.engine.instruction import (
+    Advance,
+    Begin,
+    Close,
+    Instruction,
+    Joined,
+    Park,
+    Rearm,
+    Send,
+    TryAgain,
+    Unpark,
+)
+from headrace.service.engine.state import (
+    Forward,
+    Given,
+    KeySlot,
+    Output,
+    PartitionState,
+    Phase,
+    RefusedOutput,
+    Refusal,
+    RunState,
+    StepTries,
+)
+from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume, Start
+from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    Outcome,
+    OutboxProgress,
+    OutputRefused,
+    RunEnded,
+    RunParked,
+    StepsCancelled,
+    TimerArmed,
+    TimerFired,
+)
+from headrace.topics.partition_hash import partition_of
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
+
+if TYPE_CHECKING:
+    from headrace.service.engine.state import Woke
+
+
+class Folded(msgspec.Struct, gc=False):
+    """`skip`: the gate's or the dedupe's reason why the record does not count. `without_effect`: it counts and changes no run (late, unknown run)."""
+
+    instructions: list[Instruction]
+    skip: Skip | None = None
+    without_effect: bool = False
+
+
+_DONE = Folded(instructions=[])
+_NO_EFFECT = Folded(instructions=[], without_effect=True)
+_SKIPPED = {reason: Folded(instructions=[], skip=reason) for reason in Skip}
+
+
+def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, record: RunRecord) -> Folded:
+    """Advance a partition by one record. `size` is the record's bytes, for admission."""
+    state.next_offset = offset + 1
+    if timestamp_ms > state.clock_ms:
+        state.clock_ms = timestamp_ms
+    match record:
+        case OutcomeRecord():
+            skip = state.gate.admit(record)
+            return _SKIPPED[skip] if skip is not None else _outcome(state, timestamp_ms, size, record.body)
+        case CommandRecord():
+            return _command(state, offset, timestamp_ms, size, record)
+        case Announce():
+            skip = state.gate.announce(offset, record)
+            return _SKIPPED[skip] if skip is not None else _DONE
+        case Release():
+            skip = state.gate.admit(record)
+            if skip is not None:
+                return _SKIPPED[skip]
+            until_ms = timestamp_ms + record.grace_ms
+            state.given = {(a.run, a.step): Given(a.number, until_ms) for a in record.attempts}
+            return _DONE
+        case _:
+            assert_never(record)
+
+
+# --- commands ----------------------------------------------------------------------------------------------------------
+
+
+def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: CommandRecord) -> Folded:
+    if not state.dedupe.accept(record.id, at_ms, state.client_retention_ms):
+        return _SKIPPED[Skip.DUPLICATE]
+    match record.body:
+        case Start() as start:
+            return _start(state, offset, at_ms, size, record.id, start)
+        case Deliver(result=result):
+            return _deliver(state, at_ms, size, result)
+        case Cancel() as cancel:
+            return _cancel(state, at_ms, cancel)
+        case Resume(run=run):
+            return _resume(state, run)
+        case _:
+            assert_never(record.body)
+
+
+def _start(  # noqa: PLR0913 - a record's facts
+    state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, start: Start
+) -> Folded:
+    contended = start.key is not None and start.policy is not OnConflict.ALLOW
+    if contended and start.key is not None:
+        home = partition_of(start.key.encode(), state.partitions)
+        if home != state.partition:
+            return _forward(state, offset, home, start)
+    id_ = run_id(state.partition, identity)
+    if id_ in state.runs:
+        return _SKIPPED[Skip.DUPLICATE]
+    run = RunState(
+        id=id_,
+        offset=offset,
+        size=size,
+        identity=identity,
+        start=start,
+        started_at_ms=at_ms,
+        began_at_ms=at_ms,
+        phase=Phase.OPEN,
+        clock_ms=at_ms,
+    )
+    if contended:
+        slot = state.slots.get(run.slot)
+        if slot is not None:
+            return _conflict(state, offset, run, slot)
+        state.slots[run.slot] = KeySlot(open=id_, queued=deque())
+    state.runs[id_] = run
+    return Folded(instructions=[Begin(run)])
+
+
+def _forward(state: PartitionState, offset: int, home: int, start: Start) -> Folded:
+    identity = Coordinates(epoch=0, origin=state.topic, partition=state.partition, offset=offset, n="0", floor=0)
+    return _to_outbox(state, Forward(id=f"forward/{offset}", partition=home, identity=identity, start=start))
+
+
+def _conflict(state: PartitionState, offset: int, run: RunState, slot: KeySlot) -> Folded:
+    match run.start.policy:
+        case OnConflict.JOIN:
+            held = state.runs[slot.open]
+            held.joined += 1
+            return Folded(instructions=[Joined(held, run.start)])
+        case OnConflict.REJECT:
+            return _to_outbox(state, Refusal(id=f"refusal/{offset}", start=run.start, open_run=slot.open))
+        case _:
+            run.phase = Phase.QUEUED
+            state.runs[run.id] = run
+            slot.queued.append(run.id)
+            return _DONE
+
+
+def _to_outbox(state: PartitionState, entry: Output | Forward | Refusal | RefusedOutput) -> Folded:
+    state.outbox[entry.id] = entry
+    return Folded(instructions=[Send(entry)])
+
+
+def _deliver(state: PartitionState, at_ms: int, size: int, result: AttemptSucceeded | AttemptFailed | Abandoned) -> Folded:
+    state.given.pop((result.run, result.step), None)
+    if not isinstance(result, Abandoned):
+        return _outcome(state, at_ms, size, result)
+    run = state.runs.get(result.run)
+    if run is None or result.step in run.settled:
+        return _NO_EFFECT
+    tries = run.tries.get(result.step)
+    if result.number != (tries.failed if tries else 0) + 1:
+        return _NO_EFFECT
+    return Folded(instructions=[TryAgain(run, result.step, result.number, at_ms, None)])
+
+
+def _cancel(state: PartitionState, at_ms: int, cancel: Cancel) -> Folded:
+    run = state.runs.get(cancel.run)
+    if run is None:
+        return _NO_EFFECT
+    if run.phase is Phase.QUEUED:
+        state.slots[run.slot].queued.remove(run.id)
+        run.phase = Phase.OPEN  # its own end is all that it will see
+        run.history.append((cancel, at_ms))
+        return Folded(instructions=[Begin(run)])
+    was_parked = run.phase is Phase.PARKED
+    run.phase, run.parked = Phase.OPEN, None
+    folded = _woken(run, cancel, at_ms, 0)
+    return Folded(instructions=[Unpark(run)]) if was_parked else folded
+
+
+def _resume(state: PartitionState, id_: str) -> Folded:
+    run = state.runs.get(id_)
+    if run is None or run.phase is not Phase.PARKED:
+        return _NO_EFFECT
+    run.phase, run.parked = Phase.OPEN, None
+    return Folded(instructions=[Unpark(run)])
+
+
+# --- outcomes ----------------------------------------------------------------------------------------------------------
+
+
+def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> Folded:  # noqa: C901, PLR0911, PLR0912 - one arm a kind
+    match outcome:
+        case AttemptSucceeded():
+            run = state.runs.get(outcome.run)
+            if run is None or outcome.step in run.settled:
+                return _NO_EFFECT
+            return _settled(run, outcome.step, outcome, at_ms, size)
+        case AttemptFailed():
+            return _failed(state, at_ms, size, outcome)
+        case Emitted():
+            return _emitted(state, at_ms, size, outcome)
+        case OutboxProgress(sent=sent):
+            for entry in sent:
+                state.outbox.pop(entry.entry, None)
+            return _DONE
+        case RunEnded():
+            return _ended(state, at_ms, outcome)
+        case TimerFired():
+            return _fired(state, at_ms, outcome)
+        case TimerArmed(run=id_, step=step, due_at_ms=due_at_ms):
+            run = state.runs.get(id_)
+            if run is None or step in run.settled:
+                return _NO_EFFECT
+            run.timers[step] = due_at_ms
+            return _DONE
+        case StepsCancelled():
+            return _cancelled(state, at_ms, outcome)
+        case OutputRefused():
+            return _refused(state, at_ms, outcome)
+        case RunParked():
+            run = state.runs.get(outcome.run)
+            if run is None or run.phase is Phase.PARKED:
+                return _NO_EFFECT
+            run.phase, run.parked = Phase.PARKED, outcome
+            return Folded(instructions=[Park(run, outcome)])
+        case _:
+            assert_never(outcome)
+
+
+def _settled(run: RunState, step: str, record: Woke, at_ms: int, size: int) -> Folded:
+    run.settled.add(step)
+    if run.tries:
+        run.tries.pop(step, None)
+    if run.timers:
+        run.timers.pop(step, None)
+    return _woken(run, record, at_ms, size)
+
+
+def _woken(run: RunState, record: Woke, at_ms: int, size: int) -> Folded:
+    if at_ms > run.clock_ms:
+        run.clock_ms = at_ms
+    run.history.append((record, at_ms))
+    run.history_bytes += size
+    if run.phase is Phase.PARKED:
+        return _DONE
+    return Folded(instructions=[Advance(run, record, at_ms)])
+
+
+def _failed(state: PartitionState, at_ms: int, size: int, failed: AttemptFailed) -> Folded:
+    run = state.runs.get(failed.run)
+    if run is None or failed.step in run.settled:
+        return _NO_EFFECT
+    tries = run.tries.get(failed.step)
+    if failed.number != (tries.failed if tries else 0) + 1:
+        return _NO_EFFECT
+    if failed.retry_after_ms is None:
+        return _settled(run, failed.step, failed, at_ms, size)
+    due_at_ms = at_ms + failed.retry_after_ms
+    run.tries[failed.step] = StepTries(failed=failed.number, not_before_ms=due_at_ms)
+    if run.phase is Phase.PARKED:
+        return _DONE
+    return Folded(instructions=[TryAgain(run, failed.step, failed.number + 1, due_at_ms, failed)])
+
+
+def _fired(state: PartitionState, at_ms: int, fired: TimerFired) -> Folded:
+    run = state.runs.get(fired.run)
+    if run is None or fired.step in run.settled:
+        return _NO_EFFECT
+    if at_ms < fired.due_at_ms:
+        return Folded(instructions=[Rearm(run, fired.step, fired.due_at_ms, fired.due_at_ms - at_ms)])
+    return _settled(run, fired.step, fired, at_ms, 0)
+
+
+def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> Folded:
+    run = state.runs.get(cancelled.run)
+    if run is None:
+        return _NO_EFFECT
+    steps = tuple(step for step in cancelled.steps if step not in run.settled)
+    if not steps:
+        return _NO_EFFECT
+    for step in steps:
+        run.settled.add(step)
+        run.tries.pop(step, None)
+        run.timers.pop(step, None)
+    return _woken(run, StepsCancelled(run=run.id, steps=steps), at_ms, 0)
+
+
+def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> Folded:
+    run = state.runs.get(emitted.run)
+    if run is None or emitted.step in run.settled:
+        return _NO_EFFECT
+    start = run.start
+    event = start.event
+    entry = Output(
+        id=f"{run.id}{emitted.step}",
+        run=run.id,
+        emitted=emitted,
+        workflow=start.workflow,
+        namespace=start.namespace,
+        run_key=start.key or "",
+        origin=(event.topic, event.partition, event.offset) if event is not None else None,
+        event_at_ms=start.event_at_ms,
+        traceparent=start.traceparent,
+        tracestate=start.tracestate,
+        at_ms=at_ms,
+    )
+    state.outbox[entry.id] = entry
+    folded = _settled(run, emitted.step, emitted, at_ms, size)
+    return Folded(instructions=[Send(entry), *folded.instructions])
+
+
+def _refused(state: PartitionState, at_ms: int, refused: OutputRefused) -> Folded:
+    entry = state.outbox.pop(refused.entry, None)
+    if not isinstance(entry, Output):
+        return _NO_EFFECT
+    run = state.runs.get(entry.run)
+    if run is not None:
+        return _woken(run, refused, at_ms, 0)
+    letter = RefusedOutput(id=f"refused/{entry.id}", output=entry, code=refused.code, message=refused.message)
+    return _to_outbox(state, letter)
+
+
+def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
+    run = state.runs.pop(ended.run, None)
+    if run is None:
+        return _NO_EFFECT
+    if isinstance(run.identity, ClientId):
+        state.dedupe.clients.pop(run.identity.id, None)
+        state.dedupe.clients[run.identity.id] = at_ms
+    instructions: list[Instruction] = [Close(run, ended, at_ms)]
+    slot = state.slots.get(run.slot) if run.start.policy is not OnConflict.ALLOW and run.start.key is not None else None
+    if slot is not None and slot.open == run.id:
+        if slot.queued:
+            following = state.runs[slot.queued.popleft()]
+            slot.open = following.id
+            following.phase = Phase.OPEN
+            following.began_at_ms = following.clock_ms = max(state.clock_ms, following.clock_ms)
+            instructions.append(Begin(following))
+        else:
+            del state.slots[run.slot]
+    return Folded(instructions=instructions)
+
+
+def new_state(*, topic: str, partition: int, partitions: int, client_retention_ms: int) -> PartitionState:
+    """A partition before its first record."""
+    return PartitionState(
+        partition=partition, partitions=partitions, topic=topic, client_retention_ms=client_retention_ms
+    )
+
+

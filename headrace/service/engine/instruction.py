@@ -1,0 +1,79 @@
+"""Instructions: what the fold asks the shell to do. Carried out by `service/owner.py` after the record was read back; ignored while a log is replayed as data."""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.service.engine.state import OutboxEntry, RunState, Woke
+from headrace.topics.command import Start
+from headrace.topics.outcome import AttemptFailed, RunEnded, RunParked
+
+
+class Begin(msgspec.Struct, frozen=True, gc=False):
+    """A run's turn has come: admit it when there is room."""
+
+    run: RunState
+
+
+class Advance(msgspec.Struct, frozen=True, gc=False):
+    """Wake the run with a record that its coroutine may notice."""
+
+    run: RunState
+    record: Woke
+    at_ms: int
+
+
+class TryAgain(msgspec.Struct, frozen=True, gc=False):
+    """Start the next attempt of a task, not before `due_at_ms`. `failed` is None for an attempt that was abandoned."""
+
+    run: RunState
+    step: str
+    number: int
+    due_at_ms: int
+    failed: AttemptFailed | None
+
+
+class Rearm(msgspec.Struct, frozen=True, gc=False):
+    """A timer's outcome came before its due time by the log's clock: arm it again, `early_ms` later."""
+
+    run: RunState
+    step: str
+    due_at_ms: int
+    early_ms: int
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """An entry is in the outbox."""
+
+    entry: OutboxEntry
+
+
+class Close(msgspec.Struct, frozen=True, gc=False):
+    """The run has ended: cancel its attempts, forget its timers."""
+
+    run: RunState
+    ended: RunEnded
+    at_ms: int
+
+
+class Park(msgspec.Struct, frozen=True, gc=False):
+    """The run is parked: cancel its attempts, forget its timers and its coroutine."""
+
+    run: RunState
+    parked: RunParked
+
+
+class Unpark(msgspec.Struct, frozen=True, gc=False):
+    """The run may try again: rebuild it from its history."""
+
+    run: RunState
+
+
+class Joined(msgspec.Struct, frozen=True, gc=False):
+    """A start was noted on the open run of its key."""
+
+    run: RunState
+    start: Start
+
+
+Instruction = Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Joined

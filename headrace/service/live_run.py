@@ -1,0 +1,135 @@
+"""A run that is awake in this process: its interpreter, and what the shell is doing for it. A cache; the log has all that counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.service.definitions.determinism_guard import stepping
+from headrace.service.engine.interpreter import Interpreter, Turn
+from headrace.service.engine.step import CallStep, EmitStep
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    ParkReason,
+    RunParked,
+    StepsCancelled,
+    TimerFired,
+)
+from headrace.topics.trace_context import TraceContext, context_of_run, parse_traceparent, with_state
+
+if TYPE_CHECKING:
+    from headrace.service.definitions.workflow import Workflow
+    from headrace.service.engine.state import RunState, Woke
+
+
+class LiveRun:
+    """`calls` are open tasks by reference; of these, `delayed` wait for their next attempt and `held` for a policy."""
+
+    __slots__ = (
+        "_emits",
+        "_interpreter",
+        "_trace",
+        "attempts",
+        "calls",
+        "delayed",
+        "held",
+        "retries",
+        "state",
+        "timeout_at_ms",
+        "timers",
+    )
+
+    def __init__(
+        self, state: RunState, code: Workflow[Any, Any], *, payload_bytes_max: int, run_timeout_ms: int | None
+    ) -> None:
+        start = state.start
+        event = start.event
+        self.state = state
+        self.calls: dict[str, CallStep[Any]] = {}
+        self.delayed: set[str] = set()
+        self.held: set[str] = set()
+        self.timers: set[str] = set()
+        self.attempts = 0
+        self.retries = 0
+        timeout_ms = start.timeout_ms if start.timeout_ms is not None else run_timeout_ms
+        self.timeout_at_ms = None if timeout_ms is None else state.began_at_ms + timeout_ms
+        self._emits: set[str] = set()
+        self._trace: TraceContext | None = None
+        self._interpreter = Interpreter(
+            code,
+            run_id=state.id,
+            key=start.key or (event.key if event is not None else None) or "",
+            event=None if event is None else event.event(msgspec.json.decode(start.input)),
+            raw_input=bytes(start.input),
+            began_at_ms=state.began_at_ms,
+            payload_bytes_max=payload_bytes_max,
+        )
+
+    @property
+    def trace(self) -> TraceContext:
+        """The context of the run's anchor span."""
+        if self._trace is None:
+            self._trace = run_context(self.state)
+        return self._trace
+
+    def replay(self) -> Turn:
+        """Begin, and notice the history."""
+        with stepping(self.state.id) as guard:
+            turn = self._interpreter.replay(self.state.history)
+        return self._judged(turn, guard.violation)
+
+    def feed(self, record: Woke, at_ms: int) -> Turn:
+        """Notice one more record."""
+        match record:
+            case AttemptSucceeded(step=step) | AttemptFailed(step=step):
+                self.calls.pop(step, None)
+            case Emitted(step=step):
+                self._emits.discard(step)
+            case TimerFired(step=step):
+                self.timers.discard(step)
+            case StepsCancelled(steps=steps):
+                for step in steps:
+                    self.calls.pop(step, None)
+                    self.timers.discard(step)
+                    self._emits.discard(step)
+            case _:
+                pass
+        with stepping(self.state.id) as guard:
+            turn = self._interpreter.feed(record, at_ms)
+        return self._judged(turn, guard.violation)
+
+    def waits(self) -> bool:
+        """Nothing is being done for it now: it sleeps, or its tasks are delayed or held."""
+        return len(self.calls) == len(self.delayed) + len(self.held) and not self._emits
+
+    def close(self) -> None:
+        """Drop the coroutine."""
+        with stepping(self.state.id):
+            self._interpreter.close()
+
+    def _judged(self, turn: Turn, violation: Any) -> Turn:
+        if violation is not None and turn.parked is None:
+            return Turn(
+                parked=RunParked(
+                    run=self.state.id,
+                    reason=ParkReason.NONDETERMINISTIC,
+                    expected="a workflow that only awaits its run",
+                    found=str(violation),
+                )
+            )
+        for step in turn.issued:
+            if isinstance(step, EmitStep):
+                self._emits.add(step.ref)
+        return turn
+
+
+def run_context(state: RunState) -> TraceContext:
+    """A run's anchor: a trace of its own, the producer's context kept in `tracestate`."""
+    start = state.start
+    producer = parse_traceparent(start.traceparent) if start.traceparent else None
+    if producer is not None and start.tracestate:
+        producer = with_state(producer, start.tracestate)
+    return context_of_run(state.id, producer)

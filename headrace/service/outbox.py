@@ -1,0 +1,196 @@
+"""The outbox's shell: entries of the partitions' state on their way out. An entry leaves the state when the log says that it left.
+
+Events go to their topics, starts to the partition of their key, refusals to the dead letters. Called by owners.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from headrace.observability import observer as told
+from headrace.observability.label import Stage as StageLabel
+from headrace.service.engine.state import Forward, Output, OutboxEntry, RefusedOutput, Refusal
+from headrace.topics.cloudevents import NewEvent, Provenance, encode_output
+from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
+from headrace.topics.errors import HeadraceError, Rejected
+from headrace.topics.identity import Coordinates
+from headrace.topics.log import LogRecord, NewRecord, TopicPartition
+from headrace.topics.outcome import Sent
+from headrace.topics.run_record import CommandRecord, encode
+from headrace.topics.trace_context import context_of_run, parse_traceparent, with_state
+
+if TYPE_CHECKING:
+    from headrace.service.owner import Owner
+    from headrace.service.shared import Shared
+
+REJECTED_KEY = "HR3201"
+_AGAIN_S = 0.2
+
+
+class Outbox:
+    """One per process. `send` never waits."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._forwards: dict[tuple[int, int], dict[str, int]] = {}  # (from, to): entries by offset, oldest first
+
+    def send(self, owner: Owner, entry: OutboxEntry, *, again: bool = False) -> None:
+        """Send one entry. `again`: it was found in the state at take-over, so that it may have left before."""
+        match entry:
+            case Output():
+                self._output(owner, entry, again=again)
+            case Forward():
+                self._forward(owner, entry)
+            case Refusal():
+                self._refusal(owner, entry)
+            case RefusedOutput():
+                self._refused_output(owner, entry)
+
+    def _output(self, owner: Owner, entry: Output, *, again: bool) -> None:
+        observer = self._shared.observer
+        emitted = entry.emitted
+        if again:
+            observer.output_resent(told.OutputResent(topic=emitted.topic))
+
+        def gone(at: TopicPartition, offset: int, refused: Rejected | None) -> None:
+            if refused is not None:
+                observer.output_refused(
+                    told.OutputRefused(
+                        run=entry.run,
+                        workflow=entry.workflow,
+                        topic=at.topic,
+                        code=refused.code,
+                        message=refused.message,
+                    )
+                )
+                owner.refused(entry.id, refused.code, refused.message)
+                return
+            owner.sent(Sent(entry.id, at.partition, offset))
+            observer.output_sent(
+                told.OutputSent(
+                    run=entry.run,
+                    workflow=entry.workflow,
+                    topic=at.topic,
+                    partition=at.partition,
+                    offset=offset,
+                    result_delay_ms=None
+                    if entry.event_at_ms is None
+                    else self._shared.clock.now_ms() - entry.event_at_ms,
+                )
+            )
+
+        self._shared.publisher.put(
+            emitted.topic, None, output_record(self._shared.names.app, entry), gone, lambda: owner.owns(entry.id)
+        )
+
+    def _forward(self, owner: Owner, entry: Forward) -> None:
+        waiting = self._forwards.setdefault((owner.at.partition, entry.partition), {})
+        waiting[entry.id] = entry.identity.offset
+        identity = entry.identity
+        floor = next(iter(waiting.values()))
+        record = CommandRecord(
+            id=Coordinates(
+                epoch=identity.epoch,
+                origin=identity.origin,
+                partition=identity.partition,
+                offset=identity.offset,
+                n=identity.n,
+                floor=min(floor, identity.offset),
+            ),
+            body=entry.start,
+        )
+
+        def written(offset: int, error: HeadraceError | None) -> None:
+            if error is None:
+                waiting.pop(entry.id, None)
+                owner.sent(Sent(entry.id, entry.partition, offset))
+            elif owner.owns(entry.id):
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._forward, owner, entry)
+
+        self._shared.writers.runs(entry.partition).put(NewRecord(value=encode(record)), written)
+
+    def _refusal(self, owner: Owner, entry: Refusal) -> None:
+        start = entry.start
+        event, source = start.event, start.record
+        if event is None or source is None:  # not from a source record: nothing to keep but the log's own record
+            owner.sent(Sent(entry.id, -1, -1))
+            return
+        at = TopicPartition(event.topic, event.partition)
+        error = f"Key {start.key!r} has an open run of {start.workflow}: {entry.open_run}."
+        letter = dead_letter(
+            LogRecord(event.offset, source.timestamp_ms, source.key, source.value, source.headers),
+            at,
+            stage=Stage.START,
+            code=REJECTED_KEY,
+            error=error,
+            attempts=1,
+            workflow=start.workflow,
+        )
+        self._letter(owner, entry, dead_letter_topic(at.topic), letter, at, event.offset, StageLabel.START, REJECTED_KEY)
+
+    def _refused_output(self, owner: Owner, entry: RefusedOutput) -> None:
+        output = entry.output
+        at = TopicPartition(output.emitted.topic, 0)
+        letter = dead_letter(
+            output_record(self._shared.names.app, output),
+            at,
+            stage=Stage.EMIT,
+            code=entry.code,
+            error=entry.message,
+            attempts=3,
+            workflow=output.workflow,
+        )
+        self._letter(owner, entry, self._shared.names.refused, letter, at, -1, StageLabel.EMIT, entry.code)
+
+    def _letter(  # noqa: PLR0913, PLR0917 - facts of one letter
+        self,
+        owner: Owner,
+        entry: OutboxEntry,
+        topic: str,
+        letter: NewRecord,
+        source: TopicPartition,
+        offset: int,
+        stage: StageLabel,
+        code: str,
+    ) -> None:
+        def gone(at: TopicPartition, sent_at: int, refused: Rejected | None) -> None:
+            if refused is None:
+                owner.sent(Sent(entry.id, at.partition, sent_at))
+                self._shared.observer.event_dead_lettered(
+                    told.EventDeadLettered(
+                        topic=source.topic, partition=source.partition, offset=offset, stage=stage, code=code
+                    )
+                )
+            else:
+                self._shared.dead_letter_refused(at, refused)
+
+        self._shared.publisher.put(topic, source.partition, letter, gone, lambda: owner.owns(entry.id))
+
+
+def output_record(app: str, entry: Output) -> NewRecord:
+    """The record of an emitted event: the same bytes and the same id however often it is made."""
+    emitted = entry.emitted
+    producer = parse_traceparent(entry.traceparent) if entry.traceparent else None
+    if producer is not None and entry.tracestate:
+        producer = with_state(producer, entry.tracestate)
+    origin = entry.origin
+    return encode_output(
+        NewEvent(
+            id=entry.id,
+            source=f"headrace:{app}/{entry.workflow}",
+            type=emitted.type,
+            data=bytes(emitted.data),
+            subject=emitted.subject,
+            time_ms=entry.at_ms,
+            key=emitted.key,
+        ),
+        Provenance(
+            run_id=entry.run,
+            workflow=entry.workflow,
+            source=f"{origin[0]}/{origin[1]}/{origin[2]}" if origin is not None else None,
+            trace=context_of_run(entry.run, producer),
+        ),
+    )
+
+

@@ -1,0 +1,143 @@
+"""Group commit for one partition: whoever has records puts them here; one batch is out, the next one fills meanwhile. No lingering.
+
+All appends of this process to a run-log partition go through its one writer: the owner's outcomes, and the commands of routers and outboxes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from headrace.observability.label import LogKind, ProduceResult
+from headrace.observability.observer import Appended as AppendedEvent
+from headrace.observability.observer import Observer, Produced
+from headrace.topics.errors import HeadraceError
+from headrace.topics.log import Appended, AppendFailed, Log, NewRecord, TopicPartition
+
+if TYPE_CHECKING:
+    from headrace.service.log_clock import LogClock
+
+_BATCH_RECORDS = 4_096
+
+
+class Waiter(Protocol):
+    """Told, in order, where its record went or why not. Called once per record, on the loop."""
+
+    def __call__(self, offset: int, error: HeadraceError | None, /) -> None: ...
+
+
+class _Put(NamedTuple):
+    record: NewRecord
+    size: int
+    waiter: Waiter | None
+
+
+class Writer:
+    """`put` never waits and keeps order; `run` is the task that appends. After a failure everything queued fails too, in order, and it goes on empty."""
+
+    def __init__(self, log: Log, at: TopicPartition, *, batch_bytes: int, observer: Observer, clock: LogClock) -> None:
+        self.at = at
+        self._log = log
+        self._batch_bytes = batch_bytes
+        self._observer = observer
+        self._clock = clock
+        self._queue: list[_Put] = []
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopped = False
+        self.queued_bytes = 0
+
+    def put(self, record: NewRecord, waiter: Waiter | None = None) -> None:
+        """Queue one record."""
+        size = record.size
+        self._queue.append(_Put(record, size, waiter))
+        self.queued_bytes += size
+        if not self._wake.is_set():
+            self._idle.clear()
+            self._wake.set()
+
+    async def flushed(self) -> None:
+        """Return when nothing is queued or out."""
+        await self._idle.wait()
+
+    def stop(self) -> None:
+        """Let `run` return once everything is written."""
+        self._stopped = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Append until stopped. Errors go to the waiters."""
+        while True:
+            await self._wake.wait()
+            while self._queue:
+                batch = self._take()
+                await self._append(batch)
+            self._wake.clear()
+            self._idle.set()
+            if self._stopped:
+                return
+
+    def _take(self) -> list[_Put]:
+        queue = self._queue
+        if self.queued_bytes <= self._batch_bytes and len(queue) <= _BATCH_RECORDS:
+            self._queue = []
+            self.queued_bytes = 0
+            return queue
+        size = 0
+        count = 0
+        for put in queue:
+            if count and (size + put.size > self._batch_bytes or count >= _BATCH_RECORDS):
+                break
+            size += put.size
+            count += 1
+        self._queue = queue[count:]
+        self.queued_bytes -= size
+        return queue[:count]
+
+    async def _append(self, batch: list[_Put]) -> None:
+        called_at = time.time()
+        began = time.perf_counter()
+        try:
+            appended = await self._log.append(self.at, [put.record for put in batch])
+        except HeadraceError as error:
+            self._tell(batch, None, ProduceResult.FAILED, began)
+            self._fail(batch, error)
+            return
+        self._clock.seen(appended.timestamp_ms, called_at * 1000, time.time() * 1000)
+        self._tell(batch, appended, ProduceResult.ACKNOWLEDGED, began)
+        offset = appended.base_offset
+        for put in batch:
+            if put.waiter is not None:
+                put.waiter(offset, None)
+            offset += 1
+
+    def _fail(self, batch: list[_Put], error: HeadraceError) -> None:
+        """What came behind a failed batch may not overtake it: it fails as well."""
+        behind, self._queue = self._queue, []
+        self.queued_bytes = 0
+        for put in batch:
+            if put.waiter is not None:
+                put.waiter(-1, error)
+        if behind:
+            stale = AppendFailed(f"An earlier batch to {self.at} failed.", why=error.message)
+            for put in behind:
+                if put.waiter is not None:
+                    put.waiter(-1, stale)
+
+    def _tell(self, batch: list[_Put], appended: Appended | None, result: ProduceResult, began: float) -> None:
+        duration_ms = (time.perf_counter() - began) * 1000
+        self._observer.produced(
+            Produced(topic=self.at.topic, records=len(batch), duration_ms=duration_ms, result=result)
+        )
+        if appended is not None:
+            self._observer.appended(
+                AppendedEvent(
+                    partition=self.at.partition,
+                    kind=LogKind.OUTCOME,
+                    records=len(batch),
+                    size_bytes=sum(put.size for put in batch),
+                    duration_ms=duration_ms,
+                )
+            )

@@ -1,0 +1,80 @@
+"""Commands: records of the run log that anyone may append. Deduplicated by identity; never fenced.
+
+Released meanings never change: add a command, do not alter one.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from headrace.topics.event import EventMeta
+from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
+
+
+class OnConflict(StrEnum):
+    """What a start does when its key already has an open run of the same workflow."""
+
+    ALLOW = "allow"
+    REJECT = "reject"
+    JOIN = "join"
+    QUEUE = "queue"
+
+
+class SourceRecord(msgspec.Struct, frozen=True, gc=False):
+    """A source record's bytes (base64 in JSON), carried by starts with policy `reject`: their dead letter is made by the fold."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+
+
+class Start(msgspec.Struct, frozen=True, tag_field="is", tag="start", omit_defaults=True, gc=False):
+    """Begin a run. `input` is the event's data as JSON. `key` and `policy` matter only together: without a key the policy is `allow`."""
+
+    namespace: str
+    workflow: str
+    version: str
+    input: msgspec.Raw
+    trigger: str = "event"  # event, manual, ...: the metric label
+    key: str | None = None
+    policy: OnConflict = OnConflict.ALLOW
+    timeout_ms: int | None = None
+    event: EventMeta | None = None
+    event_at_ms: int | None = None  # the source record's timestamp
+    traceparent: str | None = None  # the producer's context
+    tracestate: str | None = None
+    record: SourceRecord | None = None
+
+
+class Abandoned(msgspec.Struct, frozen=True, tag_field="is", tag="abandoned", gc=False):
+    """The attempt was cancelled when the grace of its giver ended: repeat it with the same number and key."""
+
+    run: str
+    step: str
+    number: int
+
+
+class Deliver(msgspec.Struct, frozen=True, tag_field="is", tag="deliver", gc=False):
+    """The result of an attempt whose owner has released its partition. Identity is the attempt: the first result wins."""
+
+    token: int  # of the release
+    result: AttemptSucceeded | AttemptFailed | Abandoned
+
+
+class Cancel(msgspec.Struct, frozen=True, tag_field="is", tag="cancel", gc=False):
+    """End a run: open steps are cancelled, finished tasks undone, status `cancelled`. Without effect on an ended run."""
+
+    run: str
+    reason: str = ""
+
+
+class Resume(msgspec.Struct, frozen=True, tag_field="is", tag="resume", gc=False):
+    """Bring a parked run back. Without effect on others."""
+
+    run: str
+
+
+Command = Start | Deliver | Cancel | Resume

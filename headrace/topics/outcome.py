@@ -1,0 +1,154 @@
+"""Outcomes: records of the run log that only the owner appends, each under its token with the next seq.
+
+What is not here did not happen: a run moves on only when its outcome was read back and accepted. Released meanings never change.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from headrace.topics.errors import Cause
+
+
+class RunStatus(StrEnum):
+    """How a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    TIMED_OUT = "timed_out"
+    COMPENSATED = "compensated"  # the body failed and every finished task with an undo was undone
+
+
+class ParkReason(StrEnum):
+    """Why a run was taken out of progress."""
+
+    NONDETERMINISTIC = "nondeterministic"
+    POISON = "poison"
+
+
+class AttemptSucceeded(msgspec.Struct, frozen=True, tag_field="is", tag="attempt.succeeded", omit_defaults=True, gc=False):
+    """A task has its result; it is never run again. `duration_ms` is handler time."""
+
+    run: str
+    step: str
+    handler: str
+    number: int
+    result: msgspec.Raw
+    started_at_ms: int
+    duration_ms: float
+
+
+class AttemptFailed(msgspec.Struct, frozen=True, tag_field="is", tag="attempt.failed", omit_defaults=True, gc=False):
+    """An attempt ended without a result.
+
+    `retry_after_ms` is the owner's decision by the retry policy of its code: wait this long after this record's timestamp and try again. None: the task failed
+    for good. The decision is in the record, so that replays need no policy.
+    """
+
+    run: str
+    step: str
+    handler: str
+    number: int
+    cause: Cause
+    error: str  # the exception's class, as text
+    message: str  # for people; no code branches on it
+    started_at_ms: int
+    duration_ms: float
+    retry_after_ms: int | None = None
+
+
+class TimerArmed(msgspec.Struct, frozen=True, tag_field="is", tag="timer.armed", gc=False):
+    """The run sleeps until `due_at_ms`. For readers without the run's code; a timer is derived from the code and the run's clock anyway."""
+
+    run: str
+    step: str
+    due_at_ms: int
+
+
+class TimerFired(msgspec.Struct, frozen=True, tag_field="is", tag="timer.fired", gc=False):
+    """A timer is due. Counts only if this record's own timestamp is not before `due_at_ms`. Step `/timeout` is the run's own."""
+
+    run: str
+    step: str
+    due_at_ms: int
+
+
+class StepsCancelled(msgspec.Struct, frozen=True, tag_field="is", tag="steps.cancelled", gc=False):
+    """Steps that the run gave up; their later results are skipped."""
+
+    run: str
+    steps: tuple[str, ...]
+
+
+class Emitted(msgspec.Struct, frozen=True, tag_field="is", tag="emitted", omit_defaults=True, gc=False):
+    """An event is in the outbox: it leaves for `topic`, however often the owner dies. Its CloudEvents id is `<run><step>`."""
+
+    run: str
+    step: str
+    topic: str
+    type: str
+    data: msgspec.Raw
+    key: str | None = None
+    subject: str | None = None
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An outbox entry was acknowledged where it went."""
+
+    entry: str
+    partition: int
+    offset: int
+
+
+class OutboxProgress(msgspec.Struct, frozen=True, tag_field="is", tag="outbox.progress", gc=False):
+    """Entries that left the outbox."""
+
+    sent: tuple[Sent, ...]
+
+
+class OutputRefused(msgspec.Struct, frozen=True, tag_field="is", tag="output.refused", gc=False):
+    """A topic will never take this entry (three tries, alone). An open run fails, typed; an ended one stays as it is and the output becomes a dead letter."""
+
+    entry: str
+    code: str
+    message: str
+
+
+class RunEnded(msgspec.Struct, frozen=True, tag_field="is", tag="run.ended", omit_defaults=True, gc=False):
+    """The one terminal record of a run."""
+
+    run: str
+    status: RunStatus
+    result: msgspec.Raw | None = None
+    error: str = ""
+    message: str = ""
+    failed_step: str = ""
+    undone: int = 0  # compensations that succeeded
+    undo_failed: int = 0
+
+
+class RunParked(msgspec.Struct, frozen=True, tag_field="is", tag="run.parked", omit_defaults=True, gc=False):
+    """The run is taken out of progress until a resume or cancel. `expected` is what the log says, `found` what the code did."""
+
+    run: str
+    reason: ParkReason
+    step: str = ""
+    expected: str = ""
+    found: str = ""
+
+
+Outcome = (
+    AttemptSucceeded
+    | AttemptFailed
+    | TimerArmed
+    | TimerFired
+    | StepsCancelled
+    | Emitted
+    | OutboxProgress
+    | OutputRefused
+    | RunEnded
+    | RunParked
+)

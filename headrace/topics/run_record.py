@@ -1,0 +1,96 @@
+"""The run log's records: ownership, commands and outcomes in one envelope, as JSON that any Kafka tool shows.
+
+`decode` never guesses: an unknown kind, body or format version raises `UnknownRecord`, and the owner stops the partition with an alarm.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from headrace.topics.command import Command
+from headrace.topics.errors import Fatal
+from headrace.topics.identity import Identity
+from headrace.topics.outcome import Outcome
+
+FORMAT = 1
+
+
+class UnknownRecord(Fatal):
+    """A record of the run log that this version cannot read. Never skipped: the partition stops."""
+
+    code = "HR5101"
+
+
+class Announce(msgspec.Struct, frozen=True, tag_field="kind", tag="announce", gc=False):
+    """Open a token, if `previous_token` is still the newest (compare and set). The record's offset becomes the token."""
+
+    app: str
+    instance: str
+    member: str
+    nonce: str
+    previous_token: int  # -1: none yet
+    partitions: int
+    v: int = FORMAT
+
+
+class RunningAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that its owner still runs while it gives the partition away."""
+
+    run: str
+    step: str
+    number: int
+
+
+class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release", gc=False):
+    """Close the token. The successor leaves the listed attempts alone until `grace_ms` after this record, unless their result or the giver's end comes first."""
+
+    token: int
+    seq: int
+    attempts: tuple[RunningAttempt, ...]
+    grace_ms: int
+    v: int = FORMAT
+
+
+class CommandRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="command", gc=False):
+    """A command with its identity."""
+
+    id: Identity
+    body: Command
+    v: int = FORMAT
+
+
+class OutcomeRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome", gc=False):
+    """An outcome under its token; seq starts at 0 and rises by one."""
+
+    token: int
+    seq: int
+    body: Outcome
+    v: int = FORMAT
+
+
+RunRecord = Announce | Release | CommandRecord | OutcomeRecord
+
+_decoder = msgspec.json.Decoder(RunRecord)
+_encoder = msgspec.json.Encoder()
+
+
+def encode(record: RunRecord) -> bytes:
+    """The record's value on the wire."""
+    return _encoder.encode(record)
+
+
+def decode(value: bytes | None) -> RunRecord:
+    """The record behind a value, or `UnknownRecord`."""
+    if value is None:
+        raise UnknownRecord("A run-log record has no value.", why="Only Headrace may write to its run log.")
+    try:
+        record = _decoder.decode(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise UnknownRecord(
+            f"A run-log record cannot be read: {error}",
+            why="It was written by something else, or by a newer version of Headrace.",
+            do="Run the newest version on all instances; the partition goes on where it stopped.",
+        ) from error
+    if record.v != FORMAT:
+        raise UnknownRecord(f"A run-log record has format version {record.v}; this version reads {FORMAT}.")
+    return record

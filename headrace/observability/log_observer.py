@@ -1,0 +1,396 @@
+"""The log observer: hooks in, lines out. Which hook makes which line, at which level, and which lines are limited.
+
+At the level INFO, what happens for every run costs one comparison here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from headrace.observability import observer as o
+from headrace.observability.label import BreakerState, DiscardReason, Ending, LossReason
+from headrace.observability.log_event import LogEvent
+from headrace.observability.logs import Logs
+from headrace.observability.silent import Silent
+from headrace.topics.outcome import RunStatus
+
+_DISCARDED: Final = {
+    DiscardReason.UNMATCHED: LogEvent.EVENT_UNMATCHED,
+    DiscardReason.DUPLICATE: LogEvent.EVENT_DUPLICATED,
+    DiscardReason.EXPIRED: LogEvent.EVENT_EXPIRED,
+}
+_RUN_LEVELS: Final = {
+    RunStatus.SUCCEEDED: logging.DEBUG,
+    RunStatus.CANCELLED: logging.INFO,
+    RunStatus.COMPENSATED: logging.INFO,
+    RunStatus.FAILED: logging.WARNING,
+    RunStatus.TIMED_OUT: logging.WARNING,
+}
+_EXPECTED_LOSSES: Final = frozenset({LossReason.REBALANCE, LossReason.SHUTDOWN})
+
+
+class LogObserver(Silent):
+    """Writes lines to `logs`."""
+
+    def __init__(self, logs: Logs) -> None:
+        self._logs = logs
+        self._blocked = False
+
+    # --- the process --------------------------------------------------------------------------------------------------
+
+    def service_started(self, started: o.ServiceStarted, /) -> None:
+        self._logs.write(
+            LogEvent.SERVICE_STARTED,
+            app=started.app,
+            instance=started.instance,
+            version=started.version,
+            backend=started.backend,
+            workflows=started.workflows,
+            handlers=started.handlers,
+        )
+
+    def service_stopping(self, stopping: o.ServiceStopping, /) -> None:
+        self._logs.write(LogEvent.SERVICE_STOPPING, reason=stopping.reason, grace_ms=_ms(stopping.grace_ms))
+
+    def service_stopped(self, stopped: o.ServiceStopped, /) -> None:
+        self._logs.write(
+            LogEvent.SERVICE_STOPPED,
+            at=logging.WARNING if stopped.attempts_left else None,
+            duration_ms=_ms(stopped.duration_ms),
+            attempts_left=stopped.attempts_left or None,
+        )
+
+    def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
+        self._blocked = True
+        self._logs.write(
+            LogEvent.LOOP_BLOCKED,
+            kind=blocked.handler,
+            handler=blocked.handler,
+            where=blocked.where,
+            blocked_ms=_ms(blocked.blocked_ms),
+        )
+
+    def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
+        if self._blocked:
+            self._blocked = False
+            self._logs.write(LogEvent.LOOP_RESUMED, kind="", blocked_ms=_ms(delayed.delay_ms))
+
+    def outage_began(self, began: o.OutageBegan, /) -> None:
+        self._logs.write(
+            LogEvent.OUTAGE_BEGAN,
+            kind=(began.dependency, began.name),
+            dependency=began.dependency,
+            name=began.name,
+            message=began.message,
+            retry_after_ms=_ms(began.retry_after_ms),
+        )
+
+    def outage_ended(self, ended: o.OutageEnded, /) -> None:
+        self._logs.write(
+            LogEvent.OUTAGE_ENDED, dependency=ended.dependency, name=ended.name, duration_ms=_ms(ended.duration_ms)
+        )
+
+    def breaker_changed(self, changed: o.BreakerChanged, /) -> None:
+        self._logs.write(
+            LogEvent.BREAKER_CHANGED,
+            at=logging.WARNING if changed.after is BreakerState.OPEN else None,
+            kind=(changed.breaker, changed.after),
+            breaker=changed.breaker,
+            before=changed.before,
+            after=changed.after,
+            reason=changed.reason,
+        )
+
+    # --- events in, outputs out ---------------------------------------------------------------------------------------
+
+    def event_discarded(self, discarded: o.EventDiscarded, /) -> None:
+        event = _DISCARDED[discarded.reason]
+        if discarded.reason is not DiscardReason.EXPIRED and not self._logs.enabled(logging.DEBUG):
+            return
+        self._logs.write(
+            event,
+            topic=discarded.topic,
+            partition=discarded.partition,
+            offset=discarded.offset,
+            detail=discarded.detail,
+            records=discarded.records if discarded.records > 1 else None,
+        )
+
+    def event_dead_lettered(self, lettered: o.EventDeadLettered, /) -> None:
+        self._logs.write(
+            LogEvent.EVENT_DEAD_LETTERED,
+            kind=(lettered.topic, lettered.code),
+            topic=lettered.topic,
+            partition=lettered.partition,
+            offset=lettered.offset,
+            stage=lettered.stage,
+            code=lettered.code,
+            message=lettered.message,
+            workflow=lettered.workflow,
+            records=lettered.records if lettered.records > 1 else None,
+        )
+
+    def output_sent(self, sent: o.OutputSent, /) -> None:
+        if self._logs.enabled(logging.DEBUG):
+            self._logs.write(
+                LogEvent.OUTPUT_SENT,
+                run_id=sent.run,
+                workflow=sent.workflow,
+                topic=sent.topic,
+                partition=sent.partition,
+                offset=sent.offset,
+            )
+
+    def output_resent(self, resent: o.OutputResent, /) -> None:
+        self._logs.write(LogEvent.OUTPUT_RESENT, kind=resent.topic, topic=resent.topic, records=resent.records)
+
+    def output_refused(self, refused: o.OutputRefused, /) -> None:
+        self._logs.write(
+            LogEvent.OUTPUT_REFUSED,
+            kind=(refused.topic, refused.code),
+            run_id=refused.run,
+            workflow=refused.workflow,
+            topic=refused.topic,
+            code=refused.code,
+            message=refused.message,
+        )
+
+    # --- runs and tasks -----------------------------------------------------------------------------------------------
+
+    def run_started(self, started: o.RunStarted, /) -> None:
+        if self._logs.enabled(logging.DEBUG):
+            self._logs.write(
+                LogEvent.RUN_STARTED,
+                run_id=started.run,
+                workflow=started.workflow,
+                trigger=started.trigger,
+                topic=started.topic,
+                partition=started.partition,
+                offset=started.offset,
+                trace_id=_trace_id(started.traceparent),
+                span_id=_span_id(started.traceparent),
+            )
+
+    def run_finished(self, finished: o.RunFinished, /) -> None:
+        level = _RUN_LEVELS[finished.status]
+        if self._logs.enabled(level):
+            self._logs.write(
+                LogEvent.RUN_FINISHED,
+                at=level,
+                kind=(finished.workflow, finished.error) if level == logging.WARNING else None,
+                run_id=finished.run,
+                workflow=finished.workflow,
+                status=finished.status,
+                duration_ms=_ms(finished.duration_ms),
+                retries=finished.retries or None,
+                error=finished.error,
+                message=finished.message,
+                task=finished.failed_step,
+                trace_id=_trace_id(finished.traceparent),
+                span_id=_span_id(finished.traceparent),
+            )
+
+    def run_parked(self, parked: o.RunParked, /) -> None:
+        self._logs.write(
+            LogEvent.RUN_PARKED,
+            kind=(parked.workflow, parked.step, parked.found),
+            run_id=parked.run,
+            workflow=parked.workflow,
+            reason=parked.reason,
+            task=parked.step,
+            expected=parked.expected,
+            found=parked.found,
+        )
+
+    def run_resumed(self, resumed: o.RunResumed, /) -> None:
+        self._logs.write(LogEvent.RUN_RESUMED, kind=resumed.workflow, run_id=resumed.run, workflow=resumed.workflow)
+
+    def attempt_started(self, started: o.AttemptStarted, /) -> None:
+        if self._logs.enabled(logging.DEBUG):
+            self._logs.write(
+                LogEvent.ATTEMPT_STARTED,
+                run_id=started.run,
+                workflow=started.workflow,
+                task=started.step,
+                handler=started.handler,
+                attempt=started.number,
+            )
+
+    def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
+        match ended.ending:
+            case Ending.SUCCEEDED:
+                event, level = LogEvent.ATTEMPT_SUCCEEDED, logging.DEBUG
+            case Ending.CANCELLED:
+                event, level = LogEvent.ATTEMPT_CANCELLED, logging.DEBUG
+            case _:
+                last = ended.retry_after_ms is None
+                event, level = LogEvent.ATTEMPT_FAILED, logging.WARNING if last else logging.INFO
+        if self._logs.enabled(level):
+            self._logs.write(
+                event,
+                at=level,
+                kind=(ended.workflow, ended.handler, ended.error, level) if level > logging.DEBUG else None,
+                run_id=ended.run,
+                workflow=ended.workflow,
+                task=ended.step,
+                handler=ended.handler,
+                attempt=ended.number,
+                cause=ended.cause,
+                error=ended.error,
+                message=ended.message,
+                code=ended.code,
+                duration_ms=_ms(ended.duration_ms),
+                retry_after_ms=ended.retry_after_ms,
+                trace_id=_trace_id(ended.traceparent),
+                span_id=_span_id(ended.traceparent),
+            )
+
+    def compensation_ended(self, ended: o.CompensationEnded, /) -> None:
+        self._logs.write(
+            LogEvent.COMPENSATION_FINISHED,
+            at=None if ended.ending is Ending.SUCCEEDED else logging.ERROR,
+            kind=(ended.workflow, ended.handler, ended.ending),
+            run_id=ended.run,
+            workflow=ended.workflow,
+            task=ended.step,
+            handler=ended.handler,
+            result=ended.ending,
+        )
+
+    def handler_abandoned(self, abandoned: o.HandlerAbandoned, /) -> None:
+        self._logs.write(
+            LogEvent.HANDLER_ABANDONED,
+            kind=(abandoned.handler, abandoned.reason),
+            run_id=abandoned.run,
+            workflow=abandoned.workflow,
+            task=abandoned.step,
+            handler=abandoned.handler,
+            attempt=abandoned.number,
+            reason=abandoned.reason,
+            waited_ms=_ms(abandoned.waited_ms),
+        )
+
+    def timer_armed(self, armed: o.TimerArmed, /) -> None:
+        if self._logs.enabled(logging.DEBUG):
+            self._logs.write(
+                LogEvent.TIMER_ARMED,
+                run_id=armed.run,
+                workflow=armed.workflow,
+                task=armed.step,
+                due_at_ms=armed.due_at_ms,
+            )
+
+    def timer_fired(self, fired: o.TimerFired, /) -> None:
+        if self._logs.enabled(logging.DEBUG):
+            self._logs.write(
+                LogEvent.TIMER_FIRED,
+                run_id=fired.run,
+                workflow=fired.workflow,
+                task=fired.step,
+                late_ms=_ms(fired.late_ms),
+            )
+
+    # --- ownership ----------------------------------------------------------------------------------------------------
+
+    def partition_taken(self, taken: o.PartitionTaken, /) -> None:
+        self._logs.write(
+            LogEvent.PARTITION_TAKEN,
+            partition=taken.partition,
+            token=taken.token,
+            reason=taken.reason,
+            records=taken.records,
+            runs=taken.runs,
+            duration_ms=_ms(taken.duration_ms),
+        )
+
+    def partition_released(self, released: o.PartitionReleased, /) -> None:
+        self._logs.write(
+            LogEvent.PARTITION_RELEASED,
+            partition=released.partition,
+            token=released.token,
+            reason=released.reason,
+            attempts=released.attempts,
+        )
+
+    def partition_lost(self, lost: o.PartitionLost, /) -> None:
+        self._logs.write(
+            LogEvent.PARTITION_LOST,
+            at=logging.INFO if lost.reason in _EXPECTED_LOSSES else None,
+            partition=lost.partition,
+            token=lost.token,
+            reason=lost.reason,
+            newer_token=lost.newer_token,
+        )
+
+    def partition_stopped(self, stopped: o.PartitionStopped, /) -> None:
+        self._logs.write(
+            LogEvent.PARTITION_STOPPED,
+            topic=stopped.topic,
+            partition=stopped.partition,
+            offset=stopped.offset,
+            reason=stopped.reason,
+            code=stopped.code,
+            message=stopped.message,
+        )
+
+    def outcome_skipped(self, skipped: o.OutcomeSkipped, /) -> None:
+        self._logs.write(
+            LogEvent.OUTCOME_SKIPPED,
+            kind=(skipped.partition, skipped.reason),
+            partition=skipped.partition,
+            offset=skipped.offset,
+            token=skipped.token,
+            reason=skipped.reason,
+            records=skipped.records if skipped.records > 1 else None,
+        )
+
+    def checkpoint_written(self, written: o.CheckpointWritten, /) -> None:
+        self._logs.write(
+            LogEvent.CHECKPOINT_WRITTEN,
+            partition=written.partition,
+            as_of=written.as_of,
+            size_bytes=written.size_bytes,
+            duration_ms=_ms(written.duration_ms),
+        )
+
+    def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:
+        self._logs.write(
+            LogEvent.GROUP_REBALANCED,
+            group=rebalanced.group,
+            change=rebalanced.event,
+            partitions=rebalanced.partitions,
+            duration_ms=_ms(rebalanced.duration_ms),
+        )
+
+
+def report_to(logs: Logs) -> Callable[[str, str, Exception], None]:
+    """For `FanOut`: says which observer raised where, once."""
+
+    def report(observer: str, hook: str, error: Exception) -> None:
+        logs.write(LogEvent.OBSERVER_FAILED, observer=observer, hook=hook, raised=error)
+
+    return report
+
+
+def exceeded_to(logs: Logs) -> Callable[[str], None]:
+    """For `PrometheusObserver`: says that the series budget is used up, once."""
+
+    def exceeded(family: str) -> None:
+        logs.write(LogEvent.SERIES_FOLDED, family=family)
+
+    return exceeded
+
+
+def _ms(duration_ms: float | None) -> float | None:
+    """Microseconds are enough."""
+    return None if duration_ms is None else round(duration_ms, 3)
+
+
+def _trace_id(traceparent: str | None) -> str | None:
+    return None if traceparent is None else traceparent[3:35]
+
+
+def _span_id(traceparent: str | None) -> str | None:
+    return None if traceparent is None else traceparent[36:52]

@@ -123,10 +123,9 @@ def _key(raw: bytes | None) -> str | None:
 def _read_headers(headers: Headers, limits: EventLimits) -> dict[str, bytes]:
     table = dict(headers)
     repeated = len(table) != len(headers)
+    size = sum(map(len, table)) + sum(map(len, table.values()))
     if repeated:
         size = sum(len(name) + len(value) for name, value in headers)
-    else:
-        size = sum(map(len, table)) + sum(map(len, table.values()))
     if size > limits.headers_bytes_max:
         raise EventRejected(
             HEADERS_TOO_LARGE, f"The headers have {size} bytes; limits.headers is {limits.headers_bytes_max}."

@@ -38,7 +38,7 @@ MEDIA_TYPE_REFUSED = "HR3019"
 DATA_INVALID = "HR3020"
 
 _TOKEN = r"[!#$%&'*+.^_`|~0-9a-z\-]+"  # noqa: S105 - RFC 9110's word for it
-_MEDIA_TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*((?:;[^;]*)*)", re.ASCII)
+_MEDIA_TYPE = re.compile(rf"\s*({_TOKEN}/{_TOKEN})\s*((?:;[^;\x00-\x1f\x7f-\x9f]*)*)", re.ASCII)
 _CHARSET = re.compile(r"""charset\s*=\s*"?([^";\s]*)"?""", re.ASCII)
 _READABLE_CHARSETS = frozenset({"utf-8", "utf8", "us-ascii"})
 

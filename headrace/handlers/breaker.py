@@ -165,9 +165,13 @@ class BreakerState:
         if self.status is BreakerStatus.CLOSED:
             return None
         if self.status is BreakerStatus.OPEN:
-            again_ms = self._open_until_ms()
+            again_ms = self._open_until_ms
             return None if max(now_ms, self._now_ms) >= again_ms else NotBefore(again_ms)
         return None if self._probes_out + self._window.calls < self.breaker.probes else _NO_SLOT
+
+    def probes_from_ms(self) -> int | None:
+        """When an open breaker lets the first probe through. None: it is not open."""
+        return self._open_until_ms if self.status is BreakerStatus.OPEN else None
 
     def try_acquire(self, now_ms: int) -> Permit | NotBefore | NoSlot:
         """Ask for one call. A Permit must come back in `record`."""
@@ -238,6 +242,7 @@ class BreakerState:
             raise Fatal(f"Breaker {self.breaker.name}: a probe ended twice.", code="HR9010")
         self._probes_out -= 1
 
+    @property
     def _open_until_ms(self) -> int:
         return (self._since_ms or 0) + self.breaker.open_for_ms
 

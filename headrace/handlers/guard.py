@@ -13,6 +13,8 @@ import inspect
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from headrace.handlers.attempt import Attempt, enter_attempt, leave_attempt
 from headrace.handlers.message import message_of, name_of
 from headrace.handlers.payload import PayloadError, PayloadTooLarge
@@ -63,7 +65,10 @@ class Guard:
         limit = _Limit(self.clock, call.timeout_ms, timed_out)
         token = enter_attempt(_attempt(call))
         try:
-            arguments = definition.arguments.decode(call.arguments)
+            try:
+                arguments = definition.arguments.decode(call.arguments)
+            except PayloadError as error:  # never called, so it says nothing about what is called
+                return msgspec.structs.replace(self._failure(definition, call, error, limit), ignored_by_breaker=True)
             if definition.is_async:
                 value = await definition.function(*arguments)
             else:

@@ -52,10 +52,14 @@ class PoolSlots:
 
     def try_acquire(self) -> bool:
         """Take a slot if one is free."""
-        if self.in_use >= self.pool.size:
+        if self.is_full():
             return False
         self.in_use += 1
         return True
+
+    def is_full(self) -> bool:
+        """Whether a slot must come back first."""
+        return self.in_use >= self.pool.size
 
     def release(self) -> None:
         """Give one back. Fatal (HR9010) if none is taken: the count would be wrong from then on."""

@@ -1,0 +1,65 @@
+"""`App`: what loading a user's file, folder or module found. A value; made by `loader.py`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from headrace.handlers.definition import Handler
+from headrace.service.definitions.version_order import version_order
+from headrace.service.definitions.workflow import Workflow
+
+AnyWorkflow = Workflow[Any, Any]
+AnyHandler = Handler[*tuple[Any, ...], Any]
+
+Feed = Callable[[int], AsyncIterator[Any]]
+"""An app's `feed(seed)`: what it yields, `dev --feed` publishes."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class App:
+    """All definitions of one app, judged and with their types resolved.
+
+    `name` is a proposal for the setting of that name: it is fit for a topic's name. `root` is the folder that the app was loaded from; `modules` are the
+    names of its loaded modules. `warnings` are lines for people, about what works but is hardly meant.
+    """
+
+    name: str
+    root: Path
+    modules: tuple[str, ...]
+    workflows: tuple[AnyWorkflow, ...]
+    handlers: tuple[AnyHandler, ...]
+    feed: Feed | None = None
+    warnings: tuple[str, ...] = ()
+    _by_id: dict[tuple[str, str, str], AnyWorkflow] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_by_id", {workflow.id: workflow for workflow in self.workflows})
+
+    def workflow(self, namespace: str, name: str, version: str) -> AnyWorkflow | None:
+        """The definition with this identity; `None`: it is not loaded here, so its runs are held."""
+        return self._by_id.get((namespace, name, version))
+
+    def newest(self) -> tuple[AnyWorkflow, ...]:
+        """The newest loaded version of each workflow, in the order of namespace and name: what new runs start with."""
+        return newest(self.workflows)
+
+    @property
+    def source_topics(self) -> tuple[str, ...]:
+        """The topics that the newest versions have triggers on, sorted."""
+        return tuple(sorted({trigger.topic for workflow in self.newest() for trigger in workflow.triggers}))
+
+    @property
+    def emitted_topics(self) -> tuple[str, ...]:
+        """The topics that any loaded version says it emits to, sorted."""
+        return tuple(sorted({topic for workflow in self.workflows for topic in workflow.emits}))
+
+
+def newest(workflows: tuple[AnyWorkflow, ...]) -> tuple[AnyWorkflow, ...]:
+    """The newest version of each workflow, in the order of namespace and name."""
+    found: dict[tuple[str, str], AnyWorkflow] = {}
+    for workflow in sorted(workflows, key=lambda each: (each.namespace, each.name, version_order(each.version))):
+        found[workflow.namespace, workflow.name] = workflow
+    return tuple(found.values())

@@ -260,7 +260,8 @@ def _sourced(settings: Settings, given: Mapping[str, Given]) -> Iterator[Sourced
             value = _attribute(value, name)
         if known.name == "kafka.extra":
             for name, extra in settings.kafka.extra.items():
-                yield Sourced(EXTRA + name, extra, given[EXTRA + name].source)
+                shown = MASK if "password" in name else extra
+                yield Sourced(EXTRA + name, shown, given[EXTRA + name].source)
             continue
         source = given[known.name].source if known.name in given else "default"
         yield Sourced(known.name, _plain(known, value), source)

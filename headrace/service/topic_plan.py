@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from headrace.service.names import Names
 from headrace.service.refusal import refuse
 from headrace.topics.dead_letter import SOURCE_MARGIN_BYTES, dead_letter_topic
 from headrace.topics.errors import SettingsError
@@ -44,21 +45,6 @@ class TopicPlan(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.sources, *self.outputs, self.runs, *self.kept)
 
 
-def runs_topic(settings: Settings) -> str:
-    """The run log."""
-    return f"{settings.app.name}.runs"
-
-
-def audit_topic(settings: Settings) -> str:
-    """What was decided about source records that started nothing."""
-    return f"{settings.app.name}.audit"
-
-
-def refused_outputs_topic(settings: Settings) -> str:
-    """Outputs that their topic will never take."""
-    return f"{settings.app.name}.dlq"
-
-
 def plan(
     settings: Settings,
     *,
@@ -79,8 +65,8 @@ def plan(
     return TopicPlan(
         runs=_runs(settings, replication),
         kept=(
-            _kept(audit_topic(settings), replication, settings.log.max_record_bytes),
-            _kept(refused_outputs_topic(settings), replication, settings.log.max_record_bytes),
+            _kept(Names(settings.app.name).audit, replication, settings.log.max_record_bytes),
+            _kept(Names(settings.app.name).refused, replication, settings.log.max_record_bytes),
             *letters,
         ),
         sources=source_specs,
@@ -236,7 +222,7 @@ def _missing(names: Sequence[str]) -> SettingsError:
 
 def _runs(settings: Settings, replication: int) -> TopicSpec:
     return TopicSpec(
-        name=runs_topic(settings),
+        name=Names(settings.app.name).runs,
         partitions=settings.log.partitions,
         replication=replication,
         cleanup_policy="delete",

@@ -51,7 +51,7 @@ class Common:
         """
         loaded = load(flags=self._flags(), environ=os.environ, file=self.config, backend=backend)
         for note in loaded.notes:
-            print(f"Note    {note}", file=sys.stderr)
+            warn(f"Note    {note}")
         return loaded
 
     def _flags(self) -> list[tuple[str, str]]:
@@ -81,3 +81,8 @@ def seconds(text: str | None, option: str) -> float | None:
         return duration_ms(text) / 1000
     except ValueError as error:
         raise Usage(f"{option}: {error}.") from None
+
+
+def warn(text: str) -> None:
+    """Say something beside the answer: stdout is for data."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,50 @@
+"""The log as a client command sees it: opened, within ten seconds, or the command ends with exit code 6."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from headrace.service.settings import Backend
+from headrace.topics.log import LogUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from headrace.service.settings import Settings
+    from headrace.topics.log import Log
+
+REACH_S = 10.0  # a person waits for this command; `dev` and `serve` wait for ever instead
+
+
+@asynccontextmanager
+async def opened(settings: Settings) -> AsyncGenerator[Log]:
+    """The log of these settings, to read and to publish: never its owner. Raises `LogUnavailable`."""
+    async with AsyncExitStack() as stack:
+        try:
+            async with asyncio.timeout(REACH_S):
+                log = await stack.enter_async_context(_log(settings))
+        except TimeoutError:
+            raise unreachable(settings) from None
+        yield log
+
+
+def unreachable(settings: Settings) -> LogUnavailable:
+    """What to say when nothing answers."""
+    if settings.log.backend is Backend.EMBEDDED:
+        return LogUnavailable(f"{settings.log.path} could not be opened within {REACH_S:.0f} s.")
+    servers = ", ".join(settings.kafka.bootstrap_servers)
+    return LogUnavailable(
+        f"No Kafka broker at {servers} answered within {REACH_S:.0f} s.",
+        why="It is not running, not reachable from here, or speaks another security protocol.",
+        do="Check kafka.bootstrap_servers and kafka.security_protocol; `headrace doctor` tells more.",
+    )
+
+
+def _log(settings: Settings) -> Log:
+    if settings.log.backend is Backend.EMBEDDED:
+        from headrace.topics.log_embedded import EmbeddedLog
+
+        return EmbeddedLog(settings.log.path, owner=False)
+    raise NotImplementedError

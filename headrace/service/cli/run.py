@@ -1,0 +1,210 @@
+"""`headrace run list|count|get|history`: what the run log says. Needs no user code, and no service that runs."""
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace.service.cli.client import opened
+from headrace.service.cli.exit_code import ExitCode, NotFound
+from headrace.service.cli.option import Common, options, seconds, warn
+from headrace.service.cli.output import Column, Format, show, show_one
+from headrace.service.names import Names
+from headrace.service.run_view.history import HistoryEntry, RunHistory
+from headrace.service.run_view.scan import scan
+from headrace.service.run_view.summary import STATUSES, RunFilter, Summaries
+from headrace.service.settings import Settings
+from headrace.topics.identity import partition_in
+from headrace.topics.log import Log
+
+_LIST = (
+    Column("RUN", "id"),
+    Column("WORKFLOW", "workflow"),
+    Column("STATUS", "status"),
+    Column("KEY", "key"),
+    Column("STARTED", "started_at"),
+    Column("DURATION MS", "duration_ms", right=True),
+    Column("ATTEMPTS", "attempts", right=True),
+    Column("RETRIES", "retries", right=True),
+    Column("SOURCE", "source"),
+    Column("ERROR", "error"),
+)
+_COUNT = (
+    Column("NAMESPACE", "namespace"),
+    Column("WORKFLOW", "workflow"),
+    Column("VERSION", "version"),
+    Column("STATUS", "status"),
+    Column("RUNS", "runs", right=True),
+)
+HISTORY = (
+    Column("OFFSET", "offset", right=True),
+    Column("TIME", "time"),
+    Column("KIND", "kind"),
+    Column("STEP", "step"),
+    Column("ATTEMPT", "attempt", right=True),
+    Column("MS", "duration_ms", right=True),
+    Column("ERROR", "error"),
+    Column("RETRY IN MS", "retry_after_ms", right=True),
+    Column("EFFECT", "effect"),
+    Column("DETAIL", "detail"),
+)
+
+RunArgument = Annotated[str, Parameter(help="The run's id.")]
+_Status = Annotated[
+    tuple[str, ...], Parameter(help=f"One of {', '.join(STATUSES)}; repeatable.", negative="", show_default=False)
+]
+_Workflow = Annotated[str | None, Parameter(help="Only this workflow, as name or namespace/name.")]
+_Key = Annotated[str | None, Parameter(help="Only runs with this key.")]
+_Since = Annotated[str | None, Parameter(help="Only runs started within this time, such as 1h30m.")]
+
+
+async def list_(
+    *,
+    status: _Status = (),
+    workflow: _Workflow = None,
+    key: _Key = None,
+    since: _Since = None,
+    limit: Annotated[int, Parameter(help="At most this many; 0 means all.")] = 50,
+    common: Common | None = None,
+) -> ExitCode:
+    """List runs, newest first."""
+    common = options(common)
+    wanted = _filter(status, workflow, key, since, limit)
+    summaries, code = await _summaries(common, wanted)
+    rows = [msgspec.to_builtins(summary) for summary in summaries.newest_first()]
+    show(rows, _LIST, common.output, name="id")
+    return code
+
+
+async def count(
+    *,
+    status: _Status = (),
+    workflow: _Workflow = None,
+    key: _Key = None,
+    since: _Since = None,
+    common: Common | None = None,
+) -> ExitCode:
+    """Count runs by workflow and status."""
+    common = options(common)
+    summaries, code = await _summaries(common, _filter(status, workflow, key, since, 1))
+    rows = [
+        {"namespace": namespace, "workflow": name, "version": version, "status": status_, "runs": runs}
+        for (namespace, name, version, status_), runs in sorted(summaries.counts.items())
+    ]
+    show(rows, _COUNT, common.output, name="runs")
+    return code
+
+
+async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
+    """Show one run: its state, input, result, and what it waits for."""
+    common = options(common)
+    settings = common.load().settings
+    async with opened(settings) as log:
+        history = await read_history(log, settings, run, keep_entries=False)
+    assert history.detail is not None  # noqa: S101 - read_history raises for unknown runs
+    detail = msgspec.json.decode(msgspec.json.encode(history.detail))
+    row = {**detail.pop("summary"), **detail}
+    show_one(row, common.output, name="id")
+
+
+async def history(run: RunArgument, /, *, common: Common | None = None) -> None:
+    """Print every record of a run, also those that were skipped, with the reason."""
+    common = options(common)
+    settings = common.load().settings
+    async with opened(settings) as log:
+        found = await read_history(log, settings, run)
+    rows = [entry_row(entry, common.output) for entry in found.entries]
+    show(rows, HISTORY, common.output, name="offset")
+
+
+def entry_row(entry: HistoryEntry, format_: Format) -> dict[str, Any]:
+    """An entry for printing: tables join what JSON keeps apart."""
+    if format_ is not Format.TABLE:
+        return msgspec.json.decode(msgspec.json.encode(entry))
+    row: dict[str, Any] = msgspec.structs.asdict(entry)
+    row["effect"] = entry.effect if entry.reason is None else f"{entry.effect}: {entry.reason}"
+    row["error"] = ": ".join(part for part in (entry.cause, entry.error) if part)
+    row["detail"] = "; ".join(part for part in (entry.detail, entry.message) if part)
+    row["step"] = entry.step or ""
+    for key in ("attempt", "duration_ms", "retry_after_ms"):
+        row[key] = "" if row[key] is None else row[key]
+    return row
+
+
+async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: bool = True) -> RunHistory:
+    """Everything that the log has about a run; `NotFound` if that is nothing. Only the run's own partition is read."""
+    topic = Names(settings.app.name).runs
+    partition = partition_of_run(run, await log.partitions(topic), topic)
+    found = RunHistory(run, keep_entries=keep_entries)
+    problems = await scan(
+        log,
+        topic,
+        _Discard(found),
+        client_retention_ms=settings.runs.client_id_retention_ms,
+        only=(partition,),
+    )
+    for problem in problems:
+        warn(problem.report())
+    if found.detail is None:
+        raise unknown_run(run, topic)
+    return found
+
+
+def partition_of_run(run: str, partitions: int, topic: str) -> int:
+    """The partition inside a run id, or `NotFound`."""
+    partition = partition_in(run)
+    if partition is None:
+        raise NotFound(
+            f"{run} is not a run id.",
+            code="HR4101",
+            why="A run id is a partition's number, a dot and 20 hexadecimal digits.",
+            do="See `headrace run list`.",
+        )
+    if partition >= partitions:
+        raise unknown_run(run, topic)
+    return partition
+
+
+def unknown_run(run: str, topic: str) -> NotFound:
+    """The run log knows nothing of this run."""
+    return NotFound(f"{topic} has no run {run}.", code="HR4101", do="See `headrace run list`; is app.name right?")
+
+
+class _Discard:
+    """A scan's watcher that hands records on and keeps no answer."""
+
+    def __init__(self, history: RunHistory) -> None:
+        self._history = history
+        self.end = history.end
+
+    def see(self, seen: Any) -> None:
+        self._history.see(seen)
+
+
+async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, ExitCode]:
+    settings = common.load().settings
+    summaries = Summaries(wanted)
+    async with opened(settings) as log:
+        problems = await scan(
+            log,
+            Names(settings.app.name).runs,
+            summaries,
+            client_retention_ms=settings.runs.client_id_retention_ms,
+        )
+    for problem in problems:
+        warn(f"{problem.report()}\nNote    What follows is incomplete.")
+    return summaries, ExitCode.ERROR if problems else ExitCode.OK
+
+
+def _filter(status: tuple[str, ...], workflow: str | None, key: str | None, since: str | None, limit: int) -> RunFilter:
+    from headrace.service.cli.exit_code import Usage
+
+    words = frozenset(word for text in status for word in text.split(","))
+    if unknown := words - set(STATUSES):
+        raise Usage(f"--status {', '.join(sorted(unknown))} is unknown.", do=f"Use {', '.join(STATUSES)}.")
+    if limit < 0:
+        raise Usage(f"--limit {limit} is negative.")
+    within_s = seconds(since, "--since")
+    since_ms = None if within_s is None else round((time.time() - within_s) * 1000)
+    return RunFilter(statuses=words, workflow=workflow, key=key, since_ms=since_ms, limit=limit)

@@ -1,0 +1,206 @@
+"""`headrace run watch|cancel|resume`: follow a run; end it, or bring it back, and see that it took effect.
+
+A command is appended with an identity of its own: sent twice, it takes effect once. What it did is read back from
+the run log, from this command's own record on, so the answer is what every owner will see.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Annotated
+
+import uuid_utils
+from cyclopts import Parameter
+
+from headrace.service.cli.client import opened
+from headrace.service.cli.exit_code import Conflict, ExitCode, TimedOut
+from headrace.service.cli.option import Common, options, seconds, warn
+from headrace.service.cli.output import Column, Format, Stream, show_one
+from headrace.service.cli.run import RunArgument, entry_row, partition_of_run, unknown_run
+from headrace.service.names import Names
+from headrace.service.run_view.history import RunDetail, RunHistory
+from headrace.service.run_view.scan import Reading, Seen
+from headrace.service.settings import Settings
+from headrace.topics.command import Cancel, Command, Resume
+from headrace.topics.identity import ClientId
+from headrace.topics.log import AppendFailed, Log, LogUnavailable, NewRecord, TopicPartition
+from headrace.topics.outcome import ParkReason, RunStatus
+from headrace.topics.run_record import CommandRecord, encode
+
+APPEND_TRIES = 5  # an append that may or may not have happened is repeated: its identity makes that harmless
+_APPEND_WAIT_S = 0.5
+
+_WATCH = (
+    (Column("TIME", "time"), 24),
+    (Column("KIND", "kind"), 17),
+    (Column("STEP", "step"), 28),
+    (Column("ATTEMPT", "attempt"), 7),
+    (Column("MS", "duration_ms"), 9),
+    (Column("ERROR", "error"), 24),
+    (Column("DETAIL", "detail"), 0),
+)
+
+_Timeout = Annotated[
+    str | None, Parameter(name="--timeout", help="Give up after this time, such as 30s: exit code 124.")
+]
+_Wait = Annotated[bool, Parameter(help="See that it took effect; --no-wait only appends the command.")]
+
+
+async def watch(run: RunArgument, /, *, patience: _Timeout = None, common: Common | None = None) -> ExitCode:
+    """Follow a run until it ends. Exit code 0 if it succeeded, else 8."""
+    common = options(common)
+    settings = common.load().settings
+    stream = Stream(_WATCH, common.output, name="kind")
+    async with opened(settings) as log:
+        follower = await _Follower.of(log, settings, run)
+        try:
+            async with asyncio.timeout(seconds(patience, "--timeout")), aclosing(follower.records(log)) as records:
+                async for seen in records:
+                    if seen is None:
+                        follower.must_exist()
+                        continue
+                    entry = follower.history.see(seen)
+                    if entry is not None:
+                        stream.row(entry_row(entry, common.output))
+                    if follower.ended is not None:
+                        break
+        except TimeoutError:
+            raise TimedOut(f"Run {run} has not ended within {patience}.", code="HR4103", do="It goes on.") from None
+    detail = follower.ended
+    assert detail is not None  # noqa: S101 - the records end only with the run
+    if common.output is Format.TABLE:
+        warn(f"Run {run} {detail.summary.status} after {detail.summary.duration_ms} ms.")
+    return ExitCode.OK if detail.summary.status == RunStatus.SUCCEEDED else ExitCode.NOT_SUCCEEDED
+
+
+async def cancel(
+    run: RunArgument,
+    /,
+    *,
+    reason: Annotated[str, Parameter(help="For people; kept in the run log.")] = "",
+    patience: _Timeout = "30s",
+    wait: _Wait = True,
+    common: Common | None = None,
+) -> None:
+    """End a run: open steps are cancelled, finished tasks undone."""
+    common = options(common)
+    settings = common.load().settings
+    async with opened(settings) as log:
+        follower = await _Follower.of(log, settings, run)
+        detail = await _carried_out(log, follower, Cancel(run=run, reason=reason), patience=patience, wait=wait)
+    _report(run, "cancel", detail, common)
+
+
+async def resume(
+    run: RunArgument, /, *, patience: _Timeout = "30s", wait: _Wait = True, common: Common | None = None
+) -> None:
+    """Bring a parked run back, after its code or its cause was mended."""
+    common = options(common)
+    settings = common.load().settings
+    async with opened(settings) as log:
+        follower = await _Follower.of(log, settings, run)
+        detail = await _carried_out(log, follower, Resume(run=run), patience=patience, wait=wait)
+    _report(run, "resume", detail, common)
+
+
+class _Follower:
+    """One run's partition, read from its start on."""
+
+    def __init__(self, run: str, reading: Reading) -> None:
+        self.run = run
+        self.reading = reading
+        self.history = RunHistory(run, keep_entries=False)
+
+    @classmethod
+    async def of(cls, log: Log, settings: Settings, run: str) -> "_Follower":
+        """Find the partition; `NotFound` if that is no run id."""
+        topic = Names(settings.app.name).runs
+        count = await log.partitions(topic)
+        at = TopicPartition(topic, partition_of_run(run, count, topic))
+        retention_ms = settings.runs.client_id_retention_ms
+        return cls(run, Reading(at, partitions=count, client_retention_ms=retention_ms))
+
+    @property
+    def ended(self) -> RunDetail | None:
+        """The run, once it has ended."""
+        return self.history.detail
+
+    def records(self, log: Log) -> AsyncGenerator[Seen | None]:
+        """All records of the partition; None when those that were there have been seen."""
+        return self.reading.following(log)
+
+    def must_exist(self) -> RunDetail:
+        """The run as it is now; `NotFound` if there is none."""
+        detail = self.history.current(self.reading.state)
+        if detail is None:
+            raise unknown_run(self.run, self.reading.at.topic)
+        return detail
+
+
+async def _carried_out(
+    log: Log, follower: _Follower, command: Cancel | Resume, *, patience: str | None, wait: bool
+) -> RunDetail:
+    """Append the command once the run's present state allows it, and follow until it took effect."""
+    identity = ClientId(f"cli-{uuid_utils.uuid7()}")
+    appended = False
+    try:
+        async with asyncio.timeout(seconds(patience, "--timeout")), aclosing(follower.records(log)) as records:
+            async for seen in records:
+                if seen is not None:
+                    follower.history.see(seen)
+                    if appended and _is_done(seen, identity, command, follower):
+                        return follower.must_exist()
+                    continue
+                detail = follower.must_exist()
+                _must_allow(detail, command)
+                await _append(log, follower.reading.at, CommandRecord(id=identity, body=command))
+                appended = True
+                if not wait:
+                    return detail
+    except TimeoutError:
+        raise TimedOut(
+            f"Run {follower.run} has not ended within {patience}." if appended else "The run log was not read in time.",
+            code="HR4103",
+            why="The command is in the run log; the owner of the partition carries it out." if appended else "",
+            do="Is a service running? `headrace run watch` waits on." if appended else "Give a longer --timeout.",
+        ) from None
+    raise AssertionError("a partition has no last record")
+
+
+def _must_allow(detail: RunDetail, command: Command) -> None:
+    summary = detail.summary
+    if summary.ended_at is not None:
+        raise Conflict(f"Run {summary.id} has ended already: {summary.status} at {summary.ended_at}.", code="HR4102")
+    if isinstance(command, Resume) and summary.status != "parked":
+        raise Conflict(f"Run {summary.id} is {summary.status}, not parked.", code="HR4102")
+
+
+def _is_done(seen: Seen, identity: ClientId, command: Command, follower: _Follower) -> bool:
+    if isinstance(seen.record, CommandRecord) and seen.record.id == identity:
+        if seen.folded.without_effect:  # another record came in between
+            _must_allow(follower.must_exist(), command)
+        if isinstance(command, Resume):
+            return True
+    ended = follower.ended
+    if ended is not None and isinstance(command, Cancel) and ended.summary.status == RunStatus.SUCCEEDED:
+        _must_allow(ended, command)
+    return ended is not None
+
+
+async def _append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
+    for tries_left in reversed(range(APPEND_TRIES)):
+        try:
+            await log.append(at, [NewRecord(encode(record))])
+        except (AppendFailed, LogUnavailable):
+            if not tries_left:
+                raise
+            await asyncio.sleep(_APPEND_WAIT_S)
+        else:
+            return
+
+
+def _report(run: str, verb: str, detail: RunDetail, common: Common) -> None:
+    row = {"id": run, "command": verb, "status": detail.summary.status}
+    if detail.summary.parked == ParkReason.NONDETERMINISTIC:
+        row["expected"], row["found"] = detail.expected, detail.found
+    show_one(row, common.output, name="id")

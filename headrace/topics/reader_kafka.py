@@ -1,0 +1,426 @@
+"""Reading Kafka partitions: one long poll per broker for all readers of an isolation, and a queue of raw batches for
+each.
+
+`Fetcher` polls, `Reader` unpacks when it is asked to. A reader whose queue is full is left out of the poll; the others
+go on. A reader that has a backlog while the poll waits is served by a second connection that does not wait. Positions
+belong to the readers alone: adding or closing one disturbs no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Self
+
+import anyio
+import anyio.to_thread
+from aiokafka import errors as kafka_errors
+
+from headrace.topics.client_kafka import KafkaClient, Lane
+from headrace.topics.codec_kafka import (
+    SMALL_BYTES_MAX,
+    Corrupt,
+    StoredBatch,
+    TooLarge,
+    batches_in,
+    crc_holds,
+    records_of,
+    unpacked,
+)
+from headrace.topics.fetch_kafka import Fetched, FetchRequest, FetchResponse, Wanted
+from headrace.topics.log import (
+    Batch,
+    Isolation,
+    LogCorrupt,
+    LogRecord,
+    LogUnavailable,
+    OffsetOutOfRange,
+    Offsets,
+    TopicMissing,
+    TopicPartition,
+    Unreadable,
+)
+
+WAIT_MS = 100  # how long a poll waits for records; a reader that is added at the tail may wait that long once
+_RECORDS_MAX = 4096  # of one Batch
+_QUEUE_BYTES = 256 * 1024  # raw bytes of one reader below which more is fetched
+_PARTITION_BYTES_MAX = 1024 * 1024  # of one partition in one poll
+_PARTITION_BYTES_MIN = 128 * 1024
+_ALL_PARTITIONS_BYTES = 16 * 1024 * 1024  # shared by all readers: 64 readers get 256 KiB each
+_POLL_BYTES_MAX = 16 * 1024 * 1024
+_ASK_BYTES_MAX = 128 * 1024 * 1024  # for a batch larger than what was asked for; brokers refuse more by default
+_BACKOFF_S = 0.1
+_MISSING_S = 10.0  # a broker that starts may not know a topic yet; after this long it is gone
+
+TOO_LARGE = "HR5010"
+UNREADABLE = "HR5011"
+
+_OUT_OF_RANGE = 1
+_UNKNOWN_TOPIC = 3
+
+OffsetsOf = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Offsets]]]
+
+
+class Reader:
+    """An endless iterator over one partition."""
+
+    def __init__(self, at: TopicPartition, position: int, isolation: Isolation, fetcher: Fetcher, limit: int) -> None:
+        self.at = at
+        self.fetch_offset = position
+        self.in_flight = False
+        self.caught_up = False
+        self.ask_bytes = 0  # more than the usual share, for a large batch
+        self.missing_since: float | None = None
+        self.queued_bytes = 0
+        self.end_offset = position
+        self._position = position
+        self._isolation: Isolation = isolation
+        self._fetcher = fetcher
+        self._limit = limit
+        self._queue: deque[StoredBatch] = deque()
+        self._records: Iterator[LogRecord] | None = None  # the rest of a batch of many records
+        self._open: StoredBatch | None = None
+        self._open_bytes = 0
+        self._error: Exception | None = None
+        self._wake = asyncio.Event()
+        self._aborted: set[int] = set()  # producers whose transaction at this place was aborted
+
+    @property
+    def has_room(self) -> bool:
+        return self.queued_bytes < _QUEUE_BYTES and self._error is None
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Batch:
+        while True:
+            if records := await self._take():
+                return Batch(self.at, records, max(self.end_offset, self._position))
+            if not self._queue and self._records is None:
+                if self._error is not None:
+                    raise self._error
+                self._wake.clear()
+                await self._wake.wait()
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come. What is queued is handed out first."""
+        self._error = error
+        self._wake.set()
+
+    def feed(self, found: Fetched) -> None:
+        """Queue what a poll brought."""
+        self.end_offset = max(self.end_offset, found.end_offset)
+        self.missing_since = None
+        aborted = sorted(found.aborted, key=_first_offset, reverse=True)
+        got = False
+        for batch in batches_in(found.data):
+            got = True
+            if batch.last_offset < self.fetch_offset:
+                continue
+            self.fetch_offset = batch.last_offset + 1
+            while aborted and aborted[-1][1] <= batch.base_offset:
+                self._aborted.add(aborted.pop()[0])
+            if batch.is_control:
+                if batch.is_abort:
+                    self._aborted.discard(batch.producer_id)
+            elif not (batch.is_transactional and batch.producer_id in self._aborted):
+                self._queue.append(batch)
+                self.queued_bytes += len(batch.data)
+        readable = found.stable_offset if self._isolation == "committed" else found.end_offset
+        self.caught_up = self.fetch_offset >= readable
+        if got:
+            self.ask_bytes = 0
+            self._wake.set()
+        elif not self.caught_up:
+            self.ask_bytes = min(_ASK_BYTES_MAX, 2 * max(self.ask_bytes, _PARTITION_BYTES_MAX))
+
+    async def _take(self) -> list[LogRecord | Unreadable]:
+        """Records of one or several batches, up to `_RECORDS_MAX` or about `SMALL_BYTES_MAX`, if that is not one batch.
+
+        None if the queue is empty or held nothing new.
+        """
+        taken: list[LogRecord | Unreadable] = []
+        size = 0
+        while len(taken) < _RECORDS_MAX and size < SMALL_BYTES_MAX:
+            if self._records is not None and self._open is not None:
+                batch = self._open
+                size += self._open_bytes
+                failure = self._parse(batch, self._records, taken)
+                if failure is not None:
+                    taken.append(failure)
+                continue
+            if not self._queue:
+                break
+            if taken and self._queue[0].codec and len(self._queue[0].data) > SMALL_BYTES_MAX // 8:
+                break  # hand out what there is before a large one is unpacked
+            batch = self._queue.popleft()
+            self.queued_bytes -= len(batch.data)
+            unreadable = await self._unpack(batch)
+            if unreadable is not None:
+                self._position = batch.last_offset + 1
+                taken.append(unreadable)
+        if self.has_room:
+            self._fetcher.kick(self)
+        return taken
+
+    def _parse(
+        self, batch: StoredBatch, records: Iterator[LogRecord], taken: list[LogRecord | Unreadable]
+    ) -> Unreadable | None:
+        """Move records of the open batch to `taken`. What cannot be parsed, to the batch's end, is the result."""
+        room = _RECORDS_MAX - len(taken)
+        before = len(taken)
+        try:
+            for record in islice(records, room):
+                if record.offset >= self._position:
+                    taken.append(record)
+                    self._position = record.offset + 1
+        except Exception as error:  # noqa: BLE001 - aiokafka's parser raises what comes (Unicode, struct, assertion)
+            self._close_batch()
+            failure = self._unreadable(batch, UNREADABLE, f"{type(error).__name__}: {error}", first=self._position)
+            self._position = batch.last_offset + 1
+            return failure
+        if len(taken) - before < room:
+            self._close_batch()
+            self._position = max(self._position, batch.last_offset + 1)
+        return None
+
+    def _close_batch(self) -> None:
+        self._records = None
+        self._open = None
+
+    async def _unpack(self, batch: StoredBatch) -> Unreadable | None:
+        """Open the batch, or say why it cannot be."""
+        if batch.magic < 2:
+            return self._unreadable(batch, UNREADABLE, "the record format is older than Kafka 0.11")
+        if not crc_holds(batch):
+            return self._unreadable(batch, UNREADABLE, "the checksum is wrong")
+        try:
+            try:
+                data = unpacked(batch, min(SMALL_BYTES_MAX, self._limit))
+            except TooLarge:
+                if self._limit <= SMALL_BYTES_MAX:
+                    raise
+                data = await anyio.to_thread.run_sync(unpacked, batch, self._limit)
+        except TooLarge:
+            return self._unreadable(
+                batch, TOO_LARGE, f"a compressed batch of {len(batch.data)} bytes unpacks to more than {self._limit}"
+            )
+        except Corrupt as error:
+            return self._unreadable(batch, UNREADABLE, f"the batch cannot be unpacked: {error}")
+        self._open = batch
+        self._open_bytes = len(data)
+        self._records = records_of(data)
+        return None
+
+    def _unreadable(self, batch: StoredBatch, code: str, reason: str, first: int | None = None) -> Unreadable:
+        """Coordinates for a source topic. The run log has no such batch unless it was damaged: then the partition
+        stops.
+        """
+        first = max(batch.base_offset, self._position) if first is None else first
+        if self._isolation == "all":
+            raise LogCorrupt(
+                f"Offsets {first} to {batch.last_offset} of {self.at} cannot be read: {reason}.",
+                why="The log was damaged, or something else wrote to it.",
+                do="The partition stops here; nothing was skipped. Look at the broker's disk and at the topic's writers.",
+            )
+        return Unreadable(first, batch.last_offset, batch.timestamp_ms, code, reason)
+
+
+def _first_offset(aborted: tuple[int, int]) -> int:
+    return aborted[1]
+
+
+class Fetcher:
+    """Polls for all readers of one isolation. `run` is its task."""
+
+    def __init__(self, client: KafkaClient, isolation: Isolation, offsets: OffsetsOf) -> None:
+        self._client = client
+        self._isolation: Isolation = isolation
+        self._offsets = offsets
+        self._readers: dict[TopicPartition, Reader] = {}
+        self._nodes: dict[int, _Node] = {}
+        self._work = asyncio.Event()
+        self._lanes = (
+            (Lane.READ_ALL, Lane.READ_ALL_CATCH_UP)
+            if isolation == "all"
+            else (Lane.READ_COMMITTED, Lane.READ_COMMITTED_CATCH_UP)
+        )
+
+    def add(self, at: TopicPartition, position: int) -> Reader:
+        """A reader from `position` on. `RuntimeError` if the partition has one."""
+        if at in self._readers:
+            raise RuntimeError(f"another reader of {at} is open")
+        reader = Reader(at, position, self._isolation, self, self._client.settings.decompressed_batch_bytes_max)
+        self._readers[at] = reader
+        self.kick(reader)
+        return reader
+
+    def remove(self, reader: Reader) -> None:
+        if self._readers.get(reader.at) is reader:
+            del self._readers[reader.at]
+
+    def fail_all(self, error: Exception) -> None:
+        """Nothing more will be fetched."""
+        for reader in self._readers.values():
+            reader.fail(error)
+
+    def kick(self, reader: Reader) -> None:
+        """The reader wants more."""
+        if reader.in_flight:
+            return
+        node = self._client.leader(reader.at)
+        if node is None or node not in self._nodes:
+            self._work.set()
+            return
+        self._nodes[node].wake(catch_up=not reader.caught_up)
+
+    async def run(self) -> None:
+        """Start the polls of each broker that leads a partition; look after partitions without a leader. Ends by
+        cancellation.
+        """
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._work.clear()
+                leaderless = False
+                for reader in list(self._readers.values()):
+                    node = self._client.leader(reader.at)
+                    if node is None:
+                        leaderless = True
+                    elif node not in self._nodes:
+                        self._nodes[node] = _Node()
+                        for index, lane in enumerate(self._lanes):
+                            group.create_task(self._poll(node, lane, catching_up=index == 1))
+                    elif not reader.in_flight:
+                        self._nodes[node].wake(catch_up=not reader.caught_up)
+                if leaderless:
+                    await self._client.refresh()
+                    await self._check_missing()
+                    await asyncio.sleep(_BACKOFF_S)
+                else:
+                    await self._work.wait()
+
+    async def _poll(self, node: int, lane: Lane, *, catching_up: bool) -> None:
+        state = self._nodes[node]
+        turn = 0
+        while True:
+            wake = state.catch_up if catching_up else state.tail
+            wake.clear()
+            readers = [
+                reader
+                for reader in self._readers.values()
+                if not reader.in_flight
+                and reader.has_room
+                and self._client.leader(reader.at) == node
+                and not (catching_up and (reader.caught_up or not state.polling))
+            ]
+            if not readers:
+                await wake.wait()
+                continue
+            turn += 1
+            if not catching_up:
+                state.polling = True
+            try:
+                await self._exchange(node, lane, _rotated(readers, turn), wait_ms=0 if catching_up else WAIT_MS)
+            finally:
+                if not catching_up:
+                    state.polling = False
+
+    async def _exchange(self, node: int, lane: Lane, readers: list[Reader], *, wait_ms: int) -> None:
+        share = max(_PARTITION_BYTES_MIN, min(_PARTITION_BYTES_MAX, _ALL_PARTITIONS_BYTES // len(self._readers)))
+        wanted: dict[str, list[Wanted]] = {}
+        for reader in readers:
+            reader.in_flight = True
+            wanted.setdefault(reader.at.topic, []).append(
+                Wanted(reader.at.partition, reader.fetch_offset, max(share, reader.ask_bytes))
+            )
+        request = FetchRequest(
+            wanted,
+            wait_ms=wait_ms,
+            bytes_max=max(_POLL_BYTES_MAX, max(reader.ask_bytes for reader in readers)),
+            committed=self._isolation == "committed",
+            rack=self._client.settings.client_rack or "",
+        )
+        try:
+            response: FetchResponse = await self._client.send(node, request, lane)
+        except kafka_errors.KafkaError:
+            self._client.refresh_soon()
+            await asyncio.sleep(_BACKOFF_S)
+            self._work.set()
+            return
+        finally:
+            for reader in readers:
+                reader.in_flight = False
+        asked = {reader.at: reader for reader in readers}
+        troubled: list[tuple[Reader, int]] = []
+        for found in response.found:
+            reader = asked.get(TopicPartition(found.topic, found.partition))
+            if reader is None or self._readers.get(reader.at) is not reader:  # closed meanwhile
+                continue
+            if found.error:
+                troubled.append((reader, found.error))
+            else:
+                reader.feed(found)
+        if response.error:
+            troubled = [(reader, response.error) for reader in readers]
+        if troubled:
+            await self._heal(troubled)
+
+    async def _heal(self, troubled: list[tuple[Reader, int]]) -> None:
+        """What to do about partitions that gave an error: stop at a wrong offset or a missing topic, wait out
+        everything else.
+        """
+        for reader, error in troubled:
+            if error == _OUT_OF_RANGE:
+                await self._check_range(reader)
+            elif error == _UNKNOWN_TOPIC:
+                self._note_missing(reader)
+        self._client.refresh_soon()
+        await asyncio.sleep(_BACKOFF_S)
+        self._work.set()
+
+    async def _check_range(self, reader: Reader) -> None:
+        try:
+            offsets = (await self._offsets([reader.at]))[reader.at]
+        except (LogUnavailable, TopicMissing):
+            return  # asked again with the next poll
+        if not offsets.start <= reader.fetch_offset <= offsets.end:
+            reader.fail(OffsetOutOfRange(reader.at, reader.fetch_offset, offsets))
+
+    async def _check_missing(self) -> None:
+        for reader in list(self._readers.values()):
+            if self._client.leader(reader.at) is None and self._client.reachable:
+                if self._client.partitions(reader.at.topic) is None:
+                    self._note_missing(reader)
+            else:
+                reader.missing_since = None
+
+    def _note_missing(self, reader: Reader) -> None:
+        now = asyncio.get_running_loop().time()
+        if reader.missing_since is None:
+            reader.missing_since = now
+        elif now - reader.missing_since > _MISSING_S:
+            reader.fail(TopicMissing(f"{reader.at} does not exist any more.", do="Make the topic again, or remove it."))
+
+
+class _Node:
+    """What the two polls of one broker know of each other."""
+
+    def __init__(self) -> None:
+        self.tail = asyncio.Event()
+        self.catch_up = asyncio.Event()
+        self.polling = False  # the long poll is out
+
+    def wake(self, *, catch_up: bool) -> None:
+        self.tail.set()
+        if catch_up and self.polling:
+            self.catch_up.set()
+
+
+def _rotated(readers: list[Reader], turn: int) -> list[Reader]:
+    """Another partition first each time: a broker fills its answer from the front, and returns a large batch only
+    there.
+    """
+    at = turn % len(readers)
+    return readers[at:] + readers[:at]

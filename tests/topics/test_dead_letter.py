@@ -119,7 +119,7 @@ def test_headers_too_large_for_the_topic_leave_coordinates() -> None:
 
 
 def test_a_batch_that_cannot_be_unpacked_is_one_letter_with_both_ends() -> None:
-    batch = Unreadable(100, 149, 7, "HR3030", "The batch unpacks to more than limits.decompressed_batch.")
+    batch = Unreadable(100, 149, 7, "HR5010", "The batch unpacks to more than limits.decompressed_batch.")
     letter = dead_letter(batch, AT, stage=Stage.DECODE, code=batch.code, error=batch.reason, attempts=1)
     assert (letter.key, letter.value) == (None, None)
     read = parse_dead_letter(as_read(letter))

@@ -56,7 +56,7 @@ class Secret:
 
 
 class Secrets:
-    """Known secrets of this process, and texts without them. The longest is masked first, as one may contain another."""
+    """Known secrets of this process. The longest is masked first, as one may contain another."""
 
     def __init__(self, values: Iterable[str | Secret] = ()) -> None:
         self._values: tuple[str, ...] = ()

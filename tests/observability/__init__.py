@@ -1,0 +1,1 @@
+"""Metrics, traces, lines, health: seen as Prometheus, a collector and people see them."""

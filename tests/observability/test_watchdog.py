@@ -1,0 +1,78 @@
+"""Real loops that are really blocked."""
+
+import asyncio
+import threading
+
+from headrace.observability import observer as o
+from headrace.observability.silent import Silent
+from headrace.observability.watchdog import Watchdog, codes_of
+
+
+class Seen(Silent):
+    def __init__(self) -> None:
+        self.blocked: list[o.LoopBlocked] = []
+        self.delays_ms: list[float] = []
+        self.told = threading.Event()
+        self.turned = asyncio.Event()
+
+    def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
+        self.blocked.append(blocked)
+        self.told.set()
+
+    def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
+        self.delays_ms.append(delayed.delay_ms)
+        self.turned.set()
+
+
+async def charge(seen: Seen) -> None:
+    """A handler that blocks until the watchdog has noticed."""
+    waits(seen)
+
+
+def waits(seen: Seen) -> None:
+    assert seen.told.wait(20)
+
+
+async def test_the_handler_that_blocks_is_named_once_with_its_line() -> None:
+    seen = Seen()
+    handlers = codes_of([("charge", charge), ("other", test_the_handler_that_blocks_is_named_once_with_its_line)])
+    del handlers[test_the_handler_that_blocks_is_named_once_with_its_line.__code__]
+    with Watchdog(seen, handlers, interval_s=0.001, blocked_ms=20):
+        await charge(seen)
+        seen.turned.clear()
+        await seen.turned.wait()
+    (blocked,) = [each for each in seen.blocked if each.handler == "charge"]
+    assert "in charge > " in blocked.where
+    assert f"{__file__}:{charge.__code__.co_firstlineno + 2} in charge" in blocked.where
+    assert blocked.blocked_ms >= 20
+    assert max(seen.delays_ms) >= blocked.blocked_ms
+
+
+async def test_without_a_handler_on_the_stack_the_innermost_line_is_named() -> None:
+    seen = Seen()
+    with Watchdog(seen, {}, interval_s=0.001, blocked_ms=20):
+        waits(seen)
+    assert seen.blocked[0].handler == ""
+    assert "threading.py" in seen.blocked[0].where
+
+
+async def test_a_loop_that_turns_is_measured_and_not_accused() -> None:
+    seen = Seen()
+    with Watchdog(seen, {}, interval_s=0.001, blocked_ms=60_000) as watchdog:
+        for _ in range(3):
+            seen.turned.clear()
+            await seen.turned.wait()
+        assert watchdog.silent_s() < 60
+    assert len(seen.delays_ms) >= 3
+    assert seen.blocked == []
+
+
+async def test_it_ends_while_the_loop_is_blocked() -> None:
+    seen = Seen()
+    with Watchdog(seen, {}, interval_s=0.001, blocked_ms=10):
+        waits(seen)  # and leaves without giving the loop a turn
+    assert not [thread for thread in threading.enumerate() if thread.name == "headrace-watchdog"]
+
+
+def test_wrapped_and_built_in_functions() -> None:
+    assert codes_of([("charge", charge), ("len", len)]) == {charge.__code__: "charge"}

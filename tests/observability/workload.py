@@ -1,0 +1,135 @@
+"""One call of each hook, as the shell would make it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from headrace.observability import label
+from headrace.observability import observer as o
+from headrace.topics.errors import Cause
+from headrace.topics.outcome import ParkReason, RunStatus
+
+RUN = "3.00112233445566778899"
+ANCHOR = "00-" + "a1" * 16 + "-" + "b2" * 8 + "-01"
+
+ONE_OF_EACH: dict[str, Any] = {
+    "events_consumed": o.EventsConsumed(topic="orders", partition=0, sizes_bytes=[100, 2000], delays_ms=[4.0, 70.0]),
+    "events_matched": o.EventsMatched(topic="orders", records=2, duration_ms=0.04),
+    "event_discarded": o.EventDiscarded(topic="orders", partition=0, offset=4, reason=label.DiscardReason.UNMATCHED),
+    "event_dead_lettered": o.EventDeadLettered(
+        topic="orders", partition=0, offset=5, stage=label.Stage.DECODE, code="HR3001", message="no JSON"
+    ),
+    "run_started": o.RunStarted(
+        run=RUN,
+        workflow="fulfil",
+        version="1",
+        trigger=label.TriggerKind.EVENT,
+        started_at_ms=1_700_000_000_000,
+        key="order-1",
+        topic="orders",
+        partition=0,
+        offset=6,
+        event_id="e-6",
+        start_delay_ms=3.0,
+        traceparent=ANCHOR,
+    ),
+    "run_finished": o.RunFinished(
+        run=RUN,
+        workflow="fulfil",
+        status=RunStatus.FAILED,
+        started_at_ms=1_700_000_000_000,
+        duration_ms=84.0,
+        key="order-1",
+        retries=2,
+        error="TaskFailed",
+        message="charge failed",
+        failed_step="/3/charge",
+        traceparent=ANCHOR,
+    ),
+    "run_parked": o.RunParked(
+        run=RUN,
+        workflow="fulfil",
+        reason=ParkReason.NONDETERMINISTIC,
+        step="/1/charge",
+        expected="/1/charge",
+        found="/1/pay",
+    ),
+    "run_resumed": o.RunResumed(run=RUN, workflow="fulfil"),
+    "attempt_started": o.AttemptStarted(run=RUN, workflow="fulfil", step="/1/charge", handler="charge", number=1),
+    "attempt_ended": o.AttemptEnded(
+        run=RUN,
+        workflow="fulfil",
+        step="/1/charge",
+        handler="charge",
+        number=2,
+        ending=label.Ending.FAILED,
+        started_at_ms=1_700_000_000_010,
+        duration_ms=7.0,
+        start_delay_ms=0.2,
+        cause=Cause.RAISED,
+        error="ConnectionError",
+        message="refused",
+        retry_after_ms=120,
+        traceparent=ANCHOR,
+    ),
+    "compensation_ended": o.CompensationEnded(
+        run=RUN, workflow="fulfil", step="/undo/1/release", handler="release", ending=label.Ending.FAILED
+    ),
+    "handler_abandoned": o.HandlerAbandoned(
+        run=RUN,
+        workflow="fulfil",
+        step="/1/charge",
+        handler="charge",
+        number=1,
+        reason=label.AbandonReason.THREAD,
+        waited_ms=2000.0,
+    ),
+    "timer_armed": o.TimerArmed(run=RUN, workflow="fulfil", step="/2", due_at_ms=1_700_000_001_000),
+    "timer_fired": o.TimerFired(
+        run=RUN,
+        workflow="fulfil",
+        step="/2",
+        armed_at_ms=1_700_000_000_500,
+        due_at_ms=1_700_000_001_000,
+        late_ms=3.0,
+        traceparent=ANCHOR,
+    ),
+    "output_sent": o.OutputSent(
+        run=RUN, workflow="fulfil", topic="orders.fulfilled", partition=1, offset=9, result_delay_ms=90.0
+    ),
+    "output_resent": o.OutputResent(topic="orders.fulfilled"),
+    "output_refused": o.OutputRefused(run=RUN, workflow="fulfil", topic="orders.fulfilled", code="HR5003"),
+    "partition_taken": o.PartitionTaken(
+        partition=3, token=17, reason=label.TakeReason.START, records=120, duration_ms=12.0, runs=4
+    ),
+    "partition_released": o.PartitionReleased(partition=3, token=17, reason=label.LossReason.SHUTDOWN),
+    "partition_lost": o.PartitionLost(partition=3, token=17, reason=label.LossReason.NEWER_ANNOUNCE, newer_token=30),
+    "partition_stopped": o.PartitionStopped(
+        topic="shop.runs", partition=3, reason=label.StopReason.UNKNOWN_RECORD, code="HR5101", message="newer", offset=8
+    ),
+    "outcome_skipped": o.OutcomeSkipped(partition=3, offset=31, token=17, reason=label.SkipReason.STALE_TOKEN),
+    "appended": o.Appended(partition=3, kind=label.LogKind.OUTCOME, records=20, size_bytes=4000, duration_ms=0.8),
+    "read_back": o.ReadBack(partition=3, records=20, duration_ms=0.9),
+    "produced": o.Produced(topic="shop.runs", records=20, duration_ms=0.8, result=label.ProduceResult.ACKNOWLEDGED),
+    "checkpoint_written": o.CheckpointWritten(partition=3, as_of=90, size_bytes=70_000, duration_ms=5.0),
+    "rebalanced": o.Rebalanced(group="shop.members", event=label.GroupEvent.ASSIGNED, partitions=64, duration_ms=300.0),
+    "breaker_changed": o.BreakerChanged(
+        breaker="inventory", before=label.BreakerState.CLOSED, after=label.BreakerState.OPEN, reason="60 % of 100"
+    ),
+    "breaker_called": o.BreakerCalled(breaker="inventory", result=label.BreakerResult.FAILED),
+    "loop_delayed": o.LoopDelayed(delay_ms=0.4),
+    "loop_blocked": o.LoopBlocked(blocked_ms=260.0, handler="charge", where="app.py:7 in charge"),
+    "outage_began": o.OutageBegan(dependency=label.Dependency.BROKER, message="refused", retry_after_ms=500.0),
+    "outage_ended": o.OutageEnded(dependency=label.Dependency.BROKER, duration_ms=30_000.0),
+    "service_started": o.ServiceStarted(
+        app="shop", instance="i-1", version="0.1.0", backend="kafka", workflows=1, handlers=4
+    ),
+    "service_stopping": o.ServiceStopping(reason="SIGTERM", grace_ms=30_000.0),
+    "service_stopped": o.ServiceStopped(duration_ms=120.0),
+}
+
+
+def tell_all(observer: o.Observer) -> None:
+    """Each hook once."""
+    for hook, told in ONE_OF_EACH.items():
+        getattr(observer, hook)(told)

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from headrace.service.log_backend import log_of
 from headrace.service.settings import Backend
 from headrace.topics.log import LogUnavailable
 
@@ -19,12 +20,15 @@ REACH_S = 10.0  # a person waits for this command; `dev` and `serve` wait for ev
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncGenerator[Log]:
-    """The log of these settings, to read and to publish: never its owner. Raises `LogUnavailable`."""
+async def opened(settings: Settings, *, make: bool = False) -> AsyncGenerator[Log]:
+    """The log of these settings, to read and to publish: never its owner, unless to `make` the embedded file.
+
+    Raises `LogUnavailable`.
+    """
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(REACH_S):
-                log = await stack.enter_async_context(_log(settings))
+                log = await stack.enter_async_context(log_of(settings, owner=make and _is_missing(settings)))
         except TimeoutError:
             raise unreachable(settings) from None
         yield log
@@ -42,9 +46,5 @@ def unreachable(settings: Settings) -> LogUnavailable:
     )
 
 
-def _log(settings: Settings) -> Log:
-    if settings.log.backend is Backend.EMBEDDED:
-        from headrace.topics.log_embedded import EmbeddedLog
-
-        return EmbeddedLog(settings.log.path, owner=False)
-    raise NotImplementedError
+def _is_missing(settings: Settings) -> bool:
+    return settings.log.backend is Backend.EMBEDDED and not settings.log.path.exists()

@@ -1,0 +1,144 @@
+"""`headrace topic list|lag|create|check`."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from headrace.service.cli.app_option import loaded_app
+from headrace.service.cli.client import opened
+from headrace.service.cli.exit_code import ExitCode
+from headrace.service.cli.option import Common, options, warn
+from headrace.service.cli.output import Column, show
+from headrace.service.names import Names
+from headrace.service.topic_plan import check as differences_of
+from headrace.service.topic_plan import planned, prepare
+from headrace.topics.log import Log, TopicPartition
+
+AppArgument = Annotated[str | None, Parameter(help="The app whose topics are meant too: a module, a file or a folder.")]
+
+_LIST = (
+    Column("TOPIC", "topic"),
+    Column("PARTITIONS", "partitions", right=True),
+    Column("REPLICAS", "replication", right=True),
+    Column("RECORDS", "records", right=True),
+    Column("CLEANUP", "cleanup_policy"),
+    Column("RETENTION MS", "retention_ms", right=True),
+    Column("MAX BYTES", "max_message_bytes", right=True),
+)
+_LAG = (
+    Column("TOPIC", "topic"),
+    Column("PARTITION", "partition", right=True),
+    Column("COMMITTED", "committed", right=True),
+    Column("END", "end", right=True),
+    Column("LAG", "lag", right=True),
+    Column("GROUP", "group"),
+)
+_CHECK = (Column("CODE", "code"), Column("TOPIC IS WRONG", "message"), Column("FIX", "fix"))
+
+
+async def list_(*, common: Common | None = None) -> None:
+    """List all topics and how many records they hold (offsets, so trimmed gaps of Kafka count)."""
+    common = options(common)
+    settings = common.load().settings
+    async with opened(settings) as log:
+        specs = await log.describe(await log.topics())
+        places = [TopicPartition(spec.name, number) for spec in specs.values() for number in range(spec.partitions)]
+        offsets = await log.offsets(places)
+    records: dict[str, int] = {}
+    for at, span in offsets.items():
+        records[at.topic] = records.get(at.topic, 0) + span.end - span.start
+    rows = [
+        {
+            "topic": name,
+            "partitions": spec.partitions,
+            "replication": spec.replication,
+            "records": records.get(name, 0),
+            "cleanup_policy": spec.cleanup_policy,
+            "retention_ms": spec.retention_ms,
+            "max_message_bytes": spec.max_message_bytes,
+        }
+        for name, spec in sorted(specs.items())
+    ]
+    show(rows, _LIST, common.output, name="topic")
+
+
+async def lag(app: AppArgument = None, /, *, common: Common | None = None) -> None:
+    """Show how far behind the routers are, per source partition, and how long the run log is.
+
+    Without APP, sources are the topics for which the router has committed a position.
+    """
+    common = options(common)
+    settings = common.load().settings
+    names = Names(settings.app.name)
+    wanted = loaded_app(app).source_topics if app is not None else None
+    rows: list[dict[str, Any]] = []
+    async with opened(settings) as log:
+        rows += await _lag(log, wanted if wanted is not None else await log.topics(), names.router, all_=bool(app))
+        rows += await _lag(log, [names.runs], f"{names.app}.owners", all_=True)
+    show(rows, _LAG, common.output, name="topic")
+
+
+async def create(app: AppArgument = None, /, *, common: Common | None = None) -> None:
+    """Make the topics that an app needs, and Headrace's own; those that exist are only checked."""
+    common = options(common)
+    settings = common.load().settings
+    sources, outputs = _topics_of(app)
+    async with opened(settings, make=True) as log:
+        made = await prepare(log, await planned(log, settings, sources=sources, outputs=outputs), create=True)
+    if not made:
+        warn("All topics are there.")
+        return
+    show([{"topic": name} for name in made], (Column("MADE", "topic"),), common.output, name="topic")
+
+
+async def check(app: AppArgument = None, /, *, common: Common | None = None) -> ExitCode:
+    """Compare topics with what they must be like. Exit code 7 if one differs or is missing."""
+    common = options(common)
+    settings = common.load().settings
+    sources, outputs = _topics_of(app)
+    async with opened(settings) as log:
+        wanted = await planned(log, settings, sources=sources, outputs=outputs)
+        problems = await differences_of(log, wanted)
+    rows = [
+        {"code": problem.code, "message": problem.message, "why": problem.why, "fix": problem.do}
+        for problem in problems
+    ]
+    if not rows:
+        warn(f"{len(wanted.all)} topics are as they should be.")
+        return ExitCode.OK
+    show(rows, _CHECK, common.output, name="code")
+    return ExitCode.INVALID
+
+
+def _topics_of(app: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    if app is None:
+        return (), ()
+    loaded = loaded_app(app)
+    return loaded.source_topics, loaded.emitted_topics
+
+
+async def _lag(log: Log, topics: Sequence[str], group: str, *, all_: bool) -> list[dict[str, Any]]:
+    """Rows of all partitions, or only of those that the group has a position in."""
+    places = [TopicPartition(topic, number) for topic in topics for number in range(await log.partitions(topic))]
+    if not places:
+        return []
+    positions = await log.committed(group, places)
+    shown = places if all_ else [at for at in places if at in positions]
+    offsets = await log.offsets(shown)
+    rows: list[dict[str, Any]] = []
+    for at in shown:
+        committed = positions[at].offset if at in positions else None
+        end = offsets[at].end
+        behind = None if committed is None and group.endswith(".owners") else end - (committed or offsets[at].start)
+        rows.append(
+            {
+                "topic": at.topic,
+                "partition": at.partition,
+                "committed": committed,
+                "end": end,
+                "lag": behind,
+                "group": group,
+            }
+        )
+    return rows

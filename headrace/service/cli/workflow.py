@@ -1,0 +1,116 @@
+"""`headrace workflow list|get`: of an app, or as the run log knows them."""
+
+from collections import Counter
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace.service.cli.app_option import loaded_app
+from headrace.service.cli.client import opened
+from headrace.service.cli.exit_code import ExitCode, NotFound
+from headrace.service.cli.option import Common, options, warn
+from headrace.service.cli.output import Column, show, show_one
+from headrace.service.names import Names
+from headrace.service.run_view.scan import scan
+from headrace.service.run_view.summary import RunFilter, Summaries
+
+AppOption = Annotated[str | None, Parameter(help="The app: a module, a file or a folder; else what the run log has.")]
+
+_LIST = (
+    Column("WORKFLOW", "workflow"),
+    Column("NAMESPACE", "namespace"),
+    Column("VERSION", "version"),
+    Column("TRIGGERS", "triggers"),
+    Column("KEY CONFLICT", "on_conflict"),
+    Column("OPEN", "open", right=True),
+    Column("ENDED", "ended", right=True),
+)
+_OPEN = frozenset({"running", "queued", "parked"})
+
+
+async def list_(*, app: AppOption = None, common: Common | None = None) -> ExitCode:
+    """List the workflows of an app, or those seen in the run log with how many runs they have."""
+    common = options(common)
+    rows, code = await _rows(app, common)
+    show(rows, _LIST, common.output, name="workflow")
+    return code
+
+
+async def get(
+    name: Annotated[str, Parameter(help="The workflow, as name or namespace/name.")],
+    /,
+    *,
+    app: AppOption = None,
+    common: Common | None = None,
+) -> ExitCode:
+    """Show one workflow, in all its versions."""
+    common = options(common)
+    rows, code = await _rows(app, common)
+    found = [row for row in rows if name in {row["workflow"], f"{row['namespace']}/{row['workflow']}"}]
+    if not found:
+        where = "the run log" if app is None else app
+        raise NotFound(f"{where} has no workflow {name}.", code="HR4104", do="See `headrace workflow list`.")
+    for row in found:
+        show_one(row, common.output, name="workflow")
+    return code
+
+
+async def _rows(app: str | None, common: Common) -> tuple[list[dict[str, Any]], ExitCode]:
+    return (_defined(app), ExitCode.OK) if app is not None else await _seen(common)
+
+
+def _defined(app: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "workflow": workflow.name,
+            "namespace": workflow.namespace,
+            "version": workflow.version,
+            "description": workflow.description,
+            "triggers": [
+                {
+                    "topic": trigger.topic,
+                    "type": trigger.type,
+                    "attributes": dict(trigger.attributes or {}),
+                    "filter": trigger.filter is not None,
+                }
+                for trigger in workflow.triggers
+            ],
+            "key": workflow.key is not None,
+            "on_conflict": str(workflow.on_conflict),
+            "timeout_ms": workflow.timeout_ms,
+            "emits": list(workflow.emits),
+            "place": str(workflow.place),
+            "code_hash": workflow.code_hash,
+        }
+        for workflow in loaded_app(app).workflows
+    ]
+
+
+async def _seen(common: Common) -> tuple[list[dict[str, Any]], ExitCode]:
+    settings = common.load().settings
+    summaries = Summaries(RunFilter(limit=1))
+    async with opened(settings) as log:
+        problems = await scan(
+            log,
+            Names(settings.app.name).runs,
+            summaries,
+            client_retention_ms=settings.runs.client_id_retention_ms,
+        )
+    for problem in problems:
+        warn(problem.report())
+    counts: dict[tuple[str, str, str], Counter[str]] = {}
+    for (namespace, name, version, status), runs in summaries.counts.items():
+        counts.setdefault((namespace, name, version), Counter())[status] += runs
+    rows = [
+        {
+            "workflow": name,
+            "namespace": namespace,
+            "version": version,
+            "open": sum(runs for status, runs in by_status.items() if status in _OPEN),
+            "ended": sum(runs for status, runs in by_status.items() if status not in _OPEN),
+            "runs": dict(by_status),
+        }
+        for (namespace, name, version), by_status in sorted(counts.items())
+    ]
+    return msgspec.to_builtins(rows), ExitCode.ERROR if problems else ExitCode.OK

@@ -168,3 +168,9 @@ def depth_of(value: Any) -> int:
     if isinstance(value, dict):
         return 1 + max(map(depth_of, value.values()), default=0)
     return 0
+
+
+def test_what_is_too_deep_for_the_parser_is_refused_under_any_limit() -> None:
+    for raw in (b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'[{"":' * 50_000):
+        with pytest.raises(MalformedJson):
+            parse_json(raw, nesting_max=10**6)

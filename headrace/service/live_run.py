@@ -18,17 +18,20 @@ from headrace.topics.outcome import (
     StepsCancelled,
     TimerFired,
 )
-from headrace.topics.trace_context import TraceContext, context_of_run, parse_traceparent, with_state
+from headrace.topics.trace_context import TraceContext, parse_traceparent, with_state
 
 if TYPE_CHECKING:
+    from headrace.observability.traces import Contexts
     from headrace.service.definitions.workflow import Workflow
     from headrace.service.engine.state import RunState, Woke
+    from headrace.topics.command import Start
 
 
 class LiveRun:
     """`calls` are open tasks by reference; of these, `delayed` wait for their next attempt and `held` for a policy."""
 
     __slots__ = (
+        "_contexts",
         "_emits",
         "_interpreter",
         "_trace",
@@ -43,7 +46,13 @@ class LiveRun:
     )
 
     def __init__(
-        self, state: RunState, code: Workflow[Any, Any], *, payload_bytes_max: int, run_timeout_ms: int | None
+        self,
+        state: RunState,
+        code: Workflow[Any, Any],
+        *,
+        contexts: Contexts,
+        payload_bytes_max: int,
+        run_timeout_ms: int | None,
     ) -> None:
         start = state.start
         event = start.event
@@ -57,6 +66,7 @@ class LiveRun:
         timeout_ms = start.timeout_ms if start.timeout_ms is not None else run_timeout_ms
         self.timeout_at_ms = None if timeout_ms is None else state.began_at_ms + timeout_ms
         self._emits: set[str] = set()
+        self._contexts = contexts
         self._trace: TraceContext | None = None
         self._interpreter = Interpreter(
             code,
@@ -72,7 +82,7 @@ class LiveRun:
     def trace(self) -> TraceContext:
         """The context of the run's anchor span."""
         if self._trace is None:
-            self._trace = run_context(self.state)
+            self._trace = self._contexts.anchor(self.state.id, producer_of(self.state.start))
         return self._trace
 
     def replay(self) -> Turn:
@@ -105,6 +115,10 @@ class LiveRun:
         """Nothing is being done for it now: it sleeps, or its tasks are delayed or held."""
         return len(self.calls) == len(self.delayed) + len(self.held) and not self._emits
 
+    def undoes(self) -> bool:
+        """A compensation is open."""
+        return any(call.undoes is not None for call in self.calls.values())
+
     def close(self) -> None:
         """Drop the coroutine."""
         with stepping(self.state.id):
@@ -126,10 +140,7 @@ class LiveRun:
         return turn
 
 
-def run_context(state: RunState) -> TraceContext:
-    """A run's anchor: a trace of its own, the producer's context kept in `tracestate`."""
-    start = state.start
+def producer_of(start: Start) -> TraceContext | None:
+    """The context that the source record came with."""
     producer = parse_traceparent(start.traceparent) if start.traceparent else None
-    if producer is not None and start.tracestate:
-        producer = with_state(producer, start.tracestate)
-    return context_of_run(state.id, producer)
+    return with_state(producer, start.tracestate) if producer is not None and start.tracestate else producer

@@ -18,7 +18,7 @@ from headrace.topics.identity import Coordinates
 from headrace.topics.log import LogRecord, NewRecord, TopicPartition
 from headrace.topics.outcome import Sent
 from headrace.topics.run_record import CommandRecord, encode
-from headrace.topics.trace_context import context_of_run, parse_traceparent, with_state
+from headrace.topics.trace_context import parse_traceparent, with_state
 
 if TYPE_CHECKING:
     from headrace.service.owner import Owner
@@ -81,7 +81,7 @@ class Outbox:
             )
 
         self._shared.publisher.put(
-            emitted.topic, None, output_record(self._shared.names.app, entry), gone, lambda: owner.owns(entry.id)
+            emitted.topic, None, output_record(self._shared, entry), gone, lambda: owner.owns(entry.id)
         )
 
     def _forward(self, owner: Owner, entry: Forward) -> None:
@@ -133,7 +133,7 @@ class Outbox:
         output = entry.output
         at = TopicPartition(output.emitted.topic, 0)
         letter = dead_letter(
-            output_record(self._shared.names.app, output),
+            output_record(self._shared, output),
             at,
             stage=Stage.EMIT,
             code=entry.code,
@@ -168,7 +168,7 @@ class Outbox:
         self._shared.publisher.put(topic, source.partition, letter, gone, lambda: owner.owns(entry.id))
 
 
-def output_record(app: str, entry: Output) -> NewRecord:
+def output_record(shared: Shared, entry: Output) -> NewRecord:
     """The record of an emitted event: the same bytes and the same id however often it is made."""
     emitted = entry.emitted
     producer = parse_traceparent(entry.traceparent) if entry.traceparent else None
@@ -178,7 +178,7 @@ def output_record(app: str, entry: Output) -> NewRecord:
     return encode_output(
         NewEvent(
             id=entry.id,
-            source=f"headrace:{app}/{entry.workflow}",
+            source=f"headrace:{shared.names.app}/{entry.workflow}",
             type=emitted.type,
             data=bytes(emitted.data),
             subject=emitted.subject,
@@ -189,7 +189,7 @@ def output_record(app: str, entry: Output) -> NewRecord:
             run_id=entry.run,
             workflow=entry.workflow,
             source=f"{origin[0]}/{origin[1]}/{origin[2]}" if origin is not None else None,
-            trace=context_of_run(entry.run, producer),
+            trace=shared.contexts.anchor(entry.run, producer),
         ),
     )
 

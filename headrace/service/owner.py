@@ -115,6 +115,7 @@ class Owner:
         self.writer = shared.writers.runs(partition)
         self.live: dict[str, LiveRun] = {}
         self.held: dict[str, str] = {}  # runs whose definition version is not loaded here
+        self.folded_bytes = 0  # of the log, since it was taken
         self.ready = asyncio.Event()
         self._stage = _Stage.REPLAYING
         self._token = -1
@@ -131,6 +132,7 @@ class Owner:
         self._progress: list[Sent] = []
         self._progress_due = False
         self._retry_at: asyncio.TimerHandle | None = None
+        self._sample: tuple[int, float] | None = None  # one proposal whose way to the log and back is being measured
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -175,12 +177,13 @@ class Owner:
             if time.perf_counter() > slice_ends:
                 await asyncio.sleep(0)
                 slice_ends = time.perf_counter() + _SLICE_S
-        self._shared.read_back(self.at.partition, len(batch.records))
 
     def _fold_record(self, record: LogRecord) -> None:
         value = record.value
         entry = decode(value)
-        folded = fold(self.state, record.offset, record.timestamp_ms, len(value or b""), entry)
+        size = len(value or b"")
+        self.folded_bytes += size
+        folded = fold(self.state, record.offset, record.timestamp_ms, size, entry)
         if self._stage is _Stage.REPLAYING:
             self._replayed += 1
             return
@@ -189,7 +192,7 @@ class Owner:
                 self._skipped(record, entry.token, folded.skip)
                 return
             if entry.token == self._token:
-                self._confirm(entry.body)
+                self._confirm(entry.seq, entry.body)
         elif isinstance(entry, Announce):
             self._saw_announce(record, entry, folded)
         elif folded.skip is not None:
@@ -265,7 +268,7 @@ class Owner:
             raise OwnershipLost(self.at, record.offset)
 
     def _taken(self, offset: int) -> None:
-        self._token, self._seq, self._failures = offset, 0, 0
+        self._token, self._seq, self._failures, self._sample = offset, 0, 0, None
         self._stage = _Stage.LIVE
         self._shared.observer.partition_taken(
             told.PartitionTaken(
@@ -319,6 +322,8 @@ class Owner:
         if self._stage is not _Stage.LIVE:
             return
         record = OutcomeRecord(token=self._token, seq=self._seq, body=outcome)
+        if self._sample is None:
+            self._sample = (self._seq, time.perf_counter())
         self._seq += 1
         self.writer.put(NewRecord(value=encode(record)), self._written)
 
@@ -330,7 +335,13 @@ class Owner:
         self._unconfirmed[key] = outcome
         self._propose(outcome)
 
-    def _confirm(self, body: Outcome) -> None:
+    def _confirm(self, seq: int, body: Outcome) -> None:
+        if self._sample is not None and seq == self._sample[0]:
+            duration_ms = (time.perf_counter() - self._sample[1]) * 1000
+            self._sample = None
+            self._shared.observer.read_back(
+                told.ReadBack(partition=self.at.partition, records=1, duration_ms=duration_ms)
+            )
         if isinstance(body, AttemptSucceeded | AttemptFailed):
             self._unconfirmed.pop((body.run, body.step, body.number), None)
         elif isinstance(body, OutboxProgress):
@@ -560,6 +571,10 @@ class Owner:
         if progress:
             self._propose(OutboxProgress(sent=tuple(progress)))
 
+    def owns(self, entry: str) -> bool:
+        """Whether this entry is still to be sent by us."""
+        return self._stage is _Stage.LIVE and entry in self.state.outbox and entry not in self._sent
+
     def refused(self, entry: str, code: str, message: str) -> None:
         """A topic will never take this entry."""
         self._propose(OutputRefused(entry=entry, code=code, message=message))
@@ -634,4 +649,5 @@ class Owner:
 
     def _stop_partition(self, error: HeadraceError) -> None:
         self._drop()
+        self.ready.set()
         self._shared.stopped(self.at, StopReason.UNKNOWN_RECORD, error, self.state.next_offset)

@@ -196,6 +196,11 @@ class Log(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
+    @property
+    def reachable(self) -> bool:
+        """False while the broker does not answer: for health and back-off, never for a decision about data."""
+        ...
+
     async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
         """Append records, at least one, as neighbours, and return when all are durable (acks=all; full sync).
 

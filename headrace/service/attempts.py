@@ -1,0 +1,334 @@
+"""Attempts: from "this task is ready" to an outcome for the log. Holds them for breakers and pools, runs them, judges what follows a failure.
+
+One per process, for all partitions: pools and breakers are the process's. Called by owners; calls them back with what ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistics, outcome_of
+from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptEnd, AttemptError, AttemptOk
+from headrace.handlers.retry import RetryAfter, after_failure, fraction_of
+from headrace.observability import observer as told
+from headrace.observability.label import BreakerResult, BreakerState, Ending
+from headrace.topics.errors import Cause
+from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
+from headrace.topics.trace_context import span_id_of
+
+if TYPE_CHECKING:
+    from headrace.handlers.attempt_group import AttemptGroup, RunningAttempt
+    from headrace.service.engine.step import CallStep
+    from headrace.service.live_run import LiveRun
+    from headrace.service.owner import Owner
+    from headrace.service.shared import Shared
+
+_ENDINGS = {Cause.TIMED_OUT: Ending.TIMED_OUT, Cause.DEADLINE: Ending.TIMED_OUT, Cause.BREAKER_OPEN: Ending.REJECTED}
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False):
+    """An attempt is over; this is what the log is to say."""
+
+    outcome: AttemptSucceeded | AttemptFailed
+
+
+class _Work:
+    __slots__ = ("began_at_ms", "held", "id", "live", "number", "owner", "ready_at", "running", "step")
+
+    def __init__(self, id_: int, owner: Owner, live: LiveRun, step: CallStep[Any], number: int) -> None:
+        self.id = id_
+        self.owner = owner
+        self.live = live
+        self.step = step
+        self.number = number
+        self.running: RunningAttempt | None = None
+        self.held = False
+        self.ready_at = time.perf_counter()
+        self.began_at_ms = 0
+
+
+class Attempts:
+    """`start` and `cancel` never wait."""
+
+    def __init__(self, shared: Shared, group: AttemptGroup) -> None:
+        self._shared = shared
+        self._group = group
+        self._dispatcher: Dispatcher[int] = Dispatcher()
+        self._ids = itertools.count()
+        self._works: dict[tuple[str, str], _Work] = {}
+        self._by_id: dict[int, _Work] = {}  # offered and not over
+        self._ended_one = asyncio.Event()
+        self._default_timeout_ms = shared.settings.defaults.timeout_ms
+        for handler in shared.app.handlers:
+            self._dispatcher.register(handler)
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def start(self, owner: Owner, live: LiveRun, step: CallStep[Any], number: int) -> None:
+        """Make this attempt as soon as its policies allow. One that is being made already goes on, for the run as it is alive now."""
+        key = (live.state.id, step.ref)
+        work = self._works.get(key)
+        if work is not None and work.number == number:
+            work.live, work.step = live, step
+            return
+        work = _Work(next(self._ids), owner, live, step, number)
+        self._works[key] = work
+        self._by_id[work.id] = work
+        now_ms = _now_ms()
+        dispatched = self._dispatcher.offer(now_ms, work.id, step.handler, workflow=live.state.start.workflow)
+        if dispatched.held:
+            self._hold(work)
+        self._carry_out(dispatched)
+
+    def cancel(self, run: str, step: str) -> None:
+        """Stop it; its end makes no outcome."""
+        work = self._works.pop((run, step), None)
+        if work is None:
+            return
+        if work.running is not None:
+            work.running.cancel()
+            return
+        self._shared.timers.disarm(("held", work.id))
+        if self._dispatcher.remove(work.id):
+            del self._by_id[work.id]
+            self._set_alarm()
+
+    def running_of(self, owner: Owner) -> list[tuple[str, str, int]]:
+        """Run, step and number of the owner's attempts whose handlers run."""
+        return [
+            (key[0], key[1], work.number)
+            for key, work in self._works.items()
+            if work.owner is owner and work.running is not None
+        ]
+
+    async def none_running(self) -> None:
+        """Return when no handler runs. Held attempts do not count."""
+        while any(work.running is not None for work in self._by_id.values()):
+            self._ended_one.clear()
+            await self._ended_one.wait()
+
+    def statistics(self) -> DispatchStatistics:
+        """A frozen snapshot of holds, pools and breakers."""
+        return self._dispatcher.statistics(_now_ms())
+
+    def in_progress(self) -> Iterator[tuple[str, bool]]:
+        """Workflow of every offered attempt, and whether its handler runs."""
+        return ((work.live.state.start.workflow, work.running is not None) for work in self._by_id.values())
+
+    def _hold(self, work: _Work) -> None:
+        """It waits, and the deadline of its Retry goes on."""
+        work.held = True
+        work.live.held.add(work.step.ref)
+        deadline_ms = work.step.handler.retry.deadline_ms
+        breaker = work.step.handler.breaker
+        if breaker is not None:
+            self._shared.observer.breaker_called(
+                told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD)
+            )
+        if deadline_ms is not None:
+            due_at_ms = work.step.issued_at_ms + deadline_ms
+            self._shared.timers.arm(("held", work.id), due_at_ms, lambda: self._past_deadline(work))
+
+    def _past_deadline(self, work: _Work) -> None:
+        if self._dispatcher.remove(work.id):
+            self._end(work, self._deadline_error(work))
+            self._set_alarm()
+
+    def _deadline_error(self, work: _Work) -> AttemptError:
+        deadline_ms = work.step.handler.retry.deadline_ms
+        return AttemptError(
+            cause=Cause.DEADLINE,
+            error="TimeoutError",
+            message=f"{work.step.handler.name} did not succeed within the deadline of its Retry, {deadline_ms} ms",
+            retryable=False,
+            ignored_by_breaker=True,
+            duration_ms=0.0,
+        )
+
+    def _carry_out(self, dispatched: Dispatched[int]) -> None:
+        for transition in dispatched.transitions:
+            self._shared.observer.breaker_changed(
+                told.BreakerChanged(
+                    breaker=transition.breaker,
+                    before=BreakerState(transition.before),
+                    after=BreakerState(transition.after),
+                )
+            )
+        for started in dispatched.started:
+            self._begin(self._by_id[started.attempt])
+        for refused in dispatched.refused:
+            work = self._by_id[refused.attempt]
+            if work.step.handler.breaker is not None:
+                self._shared.observer.breaker_called(
+                    told.BreakerCalled(breaker=work.step.handler.breaker.name, result=BreakerResult.REJECTED)
+                )
+            self._end(work, refused.error)
+        if dispatched.transitions or dispatched.started or dispatched.held:
+            self._set_alarm()
+
+    def _set_alarm(self) -> None:
+        wake_ms = self._dispatcher.next_wake_ms()
+        if wake_ms is None:
+            self._shared.timers.disarm("breakers")
+        else:
+            due_at_ms = self._shared.clock.now_ms() + max(0, wake_ms - _now_ms()) + 1
+            self._shared.timers.arm("breakers", due_at_ms, self._wake)
+
+    def _wake(self) -> None:
+        self._carry_out(self._dispatcher.wake(_now_ms()))
+        self._set_alarm()
+
+    def _begin(self, work: _Work) -> None:
+        step, live = work.step, work.live
+        run = live.state
+        if work.held:
+            work.held = False
+            live.held.discard(step.ref)
+            self._shared.timers.disarm(("held", work.id))
+            self._shared.admission.active(run.id, run.start.workflow)
+        handler = step.handler
+        timeout_ms = handler.timeout_ms if handler.timeout_ms is not None else self._default_timeout_ms
+        cause = Cause.TIMED_OUT
+        now_ms = self._shared.clock.now_ms()
+        if handler.retry.deadline_ms is not None:
+            left_ms = step.issued_at_ms + handler.retry.deadline_ms - now_ms
+            if left_ms < timeout_ms:
+                timeout_ms, cause = max(1, left_ms), Cause.DEADLINE
+        trace = live.trace
+        work.began_at_ms = now_ms
+        live.attempts += 1
+        call = AttemptCall(
+            run_id=run.id,
+            task=step.ref,
+            number=work.number,
+            idempotency_key=f"{run.id}{step.ref}",
+            arguments=step.arguments,
+            timeout_ms=timeout_ms,
+            now_ms=now_ms,
+            cause_on_timeout=cause,
+            traceparent=f"00-{trace.trace_id}-{span_id_of(run.id, f'{step.ref}#{work.number}')}-{trace.flags:02x}",
+            tracestate=trace.state or None,
+        )
+        if self._shared.listens_to_starts:
+            self._shared.observer.attempt_started(
+                told.AttemptStarted(
+                    run=run.id,
+                    workflow=run.start.workflow,
+                    step=step.ref,
+                    handler=handler.name,
+                    number=work.number,
+                )
+            )
+        work.running = self._group.start(handler, call, lambda _call, end: self._ended(work, end))
+
+    def _ended(self, work: _Work, end: AttemptEnd) -> None:
+        dispatched = self._dispatcher.complete(_now_ms(), work.id, outcome_of(end), end.duration_ms)
+        handler = work.step.handler
+        if handler.breaker is not None:
+            self._tell_breaker(handler.breaker, end)
+        self._end(work, end)
+        self._carry_out(dispatched)
+        self._ended_one.set()
+
+    def _tell_breaker(self, breaker: Any, end: AttemptEnd) -> None:
+        match end:
+            case AttemptOk(duration_ms=duration_ms):
+                slow = duration_ms >= breaker.slow_call_ms
+                result = BreakerResult.SLOW if slow else BreakerResult.SUCCEEDED
+            case AttemptError(ignored_by_breaker=True) | AttemptCancelled():
+                result = BreakerResult.IGNORED
+            case _:
+                result = BreakerResult.FAILED
+        self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=result))
+
+    def _end(self, work: _Work, end: AttemptEnd) -> None:
+        """It is over: tell the owner what to write, unless it was cancelled."""
+        live, step = work.live, work.step
+        key = (live.state.id, step.ref)
+        self._by_id.pop(work.id, None)
+        cancelled = self._works.get(key) is not work
+        if not cancelled:
+            del self._works[key]
+        if work.held:
+            live.held.discard(step.ref)
+            self._shared.timers.disarm(("held", work.id))
+        if isinstance(end, AttemptCancelled) or cancelled:
+            self._tell(work, end, Ending.CANCELLED, None)
+            return
+        if isinstance(end, AttemptOk):
+            self._tell(work, end, Ending.SUCCEEDED, None)
+            outcome: AttemptSucceeded | AttemptFailed = AttemptSucceeded(
+                run=live.state.id,
+                step=step.ref,
+                handler=step.handler.name,
+                number=work.number,
+                result=msgspec.Raw(end.result),
+                started_at_ms=work.began_at_ms,
+                duration_ms=round(end.duration_ms, 3),
+            )
+        else:
+            outcome = self._failed(work, end)
+            self._tell(work, end, _ENDINGS.get(end.cause, Ending.FAILED), outcome.retry_after_ms)
+            if outcome.retry_after_ms is not None:
+                live.retries += 1
+        work.owner.attempt_ended(Ended(outcome))
+
+    def _failed(self, work: _Work, error: AttemptError) -> AttemptFailed:
+        step = work.step
+        run_id = work.live.state.id
+        decision = after_failure(
+            step.handler.retry,
+            attempt_number=work.number,
+            retryable=error.retryable,
+            fraction=fraction_of(run_id, step.ref, work.number),
+            elapsed_ms=max(0, self._shared.clock.now_ms() - step.issued_at_ms),
+            after_ms=error.retry_after_ms,
+        )
+        return AttemptFailed(
+            run=run_id,
+            step=step.ref,
+            handler=step.handler.name,
+            number=work.number,
+            cause=error.cause,
+            error=error.error,
+            message=error.message,
+            started_at_ms=work.began_at_ms or self._shared.clock.now_ms(),
+            duration_ms=round(error.duration_ms, 3),
+            retry_after_ms=decision.delay_ms if isinstance(decision, RetryAfter) else None,
+        )
+
+    def _tell(self, work: _Work, end: AttemptEnd, ending: Ending, retry_after_ms: int | None) -> None:
+        run = work.live.state
+        error = end if isinstance(end, AttemptError) else None
+        trace = work.live.trace
+        self._shared.observer.attempt_ended(
+            told.AttemptEnded(
+                run=run.id,
+                workflow=run.start.workflow,
+                step=work.step.ref,
+                handler=work.step.handler.name,
+                number=work.number,
+                ending=ending,
+                started_at_ms=work.began_at_ms,
+                duration_ms=end.duration_ms,
+                start_delay_ms=max(0.0, (time.perf_counter() - work.ready_at) * 1000 - end.duration_ms),
+                cause=error.cause if error is not None else None,
+                error=error.error if error is not None else "",
+                message=error.message if error is not None else "",
+                retry_after_ms=retry_after_ms,
+                compensation=work.step.undoes is not None,
+                traceparent=trace.traceparent,
+                tracestate=trace.state or None,
+            )
+        )
+
+
+def _now_ms() -> int:
+    return int(time.monotonic() * 1000)

@@ -1,0 +1,259 @@
+"""Composition: the only file that picks concrete classes, and puts one service together from settings and an app."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import sys
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TextIO
+
+import msgspec
+
+from headrace.observability import observer as told
+from headrace.observability.console import ConsoleObserver
+from headrace.observability.exposition import Exposition
+from headrace.observability.fan_out import FanOut
+from headrace.observability.health import Condition, Health
+from headrace.observability.label import Dependency
+from headrace.observability.latest import Latest
+from headrace.observability.log_observer import LogObserver
+from headrace.observability.log_text import Secrets
+from headrace.observability.logs import Format, Logs
+from headrace.observability.prometheus import PrometheusObserver, registry
+from headrace.observability.snapshot import EMPTY, Snapshot
+from headrace.observability.traces import contexts, tracing
+from headrace.observability.watchdog import Watchdog, codes_of
+from headrace.service import topic_plan
+from headrace.service.service import Service
+from headrace.service.settings import Backend
+from headrace.service.shared import Shared
+from headrace.topics.errors import HeadraceError
+from headrace.topics.log import Log, LogUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from headrace.observability.observer import Observer
+    from headrace.service.definitions.app import App
+    from headrace.service.settings import Settings
+
+_BACK_OFF_S = (0.5, 10.0)
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """What people want to know about a service that has just started."""
+
+    metrics_url: str
+    backend: str
+    log: str  # the file, or the servers
+    topics_made: tuple[str, ...]
+    instance: str
+
+
+def open_log(settings: Settings, *, owner: bool) -> Log:
+    """The log of these settings, not entered yet. `owner`: the embedded file is made if need be, and locked; Kafka has no such thing."""
+    if settings.log.backend is Backend.EMBEDDED:
+        from headrace.topics.log_embedded import EmbeddedLog  # noqa: PLC0415 - only what is used is loaded
+
+        return EmbeddedLog(settings.log.path, owner=owner)
+    from headrace.topics.client_kafka import KafkaClientSettings  # noqa: PLC0415 - only what is used is loaded
+    from headrace.topics.log_kafka import KafkaLog  # noqa: PLC0415
+
+    kafka = settings.kafka
+    return KafkaLog(
+        KafkaClientSettings(
+            bootstrap_servers=kafka.bootstrap_servers,
+            security_protocol=kafka.security_protocol,
+            sasl_mechanism=kafka.sasl_mechanism,
+            sasl_username=kafka.sasl_username,
+            sasl_password=kafka.sasl_password.get_secret_value() if kafka.sasl_password is not None else None,
+            sasl_kerberos_service_name=kafka.sasl_kerberos_service_name,
+            sasl_kerberos_domain_name=kafka.sasl_kerberos_domain_name,
+            ssl_ca_file=kafka.ssl_ca_file,
+            ssl_certificate_file=kafka.ssl_certificate_file,
+            ssl_key_file=kafka.ssl_key_file,
+            ssl_key_password=kafka.ssl_key_password.get_secret_value() if kafka.ssl_key_password is not None else None,
+            ssl_check_hostname=kafka.ssl_check_hostname,
+            client_id=kafka.client_id or settings.app.name,
+            client_rack=kafka.client_rack,
+            extra=dict(kafka.extra),
+            decompressed_batch_bytes_max=settings.limits.decompressed_batch_bytes,
+        )
+    )
+
+
+async def serve(
+    settings: Settings,
+    app: App,
+    *,
+    stop: asyncio.Event,
+    create_topics: bool,
+    console: TextIO | None = None,
+    started: Callable[[Started], None] = lambda _: None,
+    observers: Sequence[Observer] = (),
+) -> int:
+    """Run one instance until `stop` is set. The number of handlers that still run then, although they were cancelled.
+
+    `console`: a line per finished run. Raises SettingsError (topics, port), LogOwned, OwnershipLost; waits for a Kafka that is away.
+    """
+    instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+    logs = _logs(settings)
+    service_holder: list[Service] = []
+
+    def now() -> Snapshot:
+        return service_holder[0].snapshot() if service_holder else EMPTY
+
+    async with AsyncExitStack() as stack:
+        stack.enter_context(logs.installed())
+        stack.callback(logs.flush)
+        prometheus = PrometheusObserver(
+            snapshots=Latest(now, asyncio.get_running_loop()),
+            version=version("headrace"),
+            backend=settings.log.backend,
+            series_budget=settings.telemetry.series_budget,
+        )
+        watchers: list[Observer] = [prometheus, LogObserver(logs), *observers]
+        if console is not None:
+            watchers.append(ConsoleObserver(console))
+        tracer = tracing(app=settings.app.name, instance=instance, version=version("headrace"))
+        if tracer is not None:
+            stack.callback(tracer.close)
+            watchers.append(tracer)
+        observer = FanOut(watchers, _report(logs))
+        health = Health()
+        watchdog = stack.enter_context(
+            Watchdog(observer, codes_of((handler.name, handler.function) for handler in app.handlers))
+        )
+        health.watch(watchdog.silent_s)
+        telemetry = settings.telemetry
+        port = stack.enter_context(
+            Exposition(registry(prometheus), health, host=telemetry.metrics_host, port=telemetry.metrics_port)
+        )
+        log = await _entered(stack, settings, observer, health, stop)
+        if log is None:
+            return 0
+        wanted = await topic_plan.planned(log, settings, sources=app.source_topics, outputs=app.emitted_topics)
+        made = await topic_plan.prepare(log, wanted, create=create_topics)
+        health.set(Condition.BROKER, ok=True)
+        shared = Shared(
+            settings=settings,
+            app=app,
+            log=log,
+            observer=observer,
+            contexts=contexts(parent_from_kafka=telemetry.parent_from_kafka),
+            instance=instance,
+            partitions=wanted.runs.partitions,
+            listens_to_starts=observer.listens("attempt_started"),
+            dead_letter_bytes={
+                spec.name.removesuffix(".dlq"): spec.max_message_bytes
+                for spec in wanted.kept
+                if spec.name.endswith(".dlq")
+            },
+        )
+        service = Service(shared, health, stop)
+        service_holder.append(service)
+        started(
+            Started(
+                metrics_url=port.url,
+                backend=settings.log.backend,
+                log=str(settings.log.path)
+                if settings.log.backend is Backend.EMBEDDED
+                else ",".join(settings.kafka.bootstrap_servers),
+                topics_made=tuple(made),
+                instance=instance,
+            )
+        )
+        observer.service_started(
+            told.ServiceStarted(
+                app=settings.app.name,
+                instance=instance,
+                version=version("headrace"),
+                backend=settings.log.backend,
+                workflows=len(app.workflows),
+                handlers=len(app.handlers),
+            )
+        )
+        try:
+            await service.run()
+        except BaseExceptionGroup as group:
+            raise _first(group) from group
+        return service.attempts_left
+
+
+async def _entered(
+    stack: AsyncExitStack, settings: Settings, observer: Observer, health: Health, stop: asyncio.Event
+) -> Log | None:
+    """The log, open; None if the stop came first. A broker that does not answer is waited for, with one line and back-off."""
+    wait_s, waited_s = _BACK_OFF_S[0], 0.0
+    while True:
+        log = open_log(settings, owner=True)
+        try:
+            entered = await stack.enter_async_context(log)
+        except LogUnavailable as error:
+            if settings.log.backend is Backend.EMBEDDED:
+                raise
+            health.set(Condition.BROKER, ok=False, detail=error.message)
+            if not waited_s:
+                observer.outage_began(
+                    told.OutageBegan(
+                        dependency=Dependency.BROKER,
+                        name=",".join(settings.kafka.bootstrap_servers),
+                        message=error.message,
+                        retry_after_ms=wait_s * 1000,
+                    )
+                )
+        else:
+            if waited_s:
+                observer.outage_ended(
+                    told.OutageEnded(
+                        dependency=Dependency.BROKER,
+                        name=",".join(settings.kafka.bootstrap_servers),
+                        duration_ms=waited_s * 1000,
+                    )
+                )
+            return entered
+        try:
+            async with asyncio.timeout(wait_s):
+                await stop.wait()
+                return None
+        except TimeoutError:
+            waited_s += wait_s
+            wait_s = min(_BACK_OFF_S[1], wait_s * 2)
+
+
+def _logs(settings: Settings) -> Logs:
+    kafka = settings.kafka
+    hidden = [kafka.sasl_password, kafka.ssl_key_password, settings.history.url]
+    style = {"auto": Format.AUTO, "json": Format.JSON, "text": Format.CONSOLE}[settings.telemetry.log_format]
+    return Logs(
+        stream=sys.stderr,
+        style=style,
+        level=logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()],
+        secrets=Secrets([secret.get_secret_value() for secret in hidden if secret is not None]),
+    )
+
+
+def _report(logs: Logs) -> Callable[[str, str, Exception], None]:
+    def report(observer: str, hook: str, error: Exception) -> None:
+        logging.getLogger("headrace").error("observer %s failed in %s and is switched off: %r", observer, hook, error)
+
+    _ = logs
+    return report
+
+
+def _first(group: BaseExceptionGroup) -> BaseException:
+    """The error behind a group: ours before others'."""
+    leaves = list(_leaves(group))
+    return next((leaf for leaf in leaves if isinstance(leaf, HeadraceError)), leaves[0])
+
+
+def _leaves(group: BaseExceptionGroup) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves

@@ -1,0 +1,118 @@
+"""The gauges: one look at the states of owners, router and policies, when somebody scrapes."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from headrace.observability.snapshot import (
+    BreakerNow,
+    LagNow,
+    LogPartitionNow,
+    PoolNow,
+    RunState,
+    Snapshot,
+    StoppedNow,
+    TaskState,
+    WorkflowNow,
+)
+from headrace.observability.label import BreakerState
+from headrace.service.engine.state import Phase
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.service.owner import Owner
+    from headrace.service.shared import Shared
+    from headrace.service.source import Source
+
+
+def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source]) -> Snapshot:
+    """What is, now. Called on the loop; linear in open runs."""
+    owners, sources = list(owners), list(sources)
+    dispatch = shared.attempts.statistics()
+    return Snapshot(
+        workflows=_workflows(shared, owners),
+        timers_pending=sum(len(live.timers) for owner in owners for live in owner.live.values()),
+        lag=tuple(_lag(shared, source) for source in sources),
+        partitions_assigned={shared.names.router: len(sources), f"{shared.names.app}.owners": len(owners)},
+        breakers=tuple(BreakerNow(breaker=each.name, state=BreakerState(each.status)) for each in dispatch.breakers),
+        pools=tuple(PoolNow(pool=each.name, slots=each.size, slots_in_use=each.in_use) for each in dispatch.pools),
+        log_partitions=tuple(
+            LogPartitionNow(partition=owner.at.partition, log_bytes=owner.folded_bytes) for owner in owners
+        ),
+        stopped=tuple(
+            StoppedNow(topic=topic, reason=reason, partitions=count)
+            for (topic, reason), count in Counter((at.topic, reason) for at, reason in shared.stops.items()).items()
+        ),
+        source_backlog_bytes=dict(_backlog(shared, owners)),
+        definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.held) for owner in owners)},
+    )
+
+
+def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
+    runs: dict[str, Counter[RunState]] = {workflow.name: Counter() for workflow in shared.app.workflows}
+    oldest: dict[str, int] = {}
+    delayed: Counter[str] = Counter()
+    for owner in owners:
+        for run in owner.state.runs.values():
+            name = run.start.workflow
+            runs.setdefault(name, Counter())[_state(owner, run.id, run.phase)] += 1
+            oldest[name] = min(oldest.get(name, run.started_at_ms), run.started_at_ms)
+        for live in owner.live.values():
+            delayed[live.state.start.workflow] += len(live.delayed)
+    progress: Counter[str] = Counter(name for name, running in shared.attempts.in_progress() if running)
+    held: dict[str, dict[TaskState, int]] = defaultdict(dict)
+    for (name, reason), count in shared.attempts.statistics().held.items():
+        held[name][TaskState(reason)] = count
+    return tuple(
+        WorkflowNow(
+            workflow=name,
+            runs=dict(states),
+            tasks_in_progress=progress[name],
+            tasks_queued={TaskState.DELAYED: delayed[name], **held[name]},
+            oldest_active_run_start_ms=oldest.get(name),
+        )
+        for name, states in runs.items()
+    )
+
+
+def _state(owner: Owner, run: str, phase: Phase) -> RunState:
+    if phase is Phase.QUEUED:
+        return RunState.QUEUED
+    if phase is Phase.PARKED:
+        return RunState.PARKED
+    if run in owner.held:
+        return RunState.HELD
+    live = owner.live.get(run)
+    if live is None:
+        return RunState.UNADMITTED
+    if live.undoes():
+        return RunState.COMPENSATING
+    if not live.waits():
+        return RunState.RUNNING
+    return RunState.HELD if live.held else RunState.WAITING
+
+
+def _lag(shared: Shared, source: Source) -> LagNow:
+    records = max(0, source.end_offset - source.floor)
+    since_ms = source.waiting_since_ms
+    seconds = max(0.0, (shared.clock.now_ms() - since_ms) / 1000) if records and since_ms is not None else 0.0
+    return LagNow(
+        topic=source.at.topic,
+        partition=source.at.partition,
+        group=shared.names.router,
+        records=records,
+        seconds=seconds,
+    )
+
+
+def _backlog(shared: Shared, owners: list[Owner]) -> Counter[str]:
+    """Bytes of starts that are not admitted, by source topic."""
+    backlog: Counter[str] = Counter(dict.fromkeys(shared.matcher.topics, 0))
+    if shared.admission.waiting_runs:
+        for owner in owners:
+            for run in owner.state.runs.values():
+                if run.start.event is not None and run.id not in owner.live and run.phase is Phase.OPEN:
+                    backlog[run.start.event.topic] += run.size
+    return backlog

@@ -1,0 +1,161 @@
+"""What the parts of one running service share. Made once by `service.py`; every part keeps a reference and uses what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from headrace.observability import observer as told
+from headrace.observability.label import DiscardReason, StopReason
+from headrace.service.admission import Admission
+from headrace.service.definitions.matcher import Matcher
+from headrace.service.live_run import LiveRun
+from headrace.service.log_clock import LogClock
+from headrace.service.names import Names
+from headrace.service.timers import Timers
+from headrace.service.writer import Writer
+from headrace.topics.cloudevents import EventLimits
+from headrace.topics.identity import Coordinates
+from headrace.topics.log import Log, TopicPartition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.observability.observer import Observer
+    from headrace.observability.traces import Contexts
+    from headrace.service.attempts import Attempts
+    from headrace.service.definitions.app import App
+    from headrace.service.engine.state import RunState
+    from headrace.service.outbox import Outbox
+    from headrace.service.publisher import Publisher
+    from headrace.service.settings import Settings
+    from headrace.topics.errors import HeadraceError
+    from headrace.topics.run_record import CommandRecord
+
+
+class Writers:
+    """The one writer of each run-log partition, each with a task of its own."""
+
+    def __init__(self, make: Callable[[int], Writer], partitions: int) -> None:
+        self._writers = [make(partition) for partition in range(partitions)]
+
+    def runs(self, partition: int) -> Writer:
+        """The writer of a run-log partition."""
+        return self._writers[partition]
+
+    def open(self, group: asyncio.TaskGroup) -> None:
+        """Start them."""
+        for writer in self._writers:
+            group.create_task(writer.run())
+
+    async def flushed(self) -> None:
+        """Return when everything that was put is written, or has failed."""
+        for writer in self._writers:
+            await writer.flushed()
+
+    def stop(self) -> None:
+        """Let them return."""
+        for writer in self._writers:
+            writer.stop()
+
+
+class Shared:
+    """`attempts`, `outbox` and `publisher` are set while the service starts, before any owner runs."""
+
+    attempts: Attempts
+    outbox: Outbox
+    publisher: Publisher
+
+    def __init__(  # noqa: PLR0913 - the service's parts
+        self,
+        *,
+        settings: Settings,
+        app: App,
+        log: Log,
+        observer: Observer,
+        contexts: Contexts,
+        instance: str,
+        partitions: int,
+        listens_to_starts: bool,
+        dead_letter_bytes: dict[str, int | None],
+    ) -> None:
+        self.settings = settings
+        self.app = app
+        self.log = log
+        self.observer = observer
+        self.contexts = contexts
+        self.instance = instance
+        self.partitions = partitions
+        self.listens_to_starts = listens_to_starts
+        self.names = Names(settings.app.name)
+        self.clock = LogClock()
+        self.timers = Timers(self.clock)
+        self.admission = Admission(settings.worker.max_active_runs, settings.worker.max_queued_bytes)
+        self.matcher = Matcher(app.workflows)
+        self.event_limits = EventLimits(
+            payload_bytes=settings.limits.payload_bytes,
+            headers_bytes=settings.limits.headers_bytes,
+            nesting=settings.limits.nesting,
+        )
+        self.writers = Writers(self._writer, partitions)
+        self.stops: dict[TopicPartition, StopReason] = {}
+        self.held_runs: dict[str, str] = {}
+        self._dead_letter_bytes = dead_letter_bytes
+
+    def _writer(self, partition: int) -> Writer:
+        return Writer(
+            self.log,
+            TopicPartition(self.names.runs, partition),
+            batch_bytes=self.settings.log.group_commit_bytes,
+            observer=self.observer,
+            clock=self.clock,
+        )
+
+    def live_run(self, run: RunState) -> LiveRun | None:
+        """The run with its code; None if that version is not loaded here."""
+        start = run.start
+        code = self.app.workflow(start.namespace, start.workflow, start.version)
+        if code is None:
+            return None
+        return LiveRun(
+            run,
+            code,
+            contexts=self.contexts,
+            payload_bytes_max=self.settings.limits.payload_bytes,
+            run_timeout_ms=self.settings.defaults.run_timeout_ms,
+        )
+
+    def dead_letter_bytes_max(self, source: str) -> int | None:
+        """The most that the dead-letter topic of this source takes."""
+        return self._dead_letter_bytes.get(source)
+
+    def duplicate_command(self, at: TopicPartition, command: CommandRecord) -> None:
+        """A command that was accepted before came again."""
+        identity = command.id
+        if isinstance(identity, Coordinates) and identity.origin != at.topic:
+            self.observer.event_discarded(
+                told.EventDiscarded(
+                    topic=identity.origin,
+                    partition=identity.partition,
+                    offset=identity.offset,
+                    reason=DiscardReason.DUPLICATE,
+                )
+            )
+
+    def stopped(self, at: TopicPartition, reason: StopReason, error: HeadraceError, offset: int) -> None:
+        """A partition stands still until somebody acts."""
+        self.stops[at] = reason
+        self.observer.partition_stopped(
+            told.PartitionStopped(
+                topic=at.topic,
+                partition=at.partition,
+                reason=reason,
+                code=error.code,
+                message=error.message,
+                offset=offset,
+            )
+        )
+
+    def dead_letter_refused(self, at: TopicPartition, error: HeadraceError) -> None:
+        """A dead-letter topic takes nothing: what it is for cannot go on."""
+        self.stopped(at, StopReason.REFUSED, error, -1)

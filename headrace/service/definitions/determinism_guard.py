@@ -118,24 +118,33 @@ def _put(patch: Patch) -> None:
 
 
 def _guarded(original: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
-    present, what, instead, harmless = _present, patch.what, patch.instead, patch.harmless
-
-    if harmless is None:
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if present.stepping is not None:
-                refuse(what, instead)
-            return original(*args, **kwargs)
-    else:
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if present.stepping is not None and not harmless(args, kwargs):
-                refuse(what, instead)
-            return original(*args, **kwargs)
-
+    guarded = _bare(original, patch) if patch.bare else _with_arguments(original, patch)
     functools.update_wrapper(guarded, original)
     guarded.__module__ = patch.module
     guarded.__qualname__ = patch.qualname
+    return guarded
+
+
+def _bare(original: Callable[[], Any], patch: Patch) -> Callable[[], Any]:
+    """For functions without parameters: the event loop asks for the time in each turn, and this is 40 ns less."""
+    present, what, instead = _present, patch.what, patch.instead
+
+    def guarded() -> Any:
+        if present.stepping is not None:
+            refuse(what, instead)
+        return original()
+
+    return guarded
+
+
+def _with_arguments(original: Callable[..., Any], patch: Patch) -> Callable[..., Any]:
+    present, what, instead, harmless = _present, patch.what, patch.instead, patch.harmless
+
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        if present.stepping is not None and (harmless is None or not harmless(args, kwargs)):
+            refuse(what, instead)
+        return original(*args, **kwargs)
+
     return guarded
 
 

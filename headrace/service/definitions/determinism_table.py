@@ -140,7 +140,7 @@ Harmless = Callable[[tuple[Any, ...], dict[str, Any]], bool]
 
 
 class Patch(NamedTuple):
-    """An attribute to patch. `harmless` says which calls are fine; `None`: none is."""
+    """An attribute to patch. `harmless` says which calls are fine; `None`: none is. `bare`: a function without parameters."""
 
     owner: Any
     name: str
@@ -149,6 +149,7 @@ class Patch(NamedTuple):
     what: str
     instead: str
     harmless: Harmless | None = None
+    bare: bool = False
 
 
 def _of_module(
@@ -168,7 +169,7 @@ def _is_given(position: int, keyword: str) -> Harmless:
 
 
 PATCHES: Final[tuple[Patch, ...]] = (
-    *_of_module(time, _CLOCKS, _NOW),
+    *(patch._replace(bare=not patch.name.startswith("clock_")) for patch in _of_module(time, _CLOCKS, _NOW)),
     *_of_module(time, ("localtime", "gmtime", "ctime", "asctime"), _NOW, _is_given(0, "seconds")),
     *_of_module(time, ("strftime",), f"{_NOW}.strftime(...)", _is_given(1, "t")),
     *_of_module(time, ("sleep",), _SLEEP),

@@ -148,9 +148,12 @@ def _prepare(folder: Path) -> None:
         if sys.modules.get(name) is module:
             del sys.modules[name]
     _loaded.clear()
+    for added in _folders:
+        if added in sys.path:
+            sys.path.remove(added)
+    _folders[:] = [os.fspath(folder)]
     importlib.invalidate_caches()
-    if sys.path[:1] != [os.fspath(folder)]:
-        sys.path.insert(0, os.fspath(folder))
+    sys.path.insert(0, os.fspath(folder))
 
 
 def _imported(name: str, file: Path | None, target: _Target) -> ModuleType:

@@ -56,6 +56,7 @@ class EmbeddedLog:
         self._writer: Writer | None = None
         self._watch: ForeignWatch | None = None
         self._ids: dict[TopicPartition, int] = {}
+        self._looking = asyncio.Lock()  # first calls for a topic keep their order
         self._message_bytes_max: dict[str, int] = {}
         self._appending: set[TopicPartition] = set()
         self._readers: dict[tuple[TopicPartition, Isolation], Reader] = {}
@@ -266,11 +267,12 @@ class EmbeddedLog:
             }
             return {TopicPartition(row[0], row[1]): row[2] for row in rows}, limits
 
-        ids, self._message_bytes_max = await self._reads.run(look)
-        self._ids = ids  # topics never go away: what was found stays true
-        if at not in ids:
+        async with self._looking:
+            if at not in self._ids:
+                self._ids, self._message_bytes_max = await self._reads.run(look)  # topics never go away
+        if at not in self._ids:
             raise _missing(str(at) if at.topic in self._message_bytes_max else at.topic)
-        return ids[at]
+        return self._ids[at]
 
     async def _write(self, write: Callable[[Turn], T]) -> T:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()

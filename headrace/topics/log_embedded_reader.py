@@ -107,7 +107,7 @@ class Reader:
         self._end = position
         self._expected: int | None = None  # the offset that the tail goes on with
         self._tail: deque[list[LogRecord]] = deque()
-        self._tail_bytes = 0
+        self.queued_bytes = 0
         self._behind = True  # the file may have more than the tail
         self._wake = asyncio.Event()
 
@@ -129,9 +129,9 @@ class Reader:
         base, end = records[0].offset, records[-1].offset + 1
         self._end = max(self._end, end)
         size += _RECORD_BYTES * len(records)
-        if self._expected == base and self._tail_bytes + size <= BUFFER_BYTES_MAX:
+        if self._expected == base and self.queued_bytes + size <= BUFFER_BYTES_MAX:
             self._tail.append(records)
-            self._tail_bytes += size
+            self.queued_bytes += size
             self._expected = end
             self._wake.set()
         elif self._expected is None or end > self._expected:
@@ -155,7 +155,7 @@ class Reader:
             while self._tail and len(records) < RECORDS_MAX:
                 records += self._tail.popleft()
         if not self._tail:
-            self._tail_bytes = 0
+            self.queued_bytes = 0
         self._position = records[-1].offset + 1
         return Batch(self.at, records, self._end)
 

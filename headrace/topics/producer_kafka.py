@@ -100,6 +100,7 @@ class Producer:
         self._idempotent = idempotent
         self._message_bytes_max = message_bytes_max
         self._limits: dict[str, int] = {}
+        self._looking = asyncio.Lock()  # first calls for a topic keep their order
         self._identity: _Identity | None = None
         self._identifying = asyncio.Lock()
         self._queues: dict[int, dict[TopicPartition, _Outgoing]] = {}  # by broker
@@ -136,9 +137,11 @@ class Producer:
         return first
 
     async def _limit(self, topic: str) -> int:
-        await self._client.follow(topic)
-        limit = self._limits[topic] = await self._message_bytes_max(topic)
-        return limit
+        async with self._looking:
+            if topic not in self._limits:
+                await self._client.follow(topic)
+                self._limits[topic] = await self._message_bytes_max(topic)
+            return self._limits[topic]
 
     async def _send(self, at: TopicPartition, records: Sequence[NewRecord], size: int) -> Appended:
         done: asyncio.Future[Appended] = self._loop.create_future()

@@ -1,0 +1,1 @@
+"""The behaviour of every `Log`, stated once and run against each."""

@@ -33,6 +33,8 @@ TRACEBACK_LINES_MAX: Final = 40
 LIBRARIES: Final = ("aiohttp", "aiokafka", "anyio", "asyncio", "opentelemetry", "py.warnings", "sqlalchemy", "urllib3")
 """Loggers by first name that are not the app's; they are heard from WARNING on."""
 
+_RESERVED: Final = frozenset({"timestamp", "level", "event", "exc_info", "stack_info"})
+
 
 class Format(StrEnum):
     """How lines look. `auto`: console on a terminal, JSON elsewhere."""
@@ -196,12 +198,13 @@ class Logs:
         return told
 
     def _emit(self, event: LogEvent, level: int, fields: dict[str, Any]) -> None:
-        for name, value in fields.items():
-            if isinstance(value, str) and name != "exception":
-                fields[name] = self._clean(value)
-        name = logging.getLevelName(level).lower()
+        shown = {
+            name: self._clean(value) if isinstance(value, str) and name != "exception" else value
+            for name, value in fields.items()
+            if name not in _RESERVED
+        }
         try:
-            self._logger.msg(str(event), level=name, **fields)
+            self._logger.msg(str(event), level=logging.getLevelName(level).lower(), **shown)
         except (OSError, ValueError):
             return  # stderr is closed or full: nobody can be told, and no run may fail for it
 

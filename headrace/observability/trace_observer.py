@@ -126,7 +126,7 @@ class TraceObserver(Silent):
             kind=SpanKind.INTERNAL,
             attributes=attributes,
             start_ns=start_ns,
-            end_ns=start_ns + max(0, round(ended.duration_ms * 1_000_000)),
+            end_ns=_ns(ended.started_at_ms, ended.duration_ms),
             error=None if ended.ending is Ending.SUCCEEDED else ended.message or ended.ending,
         )
 
@@ -145,14 +145,14 @@ class TraceObserver(Silent):
                 "headrace.task.ref": fired.step,
             },
             start_ns=fired.armed_at_ms * 1_000_000,
-            end_ns=max(fired.armed_at_ms * 1_000_000, round((fired.due_at_ms + fired.late_ms) * 1_000_000)),
+            end_ns=max(fired.armed_at_ms * 1_000_000, _ns(fired.due_at_ms, fired.late_ms)),
         )
 
     def run_finished(self, finished: o.RunFinished, /) -> None:
         anchor = _sampled(finished.traceparent, finished.tracestate)
         if anchor is None:
             return
-        at_ns = round((finished.started_at_ms + max(0.0, finished.duration_ms)) * 1_000_000)
+        at_ns = _ns(finished.started_at_ms, finished.duration_ms)
         attributes: dict[str, AttributeValue] = {
             "headrace.workflow.name": finished.workflow,
             "headrace.workflow.version": finished.version,
@@ -200,6 +200,11 @@ class TraceObserver(Silent):
             end_time=end_ns,
         )
         self._processor.on_end(span)
+
+
+def _ns(at_ms: int, later_ms: float) -> int:
+    """Nanoseconds since 1970. Added as integers: a float of that size has steps of 256 ns."""
+    return at_ms * 1_000_000 + max(0, round(later_ms * 1_000_000))
 
 
 def _sampled(traceparent: str | None, tracestate: str | None) -> TraceContext | None:

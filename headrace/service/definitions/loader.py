@@ -39,9 +39,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_loaded: dict[
-    str, ModuleType
-] = {}  # of the app that this process has: modules by name, to forget when another is loaded
+# Of the app that this process has, to forget when another is loaded: its modules by name, and what was put on sys.path.
+_loaded: dict[str, ModuleType] = {}
+_folders: list[str] = []
 
 
 def load_app(app: str | os.PathLike[str]) -> App:
@@ -299,13 +299,11 @@ def _warnings(workflows: list[AnyWorkflow], target: _Target) -> Iterator[str]:
                 f"{workflow.place}: {workflow.name} emits to {topic}, which also starts it: "
                 "each run may start another one, without end."
             )
-    for name, by in _shadowed(target.folder):
-        yield f"{shown_path(os.fspath(target.folder / name))}.py is never imported: `import {name}` gives {by}."
-
-
-def _shadowed(folder: Path) -> Iterator[tuple[str, str]]:
-    """Files beside the app that an `import` of their name does not reach, with who has the name."""
-    for file in sorted(folder.glob("*.py")):
+    for file in sorted(target.folder.glob("*.py")):
         present = sys.modules.get(file.stem)
-        if present is not None and not _is_at(present, file.resolve()) and file.stem != "__main__":
-            yield file.stem, getattr(present, "__file__", None) or "a module of Python itself"
+        shown = shown_path(os.fspath(file))
+        if present is None and file.stem in sys.stdlib_module_names:
+            yield f"{shown} hides the standard module {file.stem}: whoever imports that later gets this file. Rename it."
+        elif present is not None and not _is_at(present, file.resolve()) and file.stem != "__main__":
+            by = getattr(present, "__file__", None) or "a module of Python itself"
+            yield f"{shown} is never imported: `import {file.stem}` gives {by}. Rename it."

@@ -92,7 +92,10 @@ def test_a_forbidden_name_is_refused_with_its_line_and_the_right_call(
         ("import random", "return random.Random(run.id).random()"),
         ("import uuid", "return str(uuid.UUID(run.uuid())) + str(uuid.uuid5(uuid.NAMESPACE_URL, run.id))"),
         ("import os", "return os.path.join('a', 'b') + os.sep + os.fspath('x')"),
-        ("import asyncio", "try:\n    return await run.call(charge, order)\nexcept asyncio.TimeoutError:\n    return None"),
+        (
+            "import asyncio",
+            "try:\n    return await run.call(charge, order)\nexcept asyncio.TimeoutError:\n    return None",
+        ),
         ("import aiohttp", "return isinstance(order, aiohttp.ClientError)"),
         ("import requests_like as requests", "return requests.get(order)"),
         ("import queue", "return isinstance(order, queue.Queue)"),

@@ -27,7 +27,13 @@ class Order:
 def test_a_workflow_is_what_its_decorator_says() -> None:
     trigger = EventTrigger("orders")
     made = workflow(
-        on=trigger, key=lambda order: order.id, name="shop.fulfil", namespace="shop", version="2.1", timeout="1h", emits=["done"]
+        on=trigger,
+        key=lambda order: order.id,
+        name="shop.fulfil",
+        namespace="shop",
+        version="2.1",
+        timeout="1h",
+        emits=["done"],
     )(fulfil)
     assert made.id == ("shop", "shop.fulfil", "2.1")
     assert made.triggers == (trigger,)
@@ -89,7 +95,9 @@ def test_an_annotation_that_cannot_be_resolved_is_named_when_asked_for() -> None
     async def astray(run: Run, order: "Nowhere") -> None: ...  # type: ignore[name-defined]  # noqa: F821
 
     made = workflow()(astray)
-    with pytest.raises(DefinitionError, match=r"test_workflow\.py:\d+: .*'Nowhere' of the parameter 'order' of astray") as caught:
+    with pytest.raises(
+        DefinitionError, match=r"test_workflow\.py:\d+: .*'Nowhere' of the parameter 'order' of astray"
+    ) as caught:
         _ = made.input_type
     assert caught.value.code == "HR2012"
 

@@ -104,10 +104,6 @@ class Counts:
             labels = folded(self.family, labels, self.values.__contains__, self.budget)
             self.values[labels] = self.values.get(labels, 0) + amount
 
-    def declare(self, labels: Labels) -> None:
-        """Show 0 from the start: a counter that appears with its first failure hides that failure from `increase()`."""
-        self.add(labels, 0)
-
 
 class Exemplar(msgspec.Struct, frozen=True, gc=False):
     """One measured value with the trace that it belongs to."""

@@ -8,6 +8,7 @@ answers a scrape. Never: an id or a user's value as a label.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
@@ -16,6 +17,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar as ShownExemplar
+from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnknownVariableType]
 
 from headrace.observability import observer as o
@@ -28,6 +30,12 @@ from headrace.observability.snapshot import EMPTY, Snapshot, Snapshots
 ERRORS_PER_TASK_MAX: Final = 10
 """Distinct `error` labels of one task: exception classes can be made at run time."""
 OTHER_ERROR: Final = "(other)"
+BREATH_SAMPLES: Final = 50
+BREATH_S: Final = 0.00005
+"""A scrape of 4 000 lines beside a busy loop.
+
+The loop's median delay falls from 5 ms to 0.2 ms, the scrape takes 55 ms instead of 28.
+"""
 GAUGE_SHARE: Final = 4
 """One fourth of the series budget is for gauges: mostly lag, by partition."""
 
@@ -279,7 +287,21 @@ class PrometheusObserver(Silent, Collector):
         metric = GaugeMetricFamily(family.full_name, family.help, labels=family.labels)
         for labels, value in shown.items():
             metric.add_metric(labels, value)
+        metric.samples = _Unhurried(metric.samples)
         return metric
+
+
+class _Unhurried(list[Sample]):
+    """Samples that let go of the interpreter now and then while they are rendered.
+
+    Else the event loop would wait 5 ms (the switch interval) for each of its turns during a scrape.
+    """
+
+    def __iter__(self) -> Iterator[Sample]:
+        for count, sample in enumerate(super().__iter__(), start=1):
+            yield sample
+            if count % BREATH_SAMPLES == 0:
+                time.sleep(BREATH_S)
 
 
 def registry(observer: PrometheusObserver) -> CollectorRegistry:
@@ -305,13 +327,16 @@ def _counter(family: Family, values: Mapping[Labels, float]) -> Metric:
     metric = CounterMetricFamily(family.full_name, family.help, labels=family.labels)
     for labels, value in dict(values).items():
         metric.add_metric(labels, value)
+    metric.samples = _Unhurried(metric.samples)
     return metric
 
 
 def _histogram(family: Family, distribution: Distribution) -> Metric:
     metric = HistogramMetricFamily(family.full_name, family.help, labels=family.labels)
     bounds = [*(floatToGoString(bound) for bound in distribution.bounds), "+Inf"]
-    for labels, cell in dict(distribution.cells).items():
+    for number, (labels, cell) in enumerate(dict(distribution.cells).items(), start=1):
+        if number % 5 == 0:
+            time.sleep(BREATH_S)
         total, counts, exemplars = cell.total, cell.counts.copy(), dict(cell.exemplars)
         below = 0
         buckets: list[tuple[str, float, ShownExemplar | None]] = []
@@ -325,6 +350,7 @@ def _histogram(family: Family, distribution: Distribution) -> Metric:
             )
             buckets.append((bounds[index], below, shown))
         metric.add_metric(labels, buckets, total)  # pyright: ignore[reportArgumentType] - documented: pairs or triples
+    metric.samples = _Unhurried(metric.samples)
     return metric
 
 

@@ -83,14 +83,14 @@ def attempt_span_id(run: str, step: str, number: int) -> str:
 
 
 def attempt_context(anchor: TraceContext, run: str, step: str, number: int) -> TraceContext:
-    """The context of an attempt: what its calls and the records made from it carry. 2 us."""
+    """The context of an attempt: what its calls and the records made from it carry. 1 us."""
     return TraceContext(anchor.trace_id, attempt_span_id(run, step, number), anchor.flags, anchor.state)
 
 
 def attempt_traceparent(run: str, step: str, number: int, anchor: str | None = None) -> str:
     """The `traceparent` of an attempt.
 
-    `anchor`: the run's own, if it is known; else the run's id says the trace, and it is not sampled. 2 us.
+    `anchor`: the run's own, if it is known; else the run's id says the trace, and it is not sampled. 1 us.
     """
     if anchor is not None and len(anchor) == 55:
         return f"{anchor[:36]}{attempt_span_id(run, step, number)}{anchor[52:]}"

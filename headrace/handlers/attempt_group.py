@@ -141,16 +141,21 @@ class AttemptGroup:
     def start(self, definition: AnyHandler, call: AttemptCall, ended: Ended) -> RunningAttempt:
         """Start one attempt. `ended` is called once, from the event loop, never from inside `start`; it must not block.
 
-        RuntimeError: the group has been left, or is being cancelled.
+        While the group is being cancelled, the handler is not called and the attempt ends as AttemptCancelled.
+        RuntimeError: the group has been left.
         """
-        if self._cancelled or (self._leaving and not self._running):
-            raise RuntimeError("This group of attempts starts no more.")
+        if self._leaving and not self._running:
+            raise RuntimeError("This group of attempts has been left.")
         running = RunningAttempt(self, definition, call, ended)
         self._running.add(running)
+        if self._cancelled:
+            running.cancel()
         return running
 
     def cancel_all(self) -> None:
-        """Ask all to stop, and start no more. Leaving then takes the grace at most."""
+        """Ask all to stop; what is started from now on is cancelled before it begins. Leaving then takes the grace at
+        most.
+        """
         self._cancelled = True
         for running in tuple(self._running):
             running.cancel()

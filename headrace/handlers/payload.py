@@ -26,6 +26,7 @@ import pydantic
 
 from headrace.handlers.annotation import refused, survey
 from headrace.topics.errors import DefinitionError, Rejected
+from headrace.topics.json_text import NestedTooDeep, check_nesting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _ANNOTATIONS_MAX: Final = 4096  # distinct annotations kept; an app has tens
+NESTING_MAX: Final = 256  # parsers recurse: what was written here must be readable on any deeper stack of ours
 _PATH_AT_END: Final = re.compile(r" - at `(\$[^`]*)`$")
 _QUOTED_INPUT: Final = re.compile(r" \[[^\[]*input_value=.*$")  # pydantic shows the value; we show no payload
 _REASON_CHARS_MAX: Final = 500
@@ -102,6 +104,7 @@ class PayloadType(Generic[T]):
             raw = self._encode(value)
             if limit_bytes is not None and len(raw) > limit_bytes:
                 raise PayloadTooLarge(actual_bytes=len(raw), limit_bytes=limit_bytes)
+            check_nesting(raw, nesting_max=NESTING_MAX)
             back = self._decode(raw)
             if not (self._faithful and back == value):  # equal: no set, NaN or other type can be inside. 0.1 us
                 _refuse_unfaithful(value, "$")
@@ -156,6 +159,7 @@ class ArgumentsType:
         decode = self._decode_all
         try:
             raw = _encode_json(arguments)
+            check_nesting(raw, nesting_max=NESTING_MAX)
             if decode is not None and self._faithful and decode(raw) == arguments:
                 return raw
         except Exception:  # noqa: BLE001, S110 - said better below, with the parameter's name
@@ -320,8 +324,8 @@ def _unencodable(value: object, error: Exception) -> PayloadError:
 
 
 def _place_of(error: Exception) -> tuple[str, str]:
-    if isinstance(error, RecursionError):
-        return "$", "it is nested too deeply, or contains itself"
+    if isinstance(error, (RecursionError, NestedTooDeep)):
+        return "$", f"it is nested too deeply (more than {NESTING_MAX}), or contains itself"
     if isinstance(error, pydantic.ValidationError):
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])

@@ -1,7 +1,5 @@
 import asyncio
 import gc
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -261,19 +259,37 @@ def test_an_error_in_what_is_told_reaches_the_owner(body: str) -> None:
     run(main())
 
 
-def refused(attempts: AttemptGroup, start: Callable[[], Any]) -> None:
-    with pytest.raises(RuntimeError, match="no more"):
-        start()
+def test_what_is_started_while_a_group_is_cancelled_never_begins() -> None:
+    called: list[int] = []
 
+    @handler
+    async def calls() -> None:
+        called.append(1)
 
-def test_a_group_that_is_left_or_cancelled_starts_no_more() -> None:
     async def main() -> None:
         ends, watched = Ends(), Watched()
+
+        def next_in_line(call: AttemptCall, end: AttemptEnd) -> None:
+            ends(call, end)
+            if len(ends.all) < 4:
+                attempts.start(calls, call_of(calls), next_in_line)
+
         async with AttemptGroup(watched.guard, grace_ms=GRACE_MS) as attempts:
-            attempts.start(waits, call_of(waits, 100.0), ends)
+            attempts.start(waits, call_of(waits, 100.0), next_in_line)
+            await asyncio.sleep(1)
             attempts.cancel_all()
-            refused(attempts, lambda: attempts.start(waits, call_of(waits, 1.0), ends))
-        refused(attempts, lambda: attempts.start(waits, call_of(waits, 1.0), ends))
-        assert ends.kinds == ["AttemptCancelled"]
+        assert ends.kinds == ["AttemptCancelled"] * 4
+        assert called == []
+
+    run(main())
+
+
+def test_a_group_that_was_left_starts_no_more() -> None:
+    async def main() -> None:
+        watched = Watched()
+        async with AttemptGroup(watched.guard, grace_ms=GRACE_MS) as attempts:
+            pass
+        with pytest.raises(RuntimeError, match="left"):
+            attempts.start(waits, call_of(waits, 1.0), Ends())
 
     run(main())

@@ -14,7 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.handlers.payload import ArgumentsType, PayloadError, PayloadTooLarge, PayloadType, payload_type
+from headrace.handlers.payload import (
+    NESTING_MAX,
+    ArgumentsType,
+    PayloadError,
+    PayloadTooLarge,
+    PayloadType,
+    payload_type,
+)
 from headrace.topics.errors import DefinitionError
 
 Sku = NewType("Sku", str)
@@ -212,6 +219,22 @@ def test_what_would_change_on_the_way_is_refused(annotation: Any, value: object,
     assert refused.value.code == "HR7002"
     assert refused.value.path == path
     assert reason.lower() in refused.value.reason.lower()
+
+
+def nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def test_what_is_written_can_be_read_on_a_deeper_stack() -> None:
+    kind = payload_type(Any)
+    assert kind.decode(kind.encode(nested(NESTING_MAX))) == nested(NESTING_MAX)
+    with pytest.raises(PayloadError, match="nested too deeply"):
+        kind.encode(nested(NESTING_MAX + 1))
+    with pytest.raises(PayloadError, match="nested too deeply"):
+        arguments_of(Any).encode((nested(NESTING_MAX + 1),))
 
 
 def test_no_payload_is_quoted_in_a_reason() -> None:

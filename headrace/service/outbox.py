@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.observability import observer as told
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.engine.state import Forward, Output, OutboxEntry, RefusedOutput, Refusal
-from headrace.topics.cloudevents import NewEvent, Provenance, encode_output
+from headrace.topics.new_event import NewEvent, Provenance, encode_output
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.identity import Coordinates

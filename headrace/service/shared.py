@@ -14,7 +14,7 @@ from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
 from headrace.service.timers import Timers
 from headrace.service.writer import Writer
-from headrace.topics.cloudevents import EventLimits
+from headrace.topics.event_data import EventLimits
 from headrace.topics.identity import Coordinates
 from headrace.topics.log import Log, TopicPartition
 
@@ -93,9 +93,9 @@ class Shared:
         self.admission = Admission(settings.worker.max_active_runs, settings.worker.max_queued_bytes)
         self.matcher = Matcher(app.workflows)
         self.event_limits = EventLimits(
-            payload_bytes=settings.limits.payload_bytes,
-            headers_bytes=settings.limits.headers_bytes,
-            nesting=settings.limits.nesting,
+            payload_bytes_max=settings.limits.payload_bytes,
+            headers_bytes_max=settings.limits.headers_bytes,
+            nesting_max=settings.limits.nesting,
         )
         self.writers = Writers(self._writer, partitions)
         self.stops: dict[TopicPartition, StopReason] = {}

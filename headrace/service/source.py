@@ -18,10 +18,11 @@ from headrace.observability.label import Stage as StageLabel
 from headrace.service import source_position
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.source_position import SourcePosition
-from headrace.topics.cloudevents import EventRejected, decode
+from headrace.topics.cloudevents import decode
 from headrace.topics.command import Start
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import HeadraceError
+from headrace.topics.event_data import EventRejected
 from headrace.topics.identity import Coordinates, start_digest
 from headrace.topics.log import (
     AppendFailed,

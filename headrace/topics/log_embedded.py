@@ -86,7 +86,7 @@ class EmbeddedLog:
             self._lock.acquire()
         try:
             open_file(self.path, create=self._owner).close()
-            self._writer = Writer(self.path, loop, self._appended)
+            self._writer = Writer(self.path, loop, self._appended, self._appended_elsewhere)
             if self._owner:
                 self._writer.sweep_all()
             self._watch = ForeignWatch(self.path, loop, lambda: self._live_writer.ends, self._appended_elsewhere)

@@ -136,15 +136,20 @@ def insert_many(connection: sqlite3.Connection, into: str, values: Sequence[int 
 
 class Writer:
     """The thread. `settled` is called on the event loop once per turn with the appends that are durable, before their
-    futures are set.
+    futures are set. `elsewhere` gets the ends that another process moved, as far as a turn meets them first.
     """
 
     def __init__(
-        self, path: Path, loop: asyncio.AbstractEventLoop, settled: Callable[[list[AppendRequest]], None]
+        self,
+        path: Path,
+        loop: asyncio.AbstractEventLoop,
+        settled: Callable[[list[AppendRequest]], None],
+        elsewhere: Callable[[dict[int, int]], None],
     ) -> None:
         self._path = path
         self._loop = loop
         self._settled = settled
+        self._elsewhere = elsewhere
         self._queue: SimpleQueue[AppendRequest | WriteRequest | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="headrace-log-writer", daemon=True)
         self._connection: sqlite3.Connection | None = open_file(path, create=False)
@@ -218,6 +223,8 @@ class Writer:
             rows = connection.execute("SELECT id, start_offset, end_offset, timestamp_ms FROM head").fetchall()
             self._heads = {row[0]: Head(row[1], row[2], row[3]) for row in rows}
             self._data_version = version
+            if moved := {row[0]: row[2] for row in rows if self.ends.get(row[0]) != row[2]}:
+                self._loop.call_soon_threadsafe(self._elsewhere, moved)
         return Turn(connection, self._heads, time.time_ns() // 1_000_000)
 
     def _apply(self, turn: Turn, request: AppendRequest | WriteRequest) -> Any:

@@ -122,7 +122,7 @@ class RunEnded(msgspec.Struct, frozen=True, tag_field="is", tag="run.ended", omi
 
     run: str
     status: RunStatus
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")  # of a run that succeeded
     error: str = ""
     message: str = ""
     failed_step: str = ""

@@ -17,9 +17,9 @@ import inspect
 import sys
 import threading
 from asyncio import events
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast
 
-from headrace.service.definitions.determinism_table import AUDITED, PATCHES, Patch
+from headrace.service.definitions.determinism_table import AUDITED, FORBIDDEN, PATCHES, Patch
 from headrace.topics.errors import NotDeterministic
 
 if TYPE_CHECKING:
@@ -152,11 +152,17 @@ def _with_arguments(original: Callable[..., Any], patch: Patch) -> Callable[...,
 
 
 def _audit(
-    event: str, _args: tuple[Any, ...], _audited: dict[str, tuple[str, str]] = AUDITED, _now: _Present = _present
+    event: str, args: tuple[Any, ...], _audited: dict[str, tuple[str, str]] = AUDITED, _now: _Present = _present
 ) -> None:
     found = _audited.get(event)
-    if found is not None and _now.stepping is not None:
+    if found is not None and _now.stepping is not None and not (event == "open" and _is_time_zone(args[0])):
         refuse(*found)
+
+
+def _is_time_zone(path: object) -> bool:
+    """ZoneInfo("Europe/Berlin") reads a file, in C and once per process."""
+    zones = sys.modules.get("zoneinfo")
+    return zones is not None and isinstance(path, str) and path.startswith(tuple(zones.TZPATH))
 
 
 # --- asyncio ----------------------------------------------------------------------------------------------------------
@@ -171,17 +177,26 @@ class _ForbiddenLoop:
     def __getattr__(self, name: str) -> Any:
         _refuse_asyncio(name)
 
-    def __hash__(self) -> int:
+    def __hash__(self) -> int:  # noqa: PLE0309 - it always raises: `current_task` looks the loop up in a dict
         _refuse_asyncio("current_task")
-        return 0
 
     def __eq__(self, other: object) -> bool:
         return self is other
 
 
-def _refuse_asyncio(name: str) -> None:
-    instead = _LOOP_METHODS.get(name, "the methods of `run`, or a handler")
-    refuse(f"asyncio ({name} of the running loop)", instead)
+def _refuse_asyncio(method: str) -> NoReturn:
+    """Refuse in the words of the function that the workflow called: `asyncio.sleep()`, not what it asks of the loop."""
+    what, instead = (
+        f"asyncio ({method} of the running loop)",
+        _LOOP_METHODS.get(method, "the methods of `run`, or a handler"),
+    )
+    frame = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    while frame is not None and cast("str", frame.f_globals.get("__name__") or "").startswith("asyncio."):
+        title = f"asyncio.{frame.f_code.co_name}"
+        if title in FORBIDDEN:
+            what, instead = f"{title}()", FORBIDDEN[title]
+        frame = frame.f_back
+    refuse(what, instead)
     raise RuntimeError("no running event loop")  # what logging and its like, which are allowed, are prepared for
 
 

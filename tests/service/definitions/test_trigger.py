@@ -6,7 +6,7 @@ from headrace.topics.errors import DefinitionError
 
 def test_a_trigger_keeps_what_it_is_given() -> None:
     given = {"source": "web"}
-    trigger = EventTrigger("orders", "placed", attributes=given, filter=lambda event: True)
+    trigger = EventTrigger("orders", "placed", attributes=given, filter=bool)
     given["source"] = "changed later"
     assert (trigger.topic, trigger.type, dict(trigger.attributes or {})) == ("orders", "placed", {"source": "web"})
 

@@ -129,9 +129,7 @@ class Attempts:
         deadline_ms = work.step.handler.retry.deadline_ms
         breaker = work.step.handler.breaker
         if breaker is not None:
-            self._shared.observer.breaker_called(
-                told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD)
-            )
+            self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD))
         if deadline_ms is not None:
             due_at_ms = work.step.issued_at_ms + deadline_ms
             self._shared.timers.arm(("held", work.id), due_at_ms, lambda: self._past_deadline(work))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from headrace.handlers.attempt import current_attempt
 from headrace.observability import observer as told
 from headrace.observability.console import ConsoleObserver
 from headrace.observability.exposition import Exposition
@@ -21,7 +22,7 @@ from headrace.observability.fan_out import FanOut
 from headrace.observability.health import Condition, Health
 from headrace.observability.label import Dependency
 from headrace.observability.latest import Latest
-from headrace.observability.log_observer import LogObserver
+from headrace.observability.log_observer import LogObserver, exceeded_to, report_to
 from headrace.observability.log_text import Secrets
 from headrace.observability.logs import Format, Logs
 from headrace.observability.prometheus import PrometheusObserver, registry
@@ -29,11 +30,12 @@ from headrace.observability.snapshot import EMPTY, Snapshot
 from headrace.observability.traces import contexts, tracing
 from headrace.observability.watchdog import Watchdog, codes_of
 from headrace.service import topic_plan
+from headrace.service.log_backend import log_of
 from headrace.service.service import Service
 from headrace.service.settings import Backend
 from headrace.service.shared import Shared
 from headrace.topics.errors import HeadraceError
-from headrace.topics.log import Log, LogUnavailable
+from headrace.topics.log import LogUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from headrace.observability.observer import Observer
     from headrace.service.definitions.app import App
     from headrace.service.settings import Settings
+    from headrace.topics.log import Log
 
 _BACK_OFF_S = (0.5, 10.0)
 
@@ -53,38 +56,6 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     log: str  # the file, or the servers
     topics_made: tuple[str, ...]
     instance: str
-
-
-def open_log(settings: Settings, *, owner: bool) -> Log:
-    """The log of these settings, not entered yet. `owner`: the embedded file is made if need be, and locked; Kafka has no such thing."""
-    if settings.log.backend is Backend.EMBEDDED:
-        from headrace.topics.log_embedded import EmbeddedLog  # noqa: PLC0415 - only what is used is loaded
-
-        return EmbeddedLog(settings.log.path, owner=owner)
-    from headrace.topics.client_kafka import KafkaClientSettings  # noqa: PLC0415 - only what is used is loaded
-    from headrace.topics.log_kafka import KafkaLog  # noqa: PLC0415
-
-    kafka = settings.kafka
-    return KafkaLog(
-        KafkaClientSettings(
-            bootstrap_servers=kafka.bootstrap_servers,
-            security_protocol=kafka.security_protocol,
-            sasl_mechanism=kafka.sasl_mechanism,
-            sasl_username=kafka.sasl_username,
-            sasl_password=kafka.sasl_password.get_secret_value() if kafka.sasl_password is not None else None,
-            sasl_kerberos_service_name=kafka.sasl_kerberos_service_name,
-            sasl_kerberos_domain_name=kafka.sasl_kerberos_domain_name,
-            ssl_ca_file=kafka.ssl_ca_file,
-            ssl_certificate_file=kafka.ssl_certificate_file,
-            ssl_key_file=kafka.ssl_key_file,
-            ssl_key_password=kafka.ssl_key_password.get_secret_value() if kafka.ssl_key_password is not None else None,
-            ssl_check_hostname=kafka.ssl_check_hostname,
-            client_id=kafka.client_id or settings.app.name,
-            client_rack=kafka.client_rack,
-            extra=dict(kafka.extra),
-            decompressed_batch_bytes_max=settings.limits.decompressed_batch_bytes,
-        )
-    )
 
 
 async def serve(
@@ -116,6 +87,7 @@ async def serve(
             version=version("headrace"),
             backend=settings.log.backend,
             series_budget=settings.telemetry.series_budget,
+            exceeded=exceeded_to(logs),
         )
         watchers: list[Observer] = [prometheus, LogObserver(logs), *observers]
         if console is not None:
@@ -124,7 +96,7 @@ async def serve(
         if tracer is not None:
             stack.callback(tracer.close)
             watchers.append(tracer)
-        observer = FanOut(watchers, _report(logs))
+        observer = FanOut(watchers, report_to(logs))
         health = Health()
         watchdog = stack.enter_context(
             Watchdog(observer, codes_of((handler.name, handler.function) for handler in app.handlers))
@@ -191,7 +163,7 @@ async def _entered(
     """The log, open; None if the stop came first. A broker that does not answer is waited for, with one line and back-off."""
     wait_s, waited_s = _BACK_OFF_S[0], 0.0
     while True:
-        log = open_log(settings, owner=True)
+        log = log_of(settings, owner=True)
         try:
             entered = await stack.enter_async_context(log)
         except LogUnavailable as error:
@@ -235,15 +207,17 @@ def _logs(settings: Settings) -> Logs:
         style=style,
         level=logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()],
         secrets=Secrets([secret.get_secret_value() for secret in hidden if secret is not None]),
+        context=_attempt_fields,
     )
 
 
-def _report(logs: Logs) -> Callable[[str, str, Exception], None]:
-    def report(observer: str, hook: str, error: Exception) -> None:
-        logging.getLogger("headrace").error("observer %s failed in %s and is switched off: %r", observer, hook, error)
-
-    _ = logs
-    return report
+def _attempt_fields() -> dict[str, str | int]:
+    """Which attempt a handler's own log line belongs to."""
+    try:
+        attempt = current_attempt()
+    except LookupError:
+        return {}
+    return {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}
 
 
 def _first(group: BaseExceptionGroup) -> BaseException:

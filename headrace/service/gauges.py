@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from headrace.observability.label import BreakerState
 from headrace.observability.snapshot import (
     BreakerNow,
     LagNow,
@@ -16,7 +17,6 @@ from headrace.observability.snapshot import (
     TaskState,
     WorkflowNow,
 )
-from headrace.observability.label import BreakerState
 from headrace.service.engine.state import Phase
 
 if TYPE_CHECKING:

@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 def log_of(settings: Settings, *, owner: bool) -> Log:
     """The log, not yet open. `owner` matters to the embedded file only: it is made and locked for this process."""
     if settings.log.backend is Backend.EMBEDDED:
-        from headrace.topics.log_embedded import EmbeddedLog
+        from headrace.topics.log_embedded import EmbeddedLog  # noqa: PLC0415 - only what is chosen
 
         return EmbeddedLog(settings.log.path, owner=owner)
-    from headrace.topics.log_kafka import KafkaLog
+    from headrace.topics.log_kafka import KafkaLog  # noqa: PLC0415 - 100 ms that a reader of the embedded file need not pay
 
     return KafkaLog(kafka_client_settings(settings))
 
 
 def kafka_client_settings(settings: Settings) -> KafkaClientSettings:
     """The `kafka` section in the client's words, with the limit that its decoders hold."""
-    from headrace.topics.client_kafka import KafkaClientSettings
+    from headrace.topics.client_kafka import KafkaClientSettings  # noqa: PLC0415 - as above
 
     kafka = settings.kafka
     return KafkaClientSettings(

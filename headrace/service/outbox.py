@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
 from headrace.observability.label import Stage as StageLabel
-from headrace.service.engine.state import Forward, Output, OutboxEntry, RefusedOutput, Refusal
-from headrace.topics.new_event import NewEvent, Provenance, encode_output
+from headrace.service.engine.state import Forward, OutboxEntry, Output, Refusal, RefusedOutput
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.identity import Coordinates
 from headrace.topics.log import LogRecord, NewRecord, TopicPartition
+from headrace.topics.new_event import NewEvent, Provenance, encode_output
 from headrace.topics.outcome import Sent
 from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.trace_context import parse_traceparent, with_state
@@ -127,7 +127,9 @@ class Outbox:
             attempts=1,
             workflow=start.workflow,
         )
-        self._letter(owner, entry, dead_letter_topic(at.topic), letter, at, event.offset, StageLabel.START, REJECTED_KEY)
+        self._letter(
+            owner, entry, dead_letter_topic(at.topic), letter, at, event.offset, StageLabel.START, REJECTED_KEY
+        )
 
     def _refused_output(self, owner: Owner, entry: RefusedOutput) -> None:
         output = entry.output
@@ -143,7 +145,7 @@ class Outbox:
         )
         self._letter(owner, entry, self._shared.names.refused, letter, at, -1, StageLabel.EMIT, entry.code)
 
-    def _letter(  # noqa: PLR0913, PLR0917 - facts of one letter
+    def _letter(
         self,
         owner: Owner,
         entry: OutboxEntry,
@@ -192,5 +194,3 @@ def output_record(shared: Shared, entry: Output) -> NewRecord:
             trace=shared.contexts.anchor(entry.run, producer),
         ),
     )
-
-

@@ -44,8 +44,8 @@ from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
-    Outcome,
     OutboxProgress,
+    Outcome,
     OutputRefused,
     RunEnded,
     RunStatus,
@@ -171,7 +171,9 @@ class Owner:
         slice_ends = time.perf_counter() + _SLICE_S
         for record in batch.records:
             if isinstance(record, Unreadable):
-                message = f"Records {record.offset} to {record.last_offset} of {self.at} cannot be read: {record.reason}"
+                message = (
+                    f"Records {record.offset} to {record.last_offset} of {self.at} cannot be read: {record.reason}"
+                )
                 raise UnknownRecord(message, code=record.code)
             self._fold_record(record)
             if time.perf_counter() > slice_ends:
@@ -205,9 +207,7 @@ class Owner:
 
     def _skipped(self, record: LogRecord, token: int, skip: str) -> None:
         self._shared.observer.outcome_skipped(
-            told.OutcomeSkipped(
-                partition=self.at.partition, offset=record.offset, token=token, reason=SkipReason(skip)
-            )
+            told.OutcomeSkipped(partition=self.at.partition, offset=record.offset, token=token, reason=SkipReason(skip))
         )
         if token == self._token and self._stage is _Stage.LIVE:
             self._break()
@@ -256,7 +256,9 @@ class Owner:
             return
         if announce.nonce == self._nonce and self._stage is _Stage.ANNOUNCED:
             self._taken(record.offset)
-        elif self._stage is _Stage.LIVE or (self._stage is _Stage.ANNOUNCED and announce.instance != self._shared.instance):
+        elif self._stage is _Stage.LIVE or (
+            self._stage is _Stage.ANNOUNCED and announce.instance != self._shared.instance
+        ):
             self._shared.observer.partition_lost(
                 told.PartitionLost(
                     partition=self.at.partition,

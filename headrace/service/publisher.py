@@ -59,7 +59,12 @@ class Publisher:
             await asyncio.Event().wait()
 
     def put(
-        self, topic: str, partition: int | None, record: NewRecord, gone: Gone, wanted: Callable[[], bool] = lambda: True
+        self,
+        topic: str,
+        partition: int | None,
+        record: NewRecord,
+        gone: Gone,
+        wanted: Callable[[], bool] = lambda: True,
     ) -> None:
         """Queue a record. `partition=None`: by its key as Kafka's clients do. `wanted` is asked before each try: False drops it silently."""
         known = self._topics.get(topic)
@@ -199,9 +204,7 @@ class _Lane:
                     return
             except HeadraceError as error:
                 if isinstance(error, AppendFailed):
-                    self._publisher.observer.output_resent(
-                        told.OutputResent(topic=self._at.topic, records=len(batch))
-                    )
+                    self._publisher.observer.output_resent(told.OutputResent(topic=self._at.topic, records=len(batch)))
                 await outage.wait(error)
             else:
                 outage.over()

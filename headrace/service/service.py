@@ -98,7 +98,9 @@ class Service:
         settings = shared.settings.worker
         self._health.drain("stopping")
         began = time.perf_counter()
-        shared.observer.service_stopping(told.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms))
+        shared.observer.service_stopping(
+            told.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms)
+        )
         router.cancel()
         await asyncio.wait([router])
         with contextlib.suppress(TimeoutError):
@@ -115,9 +117,7 @@ class Service:
             async with asyncio.timeout(max(1.0, settings.shutdown_grace_ms / 1000 - (time.perf_counter() - began))):
                 await shared.writers.flushed()
         shared.observer.service_stopped(
-            told.ServiceStopped(
-                duration_ms=(time.perf_counter() - began) * 1000, attempts_left=self.attempts_left
-            )
+            told.ServiceStopped(duration_ms=(time.perf_counter() - began) * 1000, attempts_left=self.attempts_left)
         )
 
     async def _watch_replay(self) -> None:

@@ -66,7 +66,7 @@ class Shared:
     outbox: Outbox
     publisher: Publisher
 
-    def __init__(  # noqa: PLR0913 - the service's parts
+    def __init__(
         self,
         *,
         settings: Settings,

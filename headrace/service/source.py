@@ -151,7 +151,9 @@ class Source:
 
     async def _expired(self, first: int, start: int) -> None:
         """Retention deleted records before they were read. Said, counted and listed; nothing can bring them back."""
-        await self._list_discarded(DiscardReason.EXPIRED, first, start - 1, "deleted by the topic's retention before it was read")
+        await self._list_discarded(
+            DiscardReason.EXPIRED, first, start - 1, "deleted by the topic's retention before it was read"
+        )
         self._tries = 0
 
     # --- records ---------------------------------------------------------------------------------------------------
@@ -259,7 +261,7 @@ class Source:
 
     # --- what does not start a run -----------------------------------------------------------------------------------
 
-    async def _dead_letter(  # noqa: PLR0913 - facts of one letter
+    async def _dead_letter(
         self,
         record: LogRecord | Unreadable,
         stage: Stage,
@@ -273,7 +275,14 @@ class Source:
         topic = dead_letter_topic(self.at.topic)
         bytes_max = shared.dead_letter_bytes_max(self.at.topic)
         letter = dead_letter(
-            record, self.at, stage=stage, code=code, error=error, attempts=attempts, workflow=workflow, bytes_max=bytes_max
+            record,
+            self.at,
+            stage=stage,
+            code=code,
+            error=error,
+            attempts=attempts,
+            workflow=workflow,
+            bytes_max=bytes_max,
         )
         refused = await shared.publisher.publish(topic, self.at.partition, letter)
         if refused is not None:  # the topic takes less than we were told: keep the facts

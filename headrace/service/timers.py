@@ -41,7 +41,7 @@ class Timers:
     def disarm(self, key: Hashable) -> None:
         """Forget it, if it is armed."""
         self._armed.pop(key, None)
-        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._armed):  # noqa: PLR2004 - small heaps may hold what they like
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._armed):
             self._heap = [(due, count, key) for key, (due, count, _) in self._armed.items()]
             heapq.heapify(self._heap)
 

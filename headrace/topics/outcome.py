@@ -29,7 +29,9 @@ class ParkReason(StrEnum):
     POISON = "poison"
 
 
-class AttemptSucceeded(msgspec.Struct, frozen=True, tag_field="is", tag="attempt.succeeded", omit_defaults=True, gc=False):
+class AttemptSucceeded(
+    msgspec.Struct, frozen=True, tag_field="is", tag="attempt.succeeded", omit_defaults=True, gc=False
+):
     """A task has its result; it is never run again. `duration_ms` is handler time."""
 
     run: str

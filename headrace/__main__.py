@@ -5,11 +5,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_RUNS_WORKFLOWS = frozenset({"dev", "serve", "demo"})
+_HASH_SEED = "1212498244"  # any fixed number: a set must iterate alike in every process that replays a run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,9 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         sys.stdout.write(f"headrace {version()}\n")
         return 0
+    if argv is None and arguments and arguments[0] in _RUNS_WORKFLOWS:
+        _fix_hash_seed()
     from headrace.service.cli.command_line import run
 
     return run(arguments)
+
+
+def _fix_hash_seed() -> None:
+    """Python reads the seed at its start only, so start again in the same process, before anything was done."""
+    if os.environ.get("PYTHONHASHSEED", "random") == "random":
+        os.environ["PYTHONHASHSEED"] = _HASH_SEED
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, with our arguments
 
 
 if __name__ == "__main__":

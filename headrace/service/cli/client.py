@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ async def opened(settings: Settings, *, make: bool = False) -> AsyncGenerator[Lo
 
     Raises `LogUnavailable`.
     """
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what matters of it is in our errors
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(REACH_S):

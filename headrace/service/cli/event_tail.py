@@ -13,7 +13,7 @@ from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.option import Common, options
-from headrace.service.cli.output import Column, Stream
+from headrace.service.cli.output import Column, Format, Stream
 from headrace.topics.cloudevents import decode
 from headrace.topics.dead_letter import DeadLetter, parse_dead_letter
 from headrace.topics.event import format_time
@@ -49,10 +49,11 @@ async def tail(
     async with opened(settings) as log:
         spans = await _spans(log, topic, partition, from_)
         left = limit
+        table = common.output is Format.TABLE
 
         def wants_more(at: TopicPartition, record: LogRecord | Unreadable) -> bool:
             nonlocal left
-            stream.row(_row(at, record, limits))
+            stream.row(_row(at, record, limits), hide=() if table else ("place", "shown"))
             left = None if left is None else left - 1
             return left != 0
 

@@ -90,8 +90,10 @@ class Stream:
         self._name = name
         self._begun = False
 
-    def row(self, row: Mapping[str, Any]) -> None:
-        """Print one and flush: somebody is waiting for it."""
+    def row(self, row: Mapping[str, Any], *, hide: Sequence[str] = ()) -> None:
+        """Print one and flush: somebody is waiting for it. `hide`: keys that only tables show."""
+        if hide:
+            row = {key: value for key, value in row.items() if key not in hide}
         match self._format:
             case Format.TABLE:
                 if not self._begun:

@@ -1,0 +1,155 @@
+"""`headrace dev`, `serve` and `demo`: run an app in this process until a signal, or until a demo is over."""
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from headrace.service.cli.app_option import loaded_app
+from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
+from headrace.service.cli.option import Common, options, warn
+from headrace.service.settings import Backend, Settings
+from headrace.topics.errors import SettingsError
+
+AppArgument = Annotated[str, Parameter(help="The app: a module, a file or a folder.")]
+SEED_VARIABLE = "HEADRACE_DEMO_SEED"  # the examples' handlers read it
+_DEFAULT_SEED = 7
+_ORDERS = "orders"
+
+
+def dev(
+    app: AppArgument,
+    /,
+    *,
+    feed: Annotated[bool, Parameter(help="Publish what the app's `feed` yields.", negative="")] = False,
+    limit: Annotated[int | None, Parameter(help="With --feed: stop after this many events and their runs.")] = None,
+    seed: Annotated[int | None, Parameter(help="With --feed: makes it repeatable.")] = None,
+    reset: Annotated[
+        bool, Parameter(help="Delete the embedded log first: everything is forgotten.", negative="")
+    ] = False,
+    create_topics: Annotated[bool, Parameter(help="Make missing topics (the default here).")] = True,
+    common: Common | None = None,
+) -> ExitCode:
+    """Run an app on the embedded log, without a broker, until Ctrl-C."""
+    common = options(common)
+    if not feed and (limit is not None or seed is not None):
+        raise Usage("--limit and --seed need --feed.")
+    if limit is not None and limit < 1:
+        raise Usage(f"--limit {limit} is not at least 1.")
+    settings = _judged(common.load(Backend.EMBEDDED).settings)
+    if reset:
+        _reset(settings)
+    return _run(app, settings, create_topics=create_topics, feed=feed, limit=limit, seed=seed)
+
+
+def serve(
+    app: AppArgument,
+    /,
+    *,
+    create_topics: Annotated[bool, Parameter(help="Make missing topics.", negative="")] = False,
+    workers: Annotated[str | None, Parameter(help="Worker processes on this machine; 1 for now.")] = None,
+    common: Common | None = None,
+) -> ExitCode:
+    """Run an app on Kafka until SIGTERM or Ctrl-C; a broker that is away is waited for."""
+    common = options(common)
+    if workers is not None:
+        common = replace(common, set=(*common.set, f"worker.processes={workers}"))
+    settings = _judged(common.load(Backend.KAFKA).settings)
+    return _run(app, settings, create_topics=create_topics)
+
+
+def demo(
+    *,
+    limit: Annotated[int, Parameter(help="How many orders.")] = 200,
+    seed: Annotated[int, Parameter(help="Makes it repeatable.")] = _DEFAULT_SEED,
+    common: Common | None = None,
+) -> ExitCode:
+    """Run the orders example in a temporary folder, then show what happened."""
+    common = options(common)
+    if limit < 1:
+        raise Usage(f"--limit {limit} is not at least 1.")
+    folder = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
+    try:
+        forced = ("log.backend=embedded", f"log.path={folder / 'demo.sqlite'}")
+        port = common.metrics_port or "0"
+        quiet = ("telemetry.log_level=error",)  # its failures are meant; --set shows them
+        common = replace(common, set=(*quiet, *common.set, *forced), metrics_port=port, log_path=None)
+        settings = _judged(common.load(Backend.EMBEDDED).settings)
+        return _run(os.fspath(_orders()), settings, create_topics=True, feed=True, limit=limit, seed=seed, report=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(
+    app: str,
+    settings: Settings,
+    *,
+    create_topics: bool,
+    feed: bool = False,
+    limit: int | None = None,
+    seed: int | None = None,
+    report: bool = False,
+) -> ExitCode:
+    if seed is not None:
+        os.environ[SEED_VARIABLE] = str(seed)  # before the app is imported: its handlers are seeded too
+    from headrace.service.cli.service_process import Process
+
+    loaded = loaded_app(app)
+    process = Process(settings, loaded, create_topics=create_topics, report=report)
+    if feed:
+        process.feed_with(_seed(), limit)
+    return process.run()
+
+
+def _judged(settings: Settings) -> Settings:
+    if settings.worker.processes != 1:
+        raise SettingsError(
+            f"worker.processes = {settings.worker.processes} is not supported yet.",
+            code="HR1005",
+            why="Supervised workers come with a later release; one process does the work of all partitions.",
+            do="Leave worker.processes at 1.",
+        )
+    return settings
+
+
+def _seed() -> int:
+    text = os.environ.get(SEED_VARIABLE, str(_DEFAULT_SEED))
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{SEED_VARIABLE}={text} is not a whole number.", code="HR1002") from None
+
+
+def _orders() -> Path:
+    """The orders example: in an installed wheel beside the package's modules, in a checkout in `examples`."""
+    spec = importlib.util.find_spec("headrace")
+    assert spec is not None  # noqa: S101 - we are in it
+    assert spec.origin is not None  # noqa: S101 - it has an __init__.py
+    package = Path(spec.origin).parent
+    for folder in (package / "_examples" / _ORDERS, package.parent / "examples" / _ORDERS):
+        if (folder / "app.py").is_file():
+            return folder
+    raise NotFound("The orders example is not installed.", do="Reinstall Headrace, or run `headrace dev` on an app.")
+
+
+def _reset(settings: Settings) -> None:
+    if settings.log.backend is not Backend.EMBEDDED:
+        raise Usage("--reset is for the embedded log; topics of Kafka are never deleted.")
+    from headrace.topics.log_embedded_file import OwnerLock
+
+    path = settings.log.path
+    if not path.exists():
+        return
+    lock = OwnerLock(path)
+    lock.acquire()
+    try:
+        for suffix in ("-wal", "-shm", ""):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+    finally:
+        lock.release()
+    warn(f"{path} was deleted.")

@@ -1,0 +1,148 @@
+"""A service in this process: its event loop, its signals, its first lines, and the feed of a demo.
+
+The first SIGINT or SIGTERM stops in good order; the second leaves at once with exit code 130, which the log survives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from headrace.service.cli.exit_code import ExitCode
+from headrace.service.cli.option import warn
+from headrace.service.composition import Started, serve
+from headrace.service.settings import Backend
+from headrace.topics.errors import SettingsError
+from headrace.topics.log import TopicMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.service.cli.demo_report import DemoReport
+    from headrace.service.definitions.app import App
+    from headrace.service.settings import Settings
+
+
+class Process:
+    """Runs one service; made for one `run`."""
+
+    def __init__(self, settings: Settings, app: App, *, create_topics: bool, report: bool) -> None:
+        self._settings = settings
+        self._app = app
+        self._create_topics = create_topics
+        self._feed: tuple[int, int | None] | None = None
+        self._report = _demo_report() if report else None
+        self._signals = 0
+
+    def feed_with(self, seed: int, limit: int | None) -> None:
+        """Publish what the app's feed yields; with a limit, stop when that has been worked off."""
+        if self._app.feed is None:
+            raise SettingsError(
+                f"{self._app.name} has no feed.",
+                code="HR2007",
+                why="--feed publishes what the app's async generator `feed(seed)` yields.",
+                do="Write one, or start without --feed.",
+            )
+        self._feed = (seed, limit)
+
+    def run(self) -> ExitCode:
+        """Serve until a signal, or the end of a limited feed."""
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            try:
+                attempts_left = runner.run(self._serve())
+            except TopicMissing as error:
+                raise SettingsError(error.message, code=error.code, why=error.why, do=error.do) from None
+            if attempts_left:  # threads and coroutines that nobody can end: Python would wait for them
+                _leave(ExitCode.OK)
+        if self._report is not None:
+            self._report.show()
+        return ExitCode.OK
+
+    async def _serve(self) -> int:
+        stop, ready = asyncio.Event(), asyncio.Event()
+        self._catch_signals(stop)
+
+        def started(facts: Started) -> None:
+            self._say_started(facts)
+            ready.set()
+
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(self._feeding(ready, stop))
+            try:
+                return await serve(
+                    self._settings,
+                    self._app,
+                    stop=stop,
+                    create_topics=self._create_topics,
+                    console=sys.stdout if self._report is None else sys.stderr,
+                    started=started,
+                    observers=[] if self._report is None else [self._report],
+                )
+            finally:
+                feeding.cancel()
+
+    async def _feeding(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
+        if self._feed is None:
+            return
+        from headrace.service.cli.feed import publish_feed, worked_off
+
+        await ready.wait()
+        seed, limit = self._feed
+        published = await publish_feed(self._settings, self._app, seed=seed, limit=limit)
+        warn(f"{published} events are published; waiting for their runs.")
+        await worked_off(self._settings, self._app.source_topics)
+        stop.set()
+
+    def _catch_signals(self, stop: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._signalled, stop)
+
+    def _signalled(self, stop: asyncio.Event) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            _leave(ExitCode.INTERRUPTED)
+        grace_s = self._settings.worker.shutdown_grace_ms / 1000
+        warn(f"Stopping in good order, within {grace_s:g} s; once more leaves at once.")
+        stop.set()
+
+    def _say_started(self, facts: Started) -> None:
+        app, settings = self._app, self._settings
+        workflows = ", ".join(sorted({workflow.name for workflow in app.workflows})) or "none"
+        warn(f"Headrace runs {app.name} as {settings.app.name}: workflows {workflows}")
+        place = facts.log if settings.log.backend is Backend.EMBEDDED else f"Kafka at {facts.log}"
+        warn(f"  log      {place}")
+        warn(f"  metrics  {facts.metrics_url}")
+        if app.source_topics:
+            warn(f"  reads    {', '.join(app.source_topics)}")
+        if app.emitted_topics:
+            warn(f"  writes   {', '.join(app.emitted_topics)}")
+        if facts.topics_made:
+            warn(f"  made     {', '.join(facts.topics_made)}")
+
+
+def _leave(code: ExitCode) -> NoReturn:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            pass
+    os._exit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster loop, where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+def _demo_report() -> DemoReport:
+    from headrace.service.cli.demo_report import DemoReport
+
+    return DemoReport()

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """Topics, offsets and positions on a Kafka cluster. No request here lets a broker make a topic by itself."""
 
 from __future__ import annotations
@@ -96,7 +97,9 @@ class Admin:
         missing = [spec for spec in specs if spec.name not in there]
         if not missing:
             return []
-        request = CreateTopicsRequest([_creation(spec) for spec in missing], int(_TIMEOUT_S * 1000), False)
+        request = CreateTopicsRequest(
+            [_creation(spec) for spec in missing], int(_TIMEOUT_S * 1000), validate_only=False
+        )
         response = await self._ask(lambda: self._client.send(self._client.controller(), request, Lane.ADMIN))
         made: list[str] = []
         for name, error, *message in response.topic_errors:
@@ -281,7 +284,7 @@ def _creation(spec: TopicSpec) -> Any:
     return (spec.name, spec.partitions, spec.replication, [], configs)
 
 
-def _text(value: str | int | bool) -> str:
+def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """The connection to Kafka: settings, and a thin typed face of aiokafka's client that the reader, producer and admin
 share.
 
@@ -9,15 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import random
 import ssl
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from aiokafka import conn as kafka_connections
 from aiokafka import errors as kafka_errors
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.conn import create_conn
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
@@ -27,6 +29,7 @@ from headrace.topics.log import LogUnavailable, TopicMissing, TopicPartition
 
 START_TIMEOUT_S = 10.0  # how long a start may look for a broker, so that the caller can say so and back off
 _METADATA_TIMEOUT_S = 10.0
+_BACKOFF_S, _BACKOFF_MAX_S = 0.05, 1.0
 _LEADER_WAIT_S = 0.05  # between looks at a topic that has no leaders yet
 
 
@@ -178,14 +181,16 @@ def _ssl_context(settings: KafkaClientSettings) -> ssl.SSLContext | None:
     return context
 
 
-class _NoCreateClient(AIOKafkaClient):  # type: ignore[misc] - untyped base
+class _NoCreateClient(AIOKafkaClient):
     """aiokafka's client, except that its metadata requests forbid topic creation and ask for our topics only."""
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         request = MetadataRequest(sorted(topics or ()), allow_auto_topic_creation=False)
-        nodes = [broker.nodeId for broker in self.cluster.brokers()]
-        for node in sorted(nodes, key=lambda node: (node, 0) not in self._conns):  # a live connection first
-            connection = await self._get_conn(node)
+        base: Any = self  # which has no types
+        nodes: list[int] = [broker.nodeId for broker in base.cluster.brokers()]
+        random.shuffle(nodes)
+        for node in nodes:
+            connection = await base._get_conn(node)  # noqa: SLF001 - of the base class
             if connection is None:
                 continue
             try:
@@ -212,6 +217,14 @@ class KafkaClient:
         except ValueError as error:
             raise SettingsError(f"The kafka settings do not go together: {error}.") from error
         self.reachable = False
+        self._leaders: dict[TopicPartition, int | None] = {}  # of the newest metadata
+        self._client.cluster.add_listener(self._forget_leaders)
+        self._failures = 0  # exchanges with brokers, since the last one that went well
+
+    @property
+    def backoff_s(self) -> float:
+        """How long to wait before the next try: 0.05 s, and up to 1 s while nothing answers."""
+        return min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(self._failures, 10))
 
     async def start(self) -> None:
         """Find a broker. Raises `LogUnavailable` within `START_TIMEOUT_S`."""
@@ -232,7 +245,8 @@ class KafkaClient:
         arguments = {name: value for name, value in self._arguments.items() if name in _CONNECTION_ARGUMENTS}
         try:
             async with asyncio.timeout(2):
-                connection: Any = await create_conn(host, port, **arguments)
+                connections: Any = kafka_connections  # which have no types
+                connection = await connections.create_conn(host, port, **arguments)
                 connection.close()
         except (KafkaError, OSError, TimeoutError) as error:
             return f": {str(error) or type(error).__name__}".rstrip(".")
@@ -249,14 +263,21 @@ class KafkaClient:
             response = await self._client.send(node, request, group=lane)
         except kafka_errors.KafkaError:
             self.reachable = False
+            self._failures += 1
             raise
         self.reachable = True
+        self._failures = 0
         return response
 
     def leader(self, at: TopicPartition) -> int | None:
         """The broker that leads the partition, or None while nobody is known to."""
-        leader = self._client.cluster.leader_for_partition(KafkaTopicPartition(at.topic, at.partition))
-        return None if leader is None or leader == -1 else leader
+        if at not in self._leaders:
+            leader = self._client.cluster.leader_for_partition(KafkaTopicPartition(at.topic, at.partition))
+            self._leaders[at] = None if leader == -1 else leader
+        return self._leaders[at]
+
+    def _forget_leaders(self, _: Any) -> None:
+        self._leaders.clear()
 
     def any_node(self) -> int:
         """Some broker."""

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """Record batches as Kafka stores them: unpacking with a bound, and packing.
 
 aiokafka unpacks a whole batch, however large, before anybody sees it (194 KB became 200 MB). Here a batch is unpacked
@@ -49,7 +50,7 @@ class StoredBatch(NamedTuple):
     attributes: int
     timestamp_ms: int  # the append time, or the newest create time
     producer_id: int
-    count: int
+    record_count: int
     data: bytes
 
     @property

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """What Kafka's error codes mean for an append: again, refused for good, or uncertain."""
 
 from __future__ import annotations

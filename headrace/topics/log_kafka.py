@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """`KafkaLog`: the `Log` on a Kafka cluster.
 
 It ties together one client (`client_kafka.py`), two producers (`producer_kafka.py`: idempotent for `append`, plain for

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """Appending to Kafka: one batch outstanding per partition, all partitions of a broker in one request, a deadline.
 
 Written on produce requests because aiokafka's producer uses up a sequence number for a refused batch (and then fails
@@ -34,7 +35,6 @@ from headrace.topics.record_size import BATCH_FRAMING_BYTES, checked_sizes
 _BATCH_BYTES_MAX = 4 * 1024 * 1024  # uncompressed, where a topic allows that much
 _REQUEST_BYTES_MAX = 8 * 1024 * 1024  # of one produce request, below the brokers' socket.request.max.bytes
 _IN_FLIGHT = 2  # produce requests per broker: one is under way while the next is made
-_BACKOFF_S = 0.05
 _MISSING_S = 3.0  # a broker that starts may not know a topic yet
 _ACKS_ALL = -1
 _REPLICATION_TIMEOUT_MS = 10_000  # how long a broker waits for its replicas; below the request timeout
@@ -117,7 +117,7 @@ class Producer:
         if partitions is not None and not 0 <= at.partition < partitions:
             raise TopicMissing(f"{at} does not exist: {at.topic} has {partitions} partitions.")
         sizes = checked_sizes(at, records, limit)
-        room = max(min(_BATCH_BYTES_MAX, limit - BATCH_FRAMING_BYTES), max(sizes))
+        room = max(min(_BATCH_BYTES_MAX, limit - BATCH_FRAMING_BYTES), *sizes)
         if (total := sum(sizes)) <= room:
             return await self._send(at, records, total)
         first: Appended | None = None
@@ -204,7 +204,7 @@ class Producer:
             self._timers.discard(handle)
             self._enqueue(batch)
 
-        handle = self._loop.call_later(_BACKOFF_S, fire)
+        handle = self._loop.call_later(self._client.backoff_s, fire)
         self._timers.add(handle)
 
     def _settle(self, batch: _Outgoing, result: Appended | Exception) -> None:

@@ -1,3 +1,4 @@
+# pyright: reportMissingTypeStubs=false
 """Reading Kafka partitions: one long poll per broker for all readers of an isolation, and a queue of raw batches for
 each.
 
@@ -29,7 +30,7 @@ from headrace.topics.codec_kafka import (
     records_of,
     unpacked,
 )
-from headrace.topics.fetch_kafka import Fetched, FetchRequest, FetchResponse, Wanted
+from headrace.topics.fetch_kafka import SESSION_ERRORS, Fetched, FetchRequest, FetchResponse, FetchSession, Wanted
 from headrace.topics.log import (
     Batch,
     Isolation,
@@ -51,7 +52,6 @@ _PARTITION_BYTES_MIN = 128 * 1024
 _ALL_PARTITIONS_BYTES = 16 * 1024 * 1024  # shared by all readers: 64 readers get 256 KiB each
 _POLL_BYTES_MAX = 16 * 1024 * 1024
 _ASK_BYTES_MAX = 128 * 1024 * 1024  # for a batch larger than what was asked for; brokers refuse more by default
-_BACKOFF_S = 0.1
 _MISSING_S = 10.0  # a broker that starts may not know a topic yet; after this long it is gone
 
 TOO_LARGE = "HR5010"
@@ -297,12 +297,13 @@ class Fetcher:
                 if leaderless:
                     await self._client.refresh()
                     await self._check_missing()
-                    await asyncio.sleep(_BACKOFF_S)
+                    await asyncio.sleep(self._client.backoff_s)
                 else:
                     await self._work.wait()
 
     async def _poll(self, node: int, lane: Lane, *, catching_up: bool) -> None:
         state = self._nodes[node]
+        session = _NoSession() if catching_up else FetchSession()
         turn = 0
         while True:
             wake = state.catch_up if catching_up else state.tail
@@ -322,36 +323,45 @@ class Fetcher:
             if not catching_up:
                 state.polling = True
             try:
-                await self._exchange(node, lane, _rotated(readers, turn), wait_ms=0 if catching_up else WAIT_MS)
+                await self._exchange(
+                    node, lane, session, _rotated(readers, turn), wait_ms=0 if catching_up else WAIT_MS
+                )
             finally:
                 if not catching_up:
                     state.polling = False
 
-    async def _exchange(self, node: int, lane: Lane, readers: list[Reader], *, wait_ms: int) -> None:
+    async def _exchange(
+        self, node: int, lane: Lane, session: FetchSession, readers: list[Reader], *, wait_ms: int
+    ) -> None:
         share = max(_PARTITION_BYTES_MIN, min(_PARTITION_BYTES_MAX, _ALL_PARTITIONS_BYTES // len(self._readers)))
-        wanted: dict[str, list[Wanted]] = {}
+        wanted: dict[TopicPartition, Wanted] = {}
         for reader in readers:
             reader.in_flight = True
-            wanted.setdefault(reader.at.topic, []).append(
-                Wanted(reader.at.partition, reader.fetch_offset, max(share, reader.ask_bytes))
-            )
+            wanted[reader.at] = Wanted(reader.at.partition, reader.fetch_offset, max(share, reader.ask_bytes))
+        changed, forgotten, session_key = session.next(wanted)
         request = FetchRequest(
-            wanted,
+            changed,
             wait_ms=wait_ms,
-            bytes_max=max(_POLL_BYTES_MAX, max(reader.ask_bytes for reader in readers)),
+            bytes_max=max(_POLL_BYTES_MAX, *(reader.ask_bytes for reader in readers)),
             committed=self._isolation == "committed",
             rack=self._client.settings.client_rack or "",
+            session=session_key,
+            forgotten=forgotten,
         )
         try:
             response: FetchResponse = await self._client.send(node, request, lane)
         except kafka_errors.KafkaError:
+            session.reset()
             self._client.refresh_soon()
-            await asyncio.sleep(_BACKOFF_S)
+            await asyncio.sleep(self._client.backoff_s)
             self._work.set()
             return
         finally:
             for reader in readers:
                 reader.in_flight = False
+        session.answered(response)
+        if response.error in SESSION_ERRORS:
+            return
         asked = {reader.at: reader for reader in readers}
         troubled: list[tuple[Reader, int]] = []
         for found in response.found:
@@ -377,7 +387,7 @@ class Fetcher:
             elif error == _UNKNOWN_TOPIC:
                 self._note_missing(reader)
         self._client.refresh_soon()
-        await asyncio.sleep(_BACKOFF_S)
+        await asyncio.sleep(self._client.backoff_s)
         self._work.set()
 
     async def _check_range(self, reader: Reader) -> None:
@@ -402,6 +412,19 @@ class Fetcher:
             reader.missing_since = now
         elif now - reader.missing_since > _MISSING_S:
             reader.fail(TopicMissing(f"{reader.at} does not exist any more.", do="Make the topic again, or remove it."))
+
+
+class _NoSession(FetchSession):
+    """For polls of ever other partitions: complete requests."""
+
+    def next(
+        self, wanted: dict[TopicPartition, Wanted]
+    ) -> tuple[dict[str, list[Wanted]], dict[str, list[int]], tuple[int, int]]:
+        changed, _, _ = super().next(wanted)
+        return changed, {}, (0, -1)
+
+    def answered(self, response: FetchResponse) -> None:
+        """Nothing to go on with."""
 
 
 class _Node:

@@ -25,7 +25,7 @@ SPEC = {
 async def test_a_topic_is_described_as_it_was_made(station: Station) -> None:
     async with station.open() as log:
         name = f"{await make_topic(log)}.described"
-        spec = TopicSpec(name=name, **SPEC)  # type: ignore[arg-type]
+        spec = TopicSpec(name=name, **SPEC)
         assert list(await log.create([spec])) == [name]
         assert await log.describe([name, "contract.nowhere"]) == {name: spec}
         assert await log.partitions(name) == 3
@@ -54,7 +54,7 @@ async def test_what_was_not_asked_for_is_described_too(station: Station) -> None
     "changes", [{"name": "no spaces"}, {"name": ".."}, {"name": ""}, {"partitions": 0}, {"replication": 3}]
 )
 async def test_a_topic_that_cannot_be_is_refused(station: Station, changes: dict[str, object]) -> None:
-    spec = TopicSpec(**{"name": "contract.refused", "partitions": 1, **changes})  # type: ignore[arg-type]
+    spec = TopicSpec(**{"name": "contract.refused", "partitions": 1, **changes})
     async with station.open() as log:
         with pytest.raises(TopicRefused):
             await log.create([spec])

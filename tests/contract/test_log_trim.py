@@ -3,7 +3,7 @@
 import anyio
 import pytest
 
-from headrace.topics.log import NewRecord, Offsets, OffsetOutOfRange, TopicMissing, TopicPartition
+from headrace.topics.log import NewRecord, OffsetOutOfRange, Offsets, TopicMissing, TopicPartition
 from tests.contract.conftest import make_topic
 from tests.contract.station import PATIENCE_S, EmbeddedStation, KafkaStation, read, take, values
 

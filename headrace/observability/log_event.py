@@ -20,6 +20,7 @@ class LogEvent(StrEnum):
     RUN_STARTED = "run.started"
     RUN_FINISHED = "run.finished"
     RUN_PARKED = "run.parked"
+    RUN_HELD = "run.held"
     RUN_RESUMED = "run.resumed"
     ATTEMPT_STARTED = "attempt.started"
     ATTEMPT_SUCCEEDED = "attempt.succeeded"
@@ -69,6 +70,7 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.RUN_STARTED: Meaning(logging.DEBUG, "A run was admitted."),
     LogEvent.RUN_FINISHED: Meaning(logging.DEBUG, "A run ended; at warning if it failed or timed out."),
     LogEvent.RUN_PARKED: Meaning(logging.ERROR, "A run needs somebody: `expected` by the log, `found` in the code."),
+    LogEvent.RUN_HELD: Meaning(logging.WARNING, "An open run waits: the version of its workflow is not loaded here."),
     LogEvent.RUN_RESUMED: Meaning(logging.INFO, "A parked run goes on."),
     LogEvent.ATTEMPT_STARTED: Meaning(logging.DEBUG, "A handler begins."),
     LogEvent.ATTEMPT_SUCCEEDED: Meaning(logging.DEBUG, "A handler gave its result."),

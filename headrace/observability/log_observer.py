@@ -204,6 +204,15 @@ class LogObserver(Silent):
             found=parked.found,
         )
 
+    def run_held(self, held: o.RunHeld, /) -> None:
+        self._logs.write(
+            LogEvent.RUN_HELD,
+            kind=(held.workflow, held.version),
+            run_id=held.run,
+            workflow=held.workflow,
+            version=held.version,
+        )
+
     def run_resumed(self, resumed: o.RunResumed, /) -> None:
         self._logs.write(LogEvent.RUN_RESUMED, kind=resumed.workflow, run_id=resumed.run, workflow=resumed.workflow)
 

@@ -10,7 +10,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import version
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import msgspec
 
@@ -220,14 +220,14 @@ def _attempt_fields() -> dict[str, str | int]:
     return {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}
 
 
-def _first(group: BaseExceptionGroup) -> BaseException:
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     """The error behind a group: ours before others'."""
     leaves = list(_leaves(group))
     return next((leaf for leaf in leaves if isinstance(leaf, HeadraceError)), leaves[0])
 
 
-def _leaves(group: BaseExceptionGroup) -> list[BaseException]:
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     leaves: list[BaseException] = []
     for error in group.exceptions:
-        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        leaves += _leaves(cast("BaseExceptionGroup[Any]", error)) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves

@@ -409,7 +409,7 @@ class Owner:
         """Its version is not loaded: a cancel still ends it, anything else waits for an instance that has it."""
         self.held[run.id] = f"{run.start.workflow} {run.start.version}"
         self._shared.admission.idle(run.id)
-        self._shared.held(run)
+        self._shared.observer.run_held(told.RunHeld(run=run.id, workflow=run.start.workflow, version=run.start.version))
         self._end_without_code(run)
 
     def _end_without_code(self, run: RunState) -> None:

@@ -38,6 +38,8 @@ from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import CommandRecord, encode
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.service.shared import Shared
     from headrace.topics.log import Batch
 
@@ -192,7 +194,7 @@ class Source:
             await self._do_chunk([record])
         self._tries = 0
 
-    async def _do_chunk(self, records: list[LogRecord | Unreadable]) -> None:
+    async def _do_chunk(self, records: Sequence[LogRecord | Unreadable]) -> None:
         pending = _Pending()
         unmatched: list[tuple[int, str]] = []
         letters: list[tuple[LogRecord | Unreadable, Stage, str, str, str | None]] = []
@@ -340,7 +342,7 @@ class Source:
             )
         )
 
-    def _tell_consumed(self, records: list[LogRecord | Unreadable], now_ms: int, duration_ms: float) -> None:
+    def _tell_consumed(self, records: Sequence[LogRecord | Unreadable], now_ms: int, duration_ms: float) -> None:
         readable = [record for record in records if isinstance(record, LogRecord)]
         if readable:
             self._shared.observer.events_consumed(

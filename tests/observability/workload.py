@@ -54,6 +54,7 @@ ONE_OF_EACH: dict[str, Any] = {
         expected="/1/charge",
         found="/1/pay",
     ),
+    "run_held": o.RunHeld(run=RUN, workflow="fulfil", version="2"),
     "run_resumed": o.RunResumed(run=RUN, workflow="fulfil"),
     "attempt_started": o.AttemptStarted(run=RUN, workflow="fulfil", step="/1/charge", handler="charge", number=1),
     "attempt_ended": o.AttemptEnded(

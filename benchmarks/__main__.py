@@ -5,11 +5,11 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks.bench import Figures, Setup, measure
+from benchmarks.bench import Figures, Setup, measure, measure_often
 from benchmarks.machine import machine
 from benchmarks.program import ProgramFailed
 from benchmarks.report import Report, keep, text
-from benchmarks.scenario import Loads, Scenario, scenarios
+from benchmarks.scenario import Loads, Scenario, TargetName, scenarios
 from tests.kafka_broker.broker import BrokerFailed, KafkaBroker
 from tests.kafka_broker.jars import KafkaUnavailable
 
@@ -22,6 +22,9 @@ def options() -> argparse.Namespace:
     parser.add_argument("--rates", default="50,200,1000", help="orders a second, with commas (default: 50,200,1000)")
     parser.add_argument("--seconds", type=float, default=20.0, help="measured at each rate (default: 20)")
     parser.add_argument("--warm-up", type=float, default=3.0, help="seconds before that, left out (default: 3)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, help="times that a burst is done; the median counts (default: 3)"
+    )
     parser.add_argument("--only", default="", help="names such as kafka-burst, kafka-*, floor; with commas")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of Headrace")
     parser.add_argument("--profile", type=Path, metavar="DIR", help="run the services under cProfile; DIR/<name>.prof")
@@ -33,13 +36,15 @@ def options() -> argparse.Namespace:
 
 
 async def run_all(chosen: list[Scenario], given: argparse.Namespace) -> list[Figures]:
-    """One broker, one scenario after the other."""
+    """One broker, one scenario after the other. Before the first a burst that nobody counts: the broker compiles itself."""
     done: list[Figures] = []
     async with KafkaBroker() as broker:
         setup = Setup(broker.bootstrap_servers, broker.pid, given.set, given.profile)
+        await measure(Scenario(TargetName.FLOOR, 0, given.burst, 0), setup)
         for scenario in chosen:
-            print(f"{scenario.name}: {scenario.orders} orders ...", file=sys.stderr, flush=True)
-            done.append(await measure(scenario, setup))
+            times = 1 if scenario.rate or given.profile else given.repeat
+            print(f"{scenario.name}: {scenario.orders} orders ({times} x) ...", file=sys.stderr, flush=True)
+            done.append(await measure_often(scenario, setup, times))
     return done
 
 

@@ -35,7 +35,9 @@ def text(report: Report) -> str:
     rates = [figures for figures in report.figures if figures.delay_ms is not None]
     parts = [_about(report)]
     if bursts:
-        parts.append(f"Burst: all orders are in the topic before the service starts.\n\n{_bursts(bursts)}")
+        parts.append(
+            f"Burst: all orders are in the topic before the service starts; the median of several times.\n\n{_bursts(bursts)}"
+        )
     if rates:
         parts.append(
             "Open loop: milliseconds from the moment an order is due to the append of its result "
@@ -63,7 +65,7 @@ def _about(report: Report) -> str:
 def _bursts(bursts: Sequence[Figures]) -> str:
     floor = next((one for one in bursts if one.target == TargetName.FLOOR), None)
     head = (
-        "target", "orders", "runs/s", "of the floor", "s from first order", "s from start",
+        "target", "orders", "runs/s", "(each time)", "of the floor", "s from first order", "s from start",
         "CPU us/run", "x floor", "broker us/run", "peak MiB", "lost", "doubled",
     )  # fmt: skip
     return _table(
@@ -73,6 +75,7 @@ def _bursts(bursts: Sequence[Figures]) -> str:
                 one.target,
                 one.orders,
                 f"{one.runs_per_s:.0f}",
+                " ".join(f"{each:.0f}" for each in one.repeats),
                 _ratio(one.runs_per_s, floor and floor.runs_per_s),
                 f"{one.seconds:.2f}",
                 f"{one.seconds_from_start:.2f}",

@@ -1,0 +1,1 @@
+"""The benchmark's figures are right, and its programs produce them. Nothing here judges how fast anything is."""

@@ -104,6 +104,8 @@ class _Reader:
         elif name.startswith(("STORE_", "IMPORT_")):
             self.flush()
             self._binding(instruction)
+            if name == "STORE_FAST_LOAD_FAST":
+                self._begin(Scope.LOCAL, instruction, called=False)
         else:
             self.flush()
             if name in {"LOAD_CONST", "LOAD_SMALL_INT"}:

@@ -31,7 +31,7 @@ from headrace.service.definitions.definition_code import (
 )
 from headrace.service.definitions.determinism_scan import scan
 from headrace.service.definitions.import_failure import import_failure
-from headrace.service.definitions.place import shown_path
+from headrace.service.definitions.place import place_of, shown_path
 from headrace.service.definitions.workflow import Workflow
 from headrace.topics.errors import DefinitionError
 
@@ -61,7 +61,7 @@ def load_app(app: str | os.PathLike[str]) -> App:
         modules=tuple(module.__name__ for module in modules),
         workflows=tuple(sorted(workflows, key=lambda workflow: workflow.id)),
         handlers=tuple(sorted(handlers, key=lambda handler: handler.name)),
-        feed=_feed(entries),
+        feed=_feed(entries, own),
         warnings=tuple(_warnings(workflows, target)),
     )
 
@@ -272,20 +272,24 @@ def _shown(handler: AnyHandler) -> str:
     return f"{shown_path(file)}:{line}"
 
 
-def _feed(entries: list[ModuleType]) -> Feed | None:
-    feeds = [(module, vars(module)["feed"]) for module in entries if isinstance(vars(module).get("feed"), FunctionType)]
-    own = [(module, feed) for module, feed in feeds if feed.__module__ == module.__name__]
-    if not own:
+def _feed(entries: list[ModuleType], own: OwnFiles) -> Feed | None:
+    """The `feed` of an entry module, defined there or imported from another module of the app."""
+    feeds: dict[FunctionType, str] = {}
+    for module in entries:
+        feed = vars(module).get("feed")
+        if isinstance(feed, FunctionType) and own.has(feed.__code__.co_filename):
+            feeds.setdefault(feed, module.__name__)
+    if not feeds:
         return None
-    module, feed = own[0]
-    place = f"{shown_path(feed.__code__.co_filename)}:{feed.__code__.co_firstlineno}"
-    if len(own) > 1:
-        names = " and ".join(each.__name__ for each, _ in own)
-        raise DefinitionError(f"{place}: there are several feeds, in {names}.", code=FEED_INVALID, do="Keep one.")
-    takes = [each for each in inspect.signature(feed).parameters.values() if each.default is inspect.Parameter.empty]
-    if not inspect.isasyncgenfunction(feed) or len(takes) > 1 or not inspect.signature(feed).parameters:
+    if len(feeds) > 1:
+        message = f"There are several feeds, in {' and '.join(feeds.values())}."
+        raise DefinitionError(message, code=FEED_INVALID, do="Keep one.")
+    (feed,) = feeds
+    parameters = inspect.signature(feed).parameters
+    needed = [each for each in parameters.values() if each.default is inspect.Parameter.empty]
+    if not inspect.isasyncgenfunction(feed) or not parameters or len(needed) > 1:
         raise DefinitionError(
-            f"{place}: feed of {module.__name__} is not an async generator of a seed.",
+            f"{place_of(feed)}: feed is not an async generator of a seed.",
             code=FEED_INVALID,
             do="Write `async def feed(seed: int)` with `yield`, or rename it if it is something else.",
         )

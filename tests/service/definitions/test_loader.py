@@ -367,8 +367,14 @@ def test_a_feed_that_is_none_is_refused(refusal: Refusal, feed: str) -> None:
     assert "app.py:11: " in error.message
 
 
-def test_a_feed_of_somebody_else_is_not_the_apps(load: Load) -> None:
-    assert load(app="from lib import feed\n" + MINIMAL, lib="def feed(): ...").feed is None
+def test_a_feed_may_come_from_another_module_of_the_app(load: Load) -> None:
+    samples = "async def feed(seed): yield seed"
+    assert load(app="from samples import feed\n" + MINIMAL, samples=samples).feed is not None
+
+
+def test_what_is_called_feed_but_is_none_of_the_apps_functions_is_left_alone(load: Load) -> None:
+    assert load(app="from shutil import copy as feed\n" + MINIMAL).feed is None
+    assert load(app="feed = 'https://example.org/feed'\n" + MINIMAL).feed is None
 
 
 def test_two_feeds_are_refused(refusal: Refusal) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
 FILE_NAME = "headrace.toml"
+VALUE_INVALID = "HR1002"
 PREFIX = "HEADRACE_"
 MASK = "********"
 EXTRA = "kafka.extra."
@@ -247,7 +248,7 @@ def _invalid(where: str, message: str, given: Mapping[str, Given]) -> SettingsEr
     shown = f" = {MASK if secret else item.value!r} ({item.source})" if item else ""
     return SettingsError(
         f"{where}{shown} cannot be used.",
-        code="HR1002",
+        code=VALUE_INVALID,
         why=message.removeprefix("Value error, ").replace("Input should", "It should").rstrip(".") + ".",
         do="See docs/settings.md for what is allowed.",
     )

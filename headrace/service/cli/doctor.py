@@ -129,9 +129,8 @@ def _client() -> Check:
     found = f"aiokafka {facts.aiokafka_version}, compiled: {'yes' if facts.compiled else 'no'}"
     found += f", bounded decoders: {', '.join(facts.bounded) or 'none'}"
     if not facts.compiled or len(facts.bounded) < 4:
-        return Check(
-            "kafka client", State.FAIL, found, "Install the aiokafka and cramjam wheels for this platform.", "HR5008"
-        )
+        fix = "Install the aiokafka and cramjam wheels for this platform."
+        return Check("kafka client", State.FAIL, found, fix)
     try:
         installed("uvloop")
     except PackageNotFoundError:
@@ -170,7 +169,6 @@ def _port(settings: Settings) -> Check:
             State.WARN,
             found,
             "If no service of yours runs there, choose another --metrics-port.",
-            "HR1301",
         )
     return Check("metrics port", State.OK, f"{host}:{port} is free")
 

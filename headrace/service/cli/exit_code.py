@@ -55,7 +55,7 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
             return ExitCode.USAGE
         case NotFound() | TopicMissing():
             return ExitCode.NOT_FOUND
-        case Conflict() | LogOwned() | HeadraceError(code="HR5102"):  # the last one: ownership of the app was lost
+        case Conflict() | LogOwned():
             return ExitCode.CONFLICT
         case LogUnavailable():
             return ExitCode.UNREACHABLE

@@ -13,6 +13,7 @@ import anyio
 import msgspec
 import uuid_utils
 
+from headrace.service.definitions.definition_code import FEED_INVALID
 from headrace.service.log_backend import log_of
 from headrace.service.names import Names
 from headrace.service.run_view.scan import scan
@@ -99,7 +100,7 @@ def _judged(item: object) -> FeedItem:
     except msgspec.ValidationError as error:
         raise SettingsError(
             f"The app's feed yields what is no event: {error}.",
-            code="HR2007",
+            code=FEED_INVALID,
             do='Yield {"topic": ..., "type": ..., "data": {...}, "key": ...}.',
         ) from None
 

@@ -14,6 +14,7 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.settings import Backend, Settings
+from headrace.service.settings_source import VALUE_INVALID
 from headrace.topics.errors import SettingsError
 
 AppArgument = Annotated[str, Parameter(help="The app: a module, a file or a folder.")]
@@ -110,7 +111,7 @@ def _judged(settings: Settings) -> Settings:
     if settings.worker.processes != 1:
         raise SettingsError(
             f"worker.processes = {settings.worker.processes} is not supported yet.",
-            code="HR1005",
+            code=VALUE_INVALID,
             why="Supervised workers come with a later release; one process does the work of all partitions.",
             do="Leave worker.processes at 1.",
         )
@@ -122,7 +123,7 @@ def _seed() -> int:
     try:
         return int(text)
     except ValueError:
-        raise SettingsError(f"{SEED_VARIABLE}={text} is not a whole number.", code="HR1002") from None
+        raise SettingsError(f"{SEED_VARIABLE}={text} is not a whole number.", code=VALUE_INVALID) from None
 
 
 def _orders() -> Path:

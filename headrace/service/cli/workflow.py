@@ -50,7 +50,7 @@ async def get(
     found = [row for row in rows if name in {row["workflow"], f"{row['namespace']}/{row['workflow']}"}]
     if not found:
         where = "the run log" if app is None else app
-        raise NotFound(f"{where} has no workflow {name}.", code="HR4104", do="See `headrace workflow list`.")
+        raise NotFound(f"{where} has no workflow {name}.", do="See `headrace workflow list`.")
     for row in found:
         show_one(row, common.output, name="workflow")
     return code

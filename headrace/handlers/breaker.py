@@ -233,7 +233,6 @@ class BreakerState:
         self._window = window
         self._era += 1
         self._permit = Permit(self._era)
-        self._probes_out = 0
         self._since_ms = self._now_ms
         return transition
 

@@ -22,8 +22,8 @@ Feed = Callable[[int], AsyncIterator[Any]]
 class App:
     """All definitions of one app, judged and with their types resolved.
 
-    `name` is a proposal for the setting of that name: it is fit for a topic's name. `root` is the folder that the app was loaded from; `modules` are the
-    names of its loaded modules. `warnings` are lines for people, about what works but is hardly meant.
+    `name` is a proposal for the setting of that name: it is fit for a topic's name. `root` is the folder that the app was loaded from (or the one file of an
+    installed module); `modules` are the names of its loaded modules. `warnings` are lines for people, about what works but is hardly meant.
     """
 
     name: str

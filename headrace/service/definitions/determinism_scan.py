@@ -15,7 +15,15 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import BuiltinMethodType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinMethodType,
+    ClassMethodDescriptorType,
+    CodeType,
+    FunctionType,
+    MethodDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import TYPE_CHECKING, Any, NamedTuple, cast, get_type_hints
 
 import msgspec
@@ -303,6 +311,8 @@ def _own_title(value: object) -> str:
         if isinstance(owner, type):
             return f"{_own_title(owner)}.{name}"
         return ""
+    if isinstance(value, ClassMethodDescriptorType | MethodDescriptorType):  # of a class in C, or of one that inherits
+        return f"{_own_title(value.__objclass__)}.{value.__name__}"
     if isinstance(value, (FunctionType, type)):
         return f"{_canonical(value.__module__ or '')}.{value.__qualname__}"
     return ""

@@ -38,6 +38,7 @@ from headrace.topics.errors import DefinitionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+_FILES_SHOWN_MAX = 10
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Of the app that this process has, to forget when another is loaded: its modules by name, and what was put on sys.path.
 _loaded: dict[str, ModuleType] = {}
@@ -119,8 +120,10 @@ def _module_target(app: str) -> _Target:
     if spec is None or (spec.origin is None and not spec.submodule_search_locations):
         raise _not_found(app, "There is no such file, folder or module.")
     places = list(spec.submodule_search_locations or ())
-    root = Path(places[0]) if places else Path(cast("str", spec.origin)).parent
-    return _Target(app, _topic_name(app.removesuffix(".app").rpartition(".")[2]), folder, root.resolve(), [(app, None)])
+    root = Path(places[0] if places else cast("str", spec.origin)).resolve()
+    if not places and root.parent == folder:
+        root = folder  # a file of the working directory, with its neighbours; an installed one stands for itself
+    return _Target(app, _topic_name(app.removesuffix(".app").rpartition(".")[2]), folder, root, [(app, None)])
 
 
 def _is_definition_file(file: Path) -> bool:
@@ -223,7 +226,8 @@ def _collected(modules: Iterable[ModuleType], target: _Target) -> tuple[list[Any
             elif isinstance(value, Handler):
                 handlers[id(value)] = value  # pyright: ignore[reportUnknownArgumentType]
     if not workflows:
-        shown = ", ".join(shown_path(module.__file__) for module in modules if module.__file__)
+        files = [shown_path(module.__file__) for module in modules if module.__file__]
+        shown = ", ".join(files[:_FILES_SHOWN_MAX]) + (" and others" if len(files) > _FILES_SHOWN_MAX else "")
         raise DefinitionError(
             f"{target.shown} defines no workflow.",
             code=APP_EMPTY,

@@ -22,6 +22,7 @@ BodyRefusal = Callable[..., str]
         ("import datetime as dt", "return dt.datetime.utcnow()", "dt.datetime.utcnow()", "run.now()"),
         ("from datetime import date", "return date.today()", "date.today()", "run.now().date()"),
         ("from datetime import datetime\nnow = datetime.now", "return now()", "now()", "run.now()"),
+        ("from datetime import datetime\nclass Clock(datetime): ...", "return Clock.now()", "Clock.now()", "run.now()"),
         ("import random", "return random.choice([1])", "random.choice()", "run.random()"),
         ("from random import randint", "return randint(1, 2)", "randint()", "run.random()"),
         ("import random", "return random.SystemRandom().random()", "random.SystemRandom()", "random.Random(run.random())"),

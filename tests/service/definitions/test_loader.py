@@ -73,6 +73,21 @@ def test_a_module_is_an_app(process: None, write: Write, monkeypatch: pytest.Mon
     assert [workflow.name for workflow in app.workflows] == ["fulfil"]
 
 
+def test_an_installed_module_of_one_file_is_an_app_without_its_neighbours(
+    process: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = tmp_path / "site-packages"
+    installed.mkdir()
+    (installed / "shopflows.py").write_text("import otherflows\n" + MINIMAL)
+    (installed / "otherflows.py").write_text(MINIMAL.replace("fulfil", "theirs"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    sys.path.append(str(installed))
+    app = load_app("shopflows")
+    assert app.modules == ("shopflows",)
+    assert [workflow.name for workflow in app.workflows] == ["fulfil"]
+
+
 def test_modules_beside_the_app_may_have_our_names(load: Load) -> None:
     app = load(
         app="""\

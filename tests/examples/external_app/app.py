@@ -8,7 +8,11 @@ from headrace import EventTrigger, Run, workflow
 from service import Order, Receipt  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@workflow(on=EventTrigger(topic="orders", type="com.shop.order.placed"), key=lambda order: order.id)
+@workflow(
+    on=EventTrigger(topic="orders", type="com.shop.order.placed"),
+    key=lambda order: order.id,
+    emits=["orders.fulfilled"],
+)
 async def fulfil(run: Run, order: Order) -> Receipt:
     stock = await run.call(check_inventory, order)
     if not stock.available:

@@ -49,14 +49,14 @@ class HeldReason(StrEnum):
     POOL = "held_pool"
 
 
-class Started(msgspec.Struct, Generic[K], frozen=True):
+class Started(msgspec.Struct, Generic[K], frozen=True, gc=False):
     """Make this attempt now. `held_ms` is how long it was held; 0: not at all."""
 
     attempt: K
     held_ms: int
 
 
-class Held(msgspec.Struct, Generic[K], frozen=True):
+class Held(msgspec.Struct, Generic[K], frozen=True, gc=False):
     """This attempt waits. Nothing needs to be done."""
 
     attempt: K
@@ -73,7 +73,7 @@ class Refused(msgspec.Struct, Generic[K], frozen=True):
     held_ms: int
 
 
-class Dispatched(msgspec.Struct, Generic[K], frozen=True):
+class Dispatched(msgspec.Struct, Generic[K], frozen=True, gc=False):
     """What to do now, in this order: tell the transitions, start, fail. `held` has the attempt that was offered, if
     it waits.
     """

@@ -11,7 +11,7 @@ import msgspec
 from headrace.topics.errors import Cause
 
 
-class AttemptCall(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptCall(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One attempt to make. `arguments` is a JSON array; `now_ms` is milliseconds since 1970 at the start of the
     attempt.
 
@@ -31,14 +31,14 @@ class AttemptCall(msgspec.Struct, frozen=True, kw_only=True):
     tracestate: str | None = None
 
 
-class AttemptOk(msgspec.Struct, frozen=True):
+class AttemptOk(msgspec.Struct, frozen=True, gc=False):
     """It returned. `result` is JSON that fits the handler's annotation."""
 
     result: bytes
     duration_ms: float
 
 
-class AttemptError(msgspec.Struct, frozen=True, kw_only=True):
+class AttemptError(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """It failed. `message` is for people: one line, at most 1 kB; no code branches on it.
 
     `retry_after_ms` is the least wait that was asked for; None: none was.
@@ -63,7 +63,7 @@ AttemptResult = AttemptOk | AttemptError
 AttemptEnd = AttemptOk | AttemptError | AttemptCancelled
 
 
-class Abandoned(msgspec.Struct, frozen=True, kw_only=True):
+class Abandoned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A handler that runs on after its attempt is over: it swallowed its cancellation, or it is a thread, which
     nobody can stop.
     """

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Iterator
+from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -18,9 +18,9 @@ from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptEnd, 
 from headrace.handlers.retry import RetryAfter, after_failure, fraction_of
 from headrace.observability import observer as told
 from headrace.observability.label import BreakerResult, BreakerState, Ending
+from headrace.observability.traces import attempt_traceparent
 from headrace.topics.errors import Cause
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
-from headrace.topics.trace_context import span_id_of
 
 if TYPE_CHECKING:
     from headrace.handlers.attempt_group import AttemptGroup, RunningAttempt
@@ -49,7 +49,7 @@ class _Work:
         self.number = number
         self.running: RunningAttempt | None = None
         self.held = False
-        self.ready_at = time.perf_counter()
+        self.ready_at = perf_counter()
         self.began_at_ms = 0
 
 
@@ -199,7 +199,6 @@ class Attempts:
             left_ms = step.issued_at_ms + handler.retry.deadline_ms - now_ms
             if left_ms < timeout_ms:
                 timeout_ms, cause = max(1, left_ms), Cause.DEADLINE
-        trace = live.trace
         work.began_at_ms = now_ms
         live.attempts += 1
         call = AttemptCall(
@@ -211,8 +210,8 @@ class Attempts:
             timeout_ms=timeout_ms,
             now_ms=now_ms,
             cause_on_timeout=cause,
-            traceparent=f"00-{trace.trace_id}-{span_id_of(run.id, f'{step.ref}#{work.number}')}-{trace.flags:02x}",
-            tracestate=trace.state or None,
+            traceparent=attempt_traceparent(run.id, step.ref, work.number, live.traceparent),
+            tracestate=live.trace.state or None,
         )
         if self._shared.listens_to_starts:
             self._shared.observer.attempt_started(
@@ -238,7 +237,7 @@ class Attempts:
     def _tell_breaker(self, breaker: Any, end: AttemptEnd) -> None:
         match end:
             case AttemptOk(duration_ms=duration_ms):
-                slow = duration_ms >= breaker.slow_call_ms
+                slow = duration_ms > breaker.slow_call_ms
                 result = BreakerResult.SLOW if slow else BreakerResult.SUCCEEDED
             case AttemptError(ignored_by_breaker=True) | AttemptCancelled():
                 result = BreakerResult.IGNORED
@@ -305,7 +304,6 @@ class Attempts:
     def _tell(self, work: _Work, end: AttemptEnd, ending: Ending, retry_after_ms: int | None) -> None:
         run = work.live.state
         error = end if isinstance(end, AttemptError) else None
-        trace = work.live.trace
         self._shared.observer.attempt_ended(
             told.AttemptEnded(
                 run=run.id,
@@ -316,17 +314,17 @@ class Attempts:
                 ending=ending,
                 started_at_ms=work.began_at_ms,
                 duration_ms=end.duration_ms,
-                start_delay_ms=max(0.0, (time.perf_counter() - work.ready_at) * 1000 - end.duration_ms),
+                start_delay_ms=max(0.0, (perf_counter() - work.ready_at) * 1000 - end.duration_ms),
                 cause=error.cause if error is not None else None,
                 error=error.error if error is not None else "",
                 message=error.message if error is not None else "",
                 retry_after_ms=retry_after_ms,
                 compensation=work.step.undoes is not None,
-                traceparent=trace.traceparent,
-                tracestate=trace.state or None,
+                traceparent=work.live.traceparent,
+                tracestate=work.live.trace.state or None,
             )
         )
 
 
 def _now_ms() -> int:
-    return int(time.monotonic() * 1000)
+    return int(monotonic() * 1000)

@@ -35,6 +35,7 @@ class LiveRun:
         "_emits",
         "_interpreter",
         "_trace",
+        "_traceparent",
         "attempts",
         "calls",
         "delayed",
@@ -68,6 +69,7 @@ class LiveRun:
         self._emits: set[str] = set()
         self._contexts = contexts
         self._trace: TraceContext | None = None
+        self._traceparent: str | None = None
         self._interpreter = Interpreter(
             code,
             run_id=state.id,
@@ -77,6 +79,13 @@ class LiveRun:
             began_at_ms=state.began_at_ms,
             payload_bytes_max=payload_bytes_max,
         )
+
+    @property
+    def traceparent(self) -> str:
+        """The anchor's, as a header."""
+        if self._traceparent is None:
+            self._traceparent = self.trace.traceparent
+        return self._traceparent
 
     @property
     def trace(self) -> TraceContext:

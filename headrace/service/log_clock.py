@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import time
 
 
 class LogClock:
@@ -13,7 +13,7 @@ class LogClock:
 
     def now_ms(self) -> int:
         """The log's time now, as good as the newest acknowledgement tells."""
-        return int(time.time() * 1000) + self.skew_ms
+        return int(time() * 1000) + self.skew_ms
 
     def seen(self, append_at_ms: int, called_at_ms: float, acknowledged_at_ms: float) -> None:
         """An append was stamped between call and acknowledgement (both local). Moves the skew only if the stamp lies outside of them."""

@@ -10,9 +10,9 @@ It acts only on what it has read back. Before its announce is accepted it runs n
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from enum import StrEnum, auto
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -123,7 +123,7 @@ class Owner:
         self._nonce = ""
         self._announced_at = -1
         self._take_reason = TakeReason.START
-        self._began = time.perf_counter()
+        self._began = perf_counter()
         self._replayed = 0
         self._broken = False  # an append failed, or an own record was skipped: announce anew
         self._failures = 0
@@ -168,7 +168,7 @@ class Owner:
                 return
 
     async def _fold_batch(self, batch: Batch) -> None:
-        slice_ends = time.perf_counter() + _SLICE_S
+        slice_ends = perf_counter() + _SLICE_S
         for record in batch.records:
             if isinstance(record, Unreadable):
                 message = (
@@ -176,9 +176,9 @@ class Owner:
                 )
                 raise UnknownRecord(message, code=record.code)
             self._fold_record(record)
-            if time.perf_counter() > slice_ends:
+            if perf_counter() > slice_ends:
                 await asyncio.sleep(0)
-                slice_ends = time.perf_counter() + _SLICE_S
+                slice_ends = perf_counter() + _SLICE_S
 
     def _fold_record(self, record: LogRecord) -> None:
         value = record.value
@@ -278,7 +278,7 @@ class Owner:
                 token=offset,
                 reason=self._take_reason,
                 records=self._replayed,
-                duration_ms=(time.perf_counter() - self._began) * 1000,
+                duration_ms=(perf_counter() - self._began) * 1000,
                 runs=len(self.state.runs),
             )
         )
@@ -311,7 +311,7 @@ class Owner:
             told.PartitionLost(partition=self.at.partition, token=self._token, reason=LossReason.APPEND_FAILED)
         )
         self._take_reason = TakeReason.RETAKEN
-        self._began = time.perf_counter()
+        self._began = perf_counter()
         self._replayed = 0
         self._token = -1
         self._stage = _Stage.ANNOUNCED
@@ -325,7 +325,7 @@ class Owner:
             return
         record = OutcomeRecord(token=self._token, seq=self._seq, body=outcome)
         if self._sample is None:
-            self._sample = (self._seq, time.perf_counter())
+            self._sample = (self._seq, perf_counter())
         self._seq += 1
         self.writer.put(NewRecord(value=encode(record)), self._written)
 
@@ -339,7 +339,7 @@ class Owner:
 
     def _confirm(self, seq: int, body: Outcome) -> None:
         if self._sample is not None and seq == self._sample[0]:
-            duration_ms = (time.perf_counter() - self._sample[1]) * 1000
+            duration_ms = (perf_counter() - self._sample[1]) * 1000
             self._sample = None
             self._shared.observer.read_back(
                 told.ReadBack(partition=self.at.partition, records=1, duration_ms=duration_ms)

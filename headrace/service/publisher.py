@@ -6,8 +6,8 @@ One lane per partition, one batch out per lane. A lane that cannot send holds ba
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headrace.observability import observer as told
@@ -213,7 +213,7 @@ class _Lane:
                 return
 
     async def _publish(self, batch: list[_Item]) -> int:
-        began = time.perf_counter()
+        began = perf_counter()
         self._publisher.went_out()
         result = ProduceResult.FAILED
         try:
@@ -230,7 +230,7 @@ class _Lane:
                 told.Produced(
                     topic=self._at.topic,
                     records=len(batch),
-                    duration_ms=(time.perf_counter() - began) * 1000,
+                    duration_ms=(perf_counter() - began) * 1000,
                     result=result,
                 )
             )
@@ -249,7 +249,7 @@ class _Outage:
     async def wait(self, error: HeadraceError) -> None:
         first, longest = _BACK_OFF_S
         if not self._wait_s:
-            self._began = time.perf_counter()
+            self._began = perf_counter()
             self._observer.outage_began(
                 told.OutageBegan(dependency=self._dependency, name=self._name, message=error.message)
             )
@@ -263,6 +263,6 @@ class _Outage:
                 told.OutageEnded(
                     dependency=self._dependency,
                     name=self._name,
-                    duration_ms=(time.perf_counter() - self._began) * 1000,
+                    duration_ms=(perf_counter() - self._began) * 1000,
                 )
             )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.handlers.attempt_group import AttemptGroup, abandoned_count
@@ -97,7 +97,7 @@ class Service:
         shared = self._shared
         settings = shared.settings.worker
         self._health.drain("stopping")
-        began = time.perf_counter()
+        began = perf_counter()
         shared.observer.service_stopping(
             told.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms)
         )
@@ -114,10 +114,10 @@ class Service:
         for owner in self.owners:
             owner.abandon()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(1.0, settings.shutdown_grace_ms / 1000 - (time.perf_counter() - began))):
+            async with asyncio.timeout(max(1.0, settings.shutdown_grace_ms / 1000 - (perf_counter() - began))):
                 await shared.writers.flushed()
         shared.observer.service_stopped(
-            told.ServiceStopped(duration_ms=(time.perf_counter() - began) * 1000, attempts_left=self.attempts_left)
+            told.ServiceStopped(duration_ms=(perf_counter() - began) * 1000, attempts_left=self.attempts_left)
         )
 
     async def _watch_replay(self) -> None:
@@ -135,13 +135,11 @@ class Service:
             ok = self._shared.log.reachable
             if ok and down_since is not None:
                 self._shared.observer.outage_ended(
-                    told.OutageEnded(
-                        dependency=Dependency.BROKER, duration_ms=(time.perf_counter() - down_since) * 1000
-                    )
+                    told.OutageEnded(dependency=Dependency.BROKER, duration_ms=(perf_counter() - down_since) * 1000)
                 )
                 down_since = None
             elif not ok and down_since is None:
-                down_since = time.perf_counter()
+                down_since = perf_counter()
                 self._shared.observer.outage_began(
                     told.OutageBegan(dependency=Dependency.BROKER, message="the broker does not answer")
                 )

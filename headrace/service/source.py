@@ -7,7 +7,7 @@ fold. A record that was tried three times before unclean stops becomes a dead le
 from __future__ import annotations
 
 import asyncio
-import time
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -199,7 +199,7 @@ class Source:
         unmatched: list[tuple[int, str]] = []
         letters: list[tuple[LogRecord | Unreadable, Stage, str, str, str | None]] = []
         now_ms = self._shared.clock.now_ms()
-        began = time.perf_counter()
+        began = perf_counter()
         slice_ends = began + _SLICE_S
         for record in records:
             if isinstance(record, Unreadable):
@@ -219,10 +219,10 @@ class Source:
                     unmatched.append((record.offset, reason))
                 case Refused(stage=stage, code=code, error=error, workflow=workflow):
                     letters.append((record, stage, code, error, workflow))
-            if time.perf_counter() > slice_ends:
+            if perf_counter() > slice_ends:
                 await asyncio.sleep(0)
-                slice_ends = time.perf_counter() + _SLICE_S
-        self._tell_consumed(records, now_ms, (time.perf_counter() - began) * 1000)
+                slice_ends = perf_counter() + _SLICE_S
+        self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000)
         for letter in letters:
             record, stage, code, error, workflow = letter
             await self._dead_letter(record, stage, code, error, workflow=workflow)

@@ -6,7 +6,7 @@ All appends of this process to a run-log partition go through its one writer: th
 from __future__ import annotations
 
 import asyncio
-import time
+from time import perf_counter, time
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headrace.observability.label import LogKind, ProduceResult
@@ -97,15 +97,15 @@ class Writer:
         return queue[:count]
 
     async def _append(self, batch: list[_Put]) -> None:
-        called_at = time.time()
-        began = time.perf_counter()
+        called_at = time()
+        began = perf_counter()
         try:
             appended = await self._log.append(self.at, [put.record for put in batch])
         except HeadraceError as error:
             self._tell(batch, None, ProduceResult.FAILED, began)
             self._fail(batch, error)
             return
-        self._clock.seen(appended.timestamp_ms, called_at * 1000, time.time() * 1000)
+        self._clock.seen(appended.timestamp_ms, called_at * 1000, time() * 1000)
         self._tell(batch, appended, ProduceResult.ACKNOWLEDGED, began)
         offset = appended.base_offset
         for put in batch:
@@ -127,7 +127,7 @@ class Writer:
                     put.waiter(-1, stale)
 
     def _tell(self, batch: list[_Put], appended: Appended | None, result: ProduceResult, began: float) -> None:
-        duration_ms = (time.perf_counter() - began) * 1000
+        duration_ms = (perf_counter() - began) * 1000
         self._observer.produced(
             Produced(topic=self.at.topic, records=len(batch), duration_ms=duration_ms, result=result)
         )

@@ -50,6 +50,8 @@ class NewRecord(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """Uncompressed bytes of key, value and headers, without the broker's framing."""
+        if self.key is None and not self.headers:  # of the run log: asked for several times a record
+            return len(self.value or b"")
         size = len(self.value or b"") + len(self.key or b"")
         for name, value in self.headers:
             size += len(value) + (len(name) if name.isascii() else len(name.encode(errors="surrogatepass")))

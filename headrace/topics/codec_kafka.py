@@ -194,6 +194,52 @@ def records_of(data: bytes | bytearray) -> Iterator[LogRecord]:
         )
 
 
+def records_leniently(data: bytes | bytearray) -> Iterator[LogRecord]:
+    """The same, slowly, for a batch with header names that are no UTF-8: their odd bytes become backslash escapes."""
+    base, *_, attributes, _, first_ms, newest_ms, _, _, _, count = _HEADER.unpack_from(data)
+    at = _HEADER.size
+    for _ in range(count):
+        length, at = _varint(data, at)
+        end = at + length
+        delta_ms, at = _varint(data, at + 1)  # after the attributes
+        delta, at = _varint(data, at)
+        key, at = _field(data, at)
+        value, at = _field(data, at)
+        headers: list[tuple[str, bytes]] = []
+        header_count, at = _varint(data, at)
+        for _ in range(header_count):
+            name, at = _field(data, at)
+            content, at = _field(data, at)
+            headers.append(((name or b"").decode(errors="backslashreplace"), content or b""))
+        if at != end:
+            raise Corrupt(f"the record at offset {base + delta} does not end where it says")
+        timestamp_ms = newest_ms if attributes & _APPEND_TIME else first_ms + delta_ms
+        yield LogRecord(base + delta, timestamp_ms, key, value, tuple(headers))
+
+
+def _field(data: bytes | bytearray, at: int) -> tuple[bytes | None, int]:
+    length, at = _varint(data, at)
+    if length < 0:
+        return None, at
+    if at + length > len(data):
+        raise Corrupt("a field is longer than its batch")
+    return bytes(data[at : at + length]), at + length
+
+
+def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
+    """A zigzag number and where it ends."""
+    number = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise Corrupt("a number has no end")
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            return (number >> 1) ^ -(number & 1), at
+
+
 def packed(records: Sequence[NewRecord], producer_id: int, epoch: int, sequence: int, *, timestamp_ms: int) -> bytes:
     """A batch of all these records, compressed (zstd) if that is worth while. Raises `UnicodeError` for a header name."""
     size = sum(record.size for record in records)

@@ -23,6 +23,7 @@ from headrace.topics.codec_kafka import codecs_are_bounded
 from headrace.topics.errors import Fatal
 from headrace.topics.log import (
     Appended,
+    AppendFailed,
     Batch,
     Isolation,
     LogUnavailable,
@@ -108,7 +109,7 @@ class KafkaLog:
         finally:
             tasks.cancel()
             await asyncio.wait([tasks])
-            parts.fail(LogUnavailable("The Kafka log was closed."))
+            parts.fail(LogUnavailable("The Kafka log was closed."), AppendFailed("The Kafka log was closed."))
             await parts.client.stop()
 
     # --- records ------------------------------------------------------------------------------------------------------
@@ -193,11 +194,11 @@ class _Parts:
         except Exception as error:  # noqa: BLE001 - whatever it was, nobody may wait for ever
             failure = Fatal(f"The Kafka log failed: {error!r}.", code="HR9000")
             failure.__cause__ = error
-            self.fail(failure)
+            self.fail(failure, failure)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, for_readers: Exception, for_writers: Exception) -> None:
         """Tell everybody who waits."""
-        self.log_producer.fail_all(error)
-        self.plain_producer.fail_all(error)
+        self.log_producer.fail_all(for_writers)
+        self.plain_producer.fail_all(for_writers)
         for fetcher in self.fetchers.values():
-            fetcher.fail_all(error)
+            fetcher.fail_all(for_readers)

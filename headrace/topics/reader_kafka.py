@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from itertools import islice
-from typing import Self
+from typing import Literal, Self
 
 import anyio
 import anyio.to_thread
@@ -27,6 +26,7 @@ from headrace.topics.codec_kafka import (
     TooLarge,
     batches_in,
     crc_holds,
+    records_leniently,
     records_of,
     unpacked,
 )
@@ -60,6 +60,8 @@ UNREADABLE = "HR5011"
 _OUT_OF_RANGE = 1
 _UNKNOWN_TOPIC = 3
 
+_LARGE: Literal["large"] = "large"
+
 OffsetsOf = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Offsets]]]
 
 
@@ -82,7 +84,7 @@ class Reader:
         self._queue: deque[StoredBatch] = deque()
         self._records: Iterator[LogRecord] | None = None  # the rest of a batch of many records
         self._open: StoredBatch | None = None
-        self._open_bytes = 0
+        self._open_data: bytes | bytearray = b""
         self._error: Exception | None = None
         self._wake = asyncio.Event()
         self._aborted: set[int] = set()  # producers whose transaction at this place was aborted
@@ -146,19 +148,22 @@ class Reader:
         while len(taken) < _RECORDS_MAX and size < SMALL_BYTES_MAX:
             if self._records is not None and self._open is not None:
                 batch = self._open
-                size += self._open_bytes
+                size += len(self._open_data)
                 failure = self._parse(batch, self._records, taken)
                 if failure is not None:
                     taken.append(failure)
                 continue
             if not self._queue:
                 break
-            if taken and self._queue[0].codec and len(self._queue[0].data) > SMALL_BYTES_MAX // 8:
-                break  # hand out what there is before a large one is unpacked
-            batch = self._queue.popleft()
+            batch = self._queue[0]  # stays there while we wait for a thread: a cancelled call loses nothing
+            unreadable = self._unpack(batch, SMALL_BYTES_MAX)
+            if unreadable is _LARGE:
+                if taken:
+                    break
+                unreadable = await anyio.to_thread.run_sync(self._unpack, batch, self._limit)
+            self._queue.popleft()
             self.queued_bytes -= len(batch.data)
-            unreadable = await self._unpack(batch)
-            if unreadable is not None:
+            if isinstance(unreadable, Unreadable):
                 self._position = batch.last_offset + 1
                 taken.append(unreadable)
         if self.has_room:
@@ -169,48 +174,50 @@ class Reader:
         self, batch: StoredBatch, records: Iterator[LogRecord], taken: list[LogRecord | Unreadable]
     ) -> Unreadable | None:
         """Move records of the open batch to `taken`. What cannot be parsed, to the batch's end, is the result."""
-        room = _RECORDS_MAX - len(taken)
-        before = len(taken)
+        position = self._position
         try:
-            for record in islice(records, room):
-                if record.offset >= self._position:
+            for record in records:
+                if record.offset >= position:
                     taken.append(record)
-                    self._position = record.offset + 1
-        except Exception as error:  # noqa: BLE001 - aiokafka's parser raises what comes (Unicode, struct, assertion)
+                    position = record.offset + 1
+                    if len(taken) >= _RECORDS_MAX:
+                        self._position = position
+                        return None
+        except UnicodeDecodeError:
+            self._position = position
+            self._records = records_leniently(self._open_data)
+            return None
+        except Exception as error:  # noqa: BLE001 - aiokafka's parser raises what comes (struct, assertion, ...)
             self._close_batch()
-            failure = self._unreadable(batch, UNREADABLE, f"{type(error).__name__}: {error}", first=self._position)
             self._position = batch.last_offset + 1
-            return failure
-        if len(taken) - before < room:
-            self._close_batch()
-            self._position = max(self._position, batch.last_offset + 1)
+            return self._unreadable(batch, UNREADABLE, f"{type(error).__name__}: {error}", first=position)
+        self._close_batch()
+        self._position = max(position, batch.last_offset + 1)
         return None
 
     def _close_batch(self) -> None:
         self._records = None
         self._open = None
+        self._open_data = b""
 
-    async def _unpack(self, batch: StoredBatch) -> Unreadable | None:
-        """Open the batch, or say why it cannot be."""
+    def _unpack(self, batch: StoredBatch, limit: int) -> Unreadable | Literal["large"] | None:
+        """Open the batch, or say why it cannot be. `_LARGE`: not within `limit`, but perhaps within the reader's own."""
         if batch.magic < 2:
             return self._unreadable(batch, UNREADABLE, "the record format is older than Kafka 0.11")
         if not crc_holds(batch):
             return self._unreadable(batch, UNREADABLE, "the checksum is wrong")
         try:
-            try:
-                data = unpacked(batch, min(SMALL_BYTES_MAX, self._limit))
-            except TooLarge:
-                if self._limit <= SMALL_BYTES_MAX:
-                    raise
-                data = await anyio.to_thread.run_sync(unpacked, batch, self._limit)
+            data = unpacked(batch, min(limit, self._limit))
         except TooLarge:
+            if limit < self._limit:
+                return _LARGE
             return self._unreadable(
                 batch, TOO_LARGE, f"a compressed batch of {len(batch.data)} bytes unpacks to more than {self._limit}"
             )
         except Corrupt as error:
             return self._unreadable(batch, UNREADABLE, f"the batch cannot be unpacked: {error}")
         self._open = batch
-        self._open_bytes = len(data)
+        self._open_data = data
         self._records = records_of(data)
         return None
 

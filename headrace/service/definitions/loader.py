@@ -39,6 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _FILES_SHOWN_MAX = 10
+# What Headrace imports, some of it after the app.
+_NEEDED = frozenset(
+    {"aiohttp", "aiokafka", "anyio", "cramjam", "cyclopts", "msgspec", "opentelemetry", "prometheus_client", "pydantic"}
+    | {"rich", "structlog", "uuid_utils", "uvloop", "yaml"}
+)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 # Of the app that this process has, to forget when another is loaded: its modules by name, and what was put on sys.path.
 _loaded: dict[str, ModuleType] = {}
@@ -54,6 +59,7 @@ def load_app(app: str | os.PathLike[str]) -> App:
     modules = [module for module in list(sys.modules.values()) if own.has_module(module)]
     modules = sorted({*modules, *entries}, key=lambda module: module.__name__)
     _loaded.update({module.__name__: module for module in modules})
+    _refuse_taken_names(modules, own)
     workflows, handlers = _collected(modules, target)
     handlers = _judged(workflows, handlers, own)
     return App(
@@ -181,8 +187,8 @@ def _imported_file(name: str, file: Path) -> ModuleType:
         raise _taken(name, file, getattr(present, "__file__", None) or "Python itself")
     if present is not None:
         return present
-    if name in sys.stdlib_module_names:
-        raise _taken(name, file, "Python's standard library")
+    if owner := _owner_of(name):
+        raise _taken(name, file, owner)
     if not name.isidentifier():
         return _imported_by_path(name, file)
     return importlib.import_module(name)
@@ -197,6 +203,21 @@ def _imported_by_path(name: str, file: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _refuse_taken_names(modules: Iterable[ModuleType], own: OwnFiles) -> None:
+    """A module of the app that took the place of one that others will import: it would break them later, far from its cause."""
+    for module in modules:
+        owner = _owner_of(module.__name__)
+        if owner and module.__file__ and own.has(module.__file__):
+            raise _taken(module.__name__, Path(module.__file__), owner)
+
+
+def _owner_of(name: str) -> str:
+    """Who needs this name of a module for itself; "" if nobody does."""
+    if name in sys.stdlib_module_names:
+        return "Python's standard library"
+    return "a library that Headrace needs" if name in _NEEDED else ""
 
 
 def _is_at(module: ModuleType, file: Path) -> bool:
@@ -310,8 +331,8 @@ def _warnings(workflows: list[AnyWorkflow], target: _Target) -> Iterator[str]:
     for file in sorted(target.folder.glob("*.py")):
         present = sys.modules.get(file.stem)
         shown = shown_path(os.fspath(file))
-        if present is None and file.stem in sys.stdlib_module_names:
-            yield f"{shown} hides the standard module {file.stem}: whoever imports that later gets this file. Rename it."
+        if present is None and (owner := _owner_of(file.stem)):
+            yield f"{shown} hides a module of {owner}: whoever imports {file.stem} later gets this file. Rename it."
         elif present is not None and not _is_at(present, file.resolve()) and file.stem != "__main__":
             by = getattr(present, "__file__", None) or "a module of Python itself"
             yield f"{shown} is never imported: `import {file.stem}` gives {by}. Rename it."

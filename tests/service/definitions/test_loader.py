@@ -309,6 +309,16 @@ def test_a_standard_name_beside_the_app_is_explained_when_it_breaks(refusal: Ref
     assert "standard module" in error.why
 
 
+@pytest.mark.parametrize("name", ["antigravity", "uvloop"])
+def test_a_module_that_takes_the_place_of_one_that_others_need_is_refused(refusal: Refusal, name: str) -> None:
+    """By its name alone: whether it breaks something would depend on who imports what first."""
+    if name in sys.modules:
+        pytest.skip(f"{name} is loaded in this process")
+    error = refusal(app=f"import {name}\n{MINIMAL}", **{name: ""})
+    assert error.code == "HR2006"
+    assert f"{name}.py cannot be imported" in error.message
+
+
 def test_a_standard_name_beside_the_app_is_a_warning_when_it_does_not(load: Load) -> None:
     app = load(app=MINIMAL, queue="ORDERS = 'orders'", antigravity="")
     assert len(app.warnings) == 2

@@ -40,7 +40,11 @@ def test_dotted_names_become_settings_and_arguments() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "nearest"),
-    [("sasl.user.name", "sasl.username"), ("socket.timeout", "socket.timeout.ms"), ("ssl.ca.locations", "ssl.ca.location")],
+    [
+        ("sasl.user.name", "sasl.username"),
+        ("socket.timeout", "socket.timeout.ms"),
+        ("ssl.ca.locations", "ssl.ca.location"),
+    ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest(wrong: str, nearest: str) -> None:
     with pytest.raises(SettingsError) as caught:
@@ -69,7 +73,7 @@ async def test_settings_that_do_not_go_together_are_refused() -> None:
 
 
 def test_every_known_name_is_taken() -> None:
-    values = {name: 1000 for name in EXTRA_NAMES}
+    values = dict.fromkeys(EXTRA_NAMES, 1000)
     resolved(KafkaClientSettings(bootstrap_servers=SERVERS, extra=dict(values)))
 
 

@@ -20,6 +20,7 @@ from headrace.topics.codec_kafka import (
     crc_holds,
     decompressed,
     packed,
+    records_leniently,
     records_of,
     unpacked,
 )
@@ -123,6 +124,34 @@ def test_packing_and_unpacking_give_the_records_back(some: list[NewRecord]) -> N
         (record.key, record.value, offset) for offset, record in enumerate(some)
     ]
     assert {record.timestamp_ms for record in found} == {1_800_000_000_000}
+
+
+def test_a_header_name_that_is_no_utf8_is_read_with_escapes() -> None:
+    some = [NewRecord(b"v", key=b"k", headers=(("name", b"1"), ("other", b"")))]
+    data = packed(some, -1, -1, -1, timestamp_ms=5).replace(b"name", b"n\xffme")
+    with pytest.raises(UnicodeDecodeError):
+        list(records_of(data))
+    (record,) = records_leniently(data)
+    assert (record.key, record.value, record.timestamp_ms) == (b"k", b"v", 5)
+    assert record.headers == (("n\\xffme", b"1"), ("other", b""))
+
+
+@given(
+    st.lists(
+        st.builds(
+            NewRecord,
+            value=st.none() | st.binary(max_size=300),
+            key=st.none() | st.binary(max_size=9),
+            headers=st.lists(st.tuples(st.text(st.characters(codec="utf-8")), st.binary(max_size=9))).map(tuple),
+        ),
+        min_size=1,
+        max_size=9,
+    )
+)
+def test_the_lenient_parser_reads_what_the_other_reads(some: list[NewRecord]) -> None:
+    (batch,) = batches_in(memoryview(packed(some, -1, -1, -1, timestamp_ms=1_800_000_000_000)))
+    data = unpacked(batch, 10**7)
+    assert list(records_leniently(data)) == list(records_of(data))
 
 
 @given(st.integers(min_value=0, max_value=200))

@@ -1,0 +1,1 @@
+"""Apps that the tests run as users would: by file, in another process."""

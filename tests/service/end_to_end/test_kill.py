@@ -1,0 +1,53 @@
+"""kill -9 at any moment, and again, until the work is done: nothing is lost, nothing finished is done again."""
+
+import random
+
+import pytest
+
+from headrace.topics.log import NewRecord
+from headrace.topics.outcome import RunStatus
+from tests.service.end_to_end.backend import Backend
+from tests.service.end_to_end.conftest import MakeStation
+from tests.service.end_to_end.judge import judge
+from tests.service.end_to_end.waiting import eventually_now
+
+ORDERS = 400
+KILLS = 5
+ACTIVE = 60
+
+
+def orders(numbers: range) -> list[NewRecord]:
+    return [NewRecord(key=b"o%d" % n, value=b'{"id":"o%d","n":%d}' % (n, n)) for n in numbers]
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_nothing_is_lost_or_done_again_however_often_the_process_is_killed(
+    backend: Backend, station: MakeStation, seed: int
+) -> None:
+    place = station(backend, "orders.py", worker__max_active_runs=ACTIVE)
+    rng = random.Random(seed)
+    await place.spawn().ready()
+    async with place.view() as view:
+        for partition in range(4):
+            await view.publish("orders", orders(range(partition, ORDERS, 4)), partition=partition)
+        interrupted = 0
+        for kill in range(KILLS):
+            seen = place.effects.count()
+            if kill % 2:  # somewhere in taking over: replay, announce, first attempts
+                await eventually_now(lambda: place.now.lines("partition.taken"), "a partition taken")
+            else:
+                wanted = seen + rng.randrange(100, 400)
+                await eventually_now(lambda wanted=wanted: place.effects.count() >= wanted, "work after a restart")
+            pid = place.now.pid
+            place.now.kill()
+            interrupted += place.effects.interrupted(pid)
+            place.spawn()
+        ledger = await view.all_ended(ORDERS)
+        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+        assert interrupted > 0, "no kill hit a running handler: this run proves nothing"
+        print(f"{backend.kind} seed {seed}: {interrupted} attempts interrupted, {verdict}, {ledger.skipped} skipped")
+        in_flight = KILLS * ACTIVE * 2  # two branches at most
+        assert verdict.repeated_attempts <= in_flight
+        assert verdict.physical_duplicates <= KILLS * ACTIVE
+    assert place.now.stop() == 0

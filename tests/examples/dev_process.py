@@ -58,9 +58,9 @@ class DevProcess:
         assert self._process is not None
         return self._process.wait(BOUND_S)
 
-    def output(self) -> str:
-        """What the latest start has printed so far, lines of finished runs."""
-        return self._said("out").read_text()
+    def wait_for_a_finished_run(self) -> None:
+        """Since its latest start."""
+        self._wait_for("succeeded", "out")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Log lines of the latest start with this event name."""
@@ -91,6 +91,15 @@ class DevProcess:
         """The first `count` events of a topic, as soon as they are there."""
         return self._events(topic, "--limit", str(count))
 
+    def tail_distinct(self, topic: str, count: int) -> list[dict[str, Any]]:
+        """As `tail`, each CloudEvents id once: after a crash an event may lie there twice."""
+        wanted = count
+        while True:
+            events = {event["id"]: event for event in self.tail(topic, wanted)}
+            if len(events) >= count:
+                return list(events.values())
+            wanted += count - len(events)
+
     def everything(self, topic: str) -> list[dict[str, Any]]:
         """What lies on a topic now."""
         return self._events(topic, "--no-follow")
@@ -102,12 +111,12 @@ class DevProcess:
         said = self.cli("event", "tail", topic, "--from", "start", "-o", "jsonl", *options)
         return [json.loads(line) for line in said.splitlines()]
 
-    def _wait_for(self, words: str) -> None:
+    def _wait_for(self, words: str, stream: str = "err") -> None:
         until = time.monotonic() + BOUND_S
         assert self._process is not None
-        while words not in self._errors():
+        while words not in self._said(stream).read_text():
             assert self._process.poll() is None, f"it ended:\n{self._errors()}"
-            assert time.monotonic() < until, f"it does not start:\n{self._errors()}"
+            assert time.monotonic() < until, f"it does not say {words!r}:\n{self._errors()}"
             time.sleep(0.02)  # a look at another process is a poll
 
     def _errors(self) -> str:

@@ -25,7 +25,7 @@ def test_signals_of_one_item_join_in_one_restock(tmp_path: Path) -> None:
         dev.kill()  # the timers are pending; they go on after the start
         dev.start()
 
-        results = {event["key"]: event["data"] for event in dev.tail("stock.restocked", 2)}
+        results = {event["key"]: event["data"] for event in dev.tail_distinct("stock.restocked", 2)}
         assert set(results) == {"lamp", "mug"}
         for item, result in results.items():
             assert result["item"] == item
@@ -35,8 +35,8 @@ def test_signals_of_one_item_join_in_one_restock(tmp_path: Path) -> None:
             assert result["supplier_order"].startswith("S-")
 
         assert dev.stop() == 0
-        assert len(dev.everything("stock.restocked")) == 2
-        (unmatched,) = dev.everything("headrace.audit")
+        assert len({event["id"] for event in dev.everything("stock.restocked")}) == 2
+        unmatched = dev.everything("headrace.audit")[0]  # a kill before the commit may list it once more
         assert unmatched["data"]["kind"] == "unmatched"
         assert unmatched["data"]["topic"] == "stock.levels"
         assert len(dev.runs()) == 2

@@ -67,7 +67,7 @@ def main() -> int:
     where = machine()
     try:
         figures = asyncio.run(run_all(chosen, given))
-    except (BrokerFailed, KafkaUnavailable) as error:
+    except (BrokerFailed, KafkaUnavailable, ProgramFailed) as error:
         print(error, file=sys.stderr)
         return 1
     report = Report(machine=where, loads=loads._asdict(), settings=given.set, figures=figures)

@@ -206,12 +206,14 @@ class Log(Protocol):
     async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
         """Append records, at least one, as neighbours, and return when all are durable (acks=all; full sync).
 
-        For the run log and commands: idempotent. At most one call per partition may be outstanding (a second one is a
-        `RuntimeError`).
-        A call that is cancelled may still happen; the next one on its partition waits for it. Raises `AppendFailed`,
-        `LogUnavailable`,
-        `AppendRefused` (nothing was appended, except by a broker that changed its mind between two parts),
-        `TopicMissing`.
+        Idempotent: for the run log and commands. At most one call per partition may be outstanding (a second one is a
+        `RuntimeError`); one that was cancelled may still happen, and the next one on its partition comes behind it.
+
+        Up to the topic's `max_message_bytes` it is all or nothing. On Kafka more than that goes as successive batches:
+        others' records may come between, and `AppendFailed` may leave a first part.
+
+        Raises `AppendRefused` and `TopicMissing` (nothing was appended), `LogUnavailable` (nothing was queued),
+        `AppendFailed` (uncertain).
         """
         ...
 

@@ -250,6 +250,13 @@ async def test_a_reader_far_behind_reads_in_bounded_steps(tmp_path: Path) -> Non
                 seen += len(batch.records)
 
 
+async def test_threads_switch_quickly_while_an_owner_has_the_file_open(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    async with EmbeddedLog(tmp_path / "log.sqlite", owner=True):
+        assert sys.getswitchinterval() < before
+    assert sys.getswitchinterval() == before
+
+
 async def test_the_log_says_that_it_is_closed(tmp_path: Path) -> None:
     log = EmbeddedLog(tmp_path / "log.sqlite", owner=True)
     async with log:

@@ -8,6 +8,7 @@ A user's key is the field's alias where there is one (`worker.shutdown_grace`), 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -38,8 +39,8 @@ class Backend(StrEnum):
 
 def _whole_number(value: object) -> object:
     """No booleans and no fractions, which a lax parser would take for numbers."""
-    if isinstance(value, bool | float):
-        raise ValueError(f"{value!r} is not a whole number")  # noqa: TRY004 - pydantic wants ValueError
+    if isinstance(value, bool | float) or (isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value.strip())):
+        raise ValueError(f"{value!r} is not a whole number")
     return value
 
 
@@ -314,8 +315,15 @@ class Settings(Section):
             **log,
         }
         if "payload_bytes" not in limits:
-            limits = {"payload": log.get("max_record_bytes", 900 * KIB), **limits}
+            limits = {"payload": _size_or(900 * KIB, log.get("max_record_bytes")), **limits}
         return {**sections, "log": log, "limits": limits}
+
+
+def _size_or(default: int, value: object) -> int:
+    try:
+        return default if value is None else byte_size(value)
+    except ValueError:  # refused where it stands
+        return default
 
 
 def _table(sections: dict[str, object], name: str) -> dict[str, object] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 _DURATION_UNITS_MS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|d|h|m|s)")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|d|h|m|s)")
 _SIZE_UNITS = {
     "": 1,
     "B": 1,
@@ -21,7 +21,7 @@ _SIZE_UNITS = {
     "MiB": 1 << 20,
     "GiB": 1 << 30,
 }
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
 
 
 def duration_ms(value: object) -> int:

@@ -36,6 +36,7 @@ async def publish(
 ) -> None:
     """Publish events, in order, and print where they lie."""
     common, event = options(common), event or EventInput()
+    event.judge()
     settings = common.load().settings
     rows: list[dict[str, object]] = []
     async with opened(settings) as log:

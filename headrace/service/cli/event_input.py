@@ -53,8 +53,7 @@ class EventInput:
     unchecked: Annotated[bool, Parameter(help="Send as it is, even if Headrace would refuse it.", negative="")] = False
 
     def records(self, topic: str, settings: Settings) -> Iterator[NewRecord]:
-        """The records, read and made one by one. `Usage` for options or data that cannot be."""
-        self._judge()
+        """The records, read and made one by one. `Usage` for data that cannot be."""
         limits = event_limits(settings)
         headers = tuple(self._headers())
         for data in self._texts():
@@ -72,7 +71,8 @@ class EventInput:
                 ) from None
             yield record
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
+        """Raise `Usage` for options that cannot be, before anything is opened."""
         if self.data is None:
             raise Usage("--data is missing.", do="Give JSON, @FILE, or - to read one event a line from stdin.")
         named = [name for name in ("type", "source", "id", "subject") if getattr(self, name) is not None]

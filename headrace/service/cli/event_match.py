@@ -38,6 +38,8 @@ async def match(
 ) -> ExitCode:
     """Say which triggers match a record, and which clause said no. Exit code 3 if none does."""
     common, event = options(common), event or EventInput()
+    if at is None:
+        event.judge()
     settings = common.load().settings
     matcher = Matcher(loaded_app(app).workflows)
     rows: list[dict[str, Any]] = []

@@ -156,8 +156,8 @@ def _cut(cell: str) -> str:
 
 
 def _json(value: object, *, indent: int = 0) -> str:
-    raw = msgspec.json.encode(value)
-    return (msgspec.json.format(raw, indent=indent) if indent else raw).decode()
+    """One line without `indent`: what users sent is kept as they sent it, line breaks included, so it is set anew."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent or -1).decode()
 
 
 def _yaml(value: object) -> str:

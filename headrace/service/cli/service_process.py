@@ -140,7 +140,10 @@ def _leave(code: ExitCode) -> NoReturn:
 
 
 def _calm_the_collector() -> None:
-    """Thousands of live runs are not garbage: looking through them every 700 allocations took half of the time (docs/performance.md)."""
+    """Thousands of live runs are not garbage:
+
+    looking through them every 700 allocations took half of the time (docs/performance.md).
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)

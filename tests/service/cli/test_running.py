@@ -1,0 +1,241 @@
+"""`headrace dev`, `serve` and `demo` as processes, with the other commands beside them."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from headrace.service.cli.exit_code import ExitCode
+from tests.kafka_broker.broker import KafkaBroker
+from tests.service.cli.conftest import Headrace
+
+PATIENCE_S = 60.0  # for states that come within a second on an idle machine
+
+
+class Service:
+    """A `headrace` process with its output in files."""
+
+    def __init__(self, folder: Path, *arguments: str | Path) -> None:
+        self._out, self._err = folder / f"out-{time.monotonic_ns()}", folder / f"err-{time.monotonic_ns()}"
+        with self._out.open("wb") as out, self._err.open("wb") as err:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "headrace", *map(str, arguments)], stdout=out, stderr=err, cwd=folder
+            )
+
+    @property
+    def out(self) -> str:
+        return self._out.read_text()
+
+    @property
+    def err(self) -> str:
+        return self._err.read_text()
+
+    def until(self, state: Callable[[], bool]) -> None:
+        """Wait for a state of the world; fail if the process ends before, or patience does."""
+        give_up = time.monotonic() + PATIENCE_S
+        while not state():
+            assert self.process.poll() is None, self.err
+            assert time.monotonic() < give_up, self.err
+            time.sleep(0.05)
+
+    def until_started(self) -> None:
+        self.until(lambda: "metrics  http" in self.err)
+
+    def wait(self) -> int:
+        return self.process.wait(PATIENCE_S)
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+
+Starting = Callable[..., Service]
+
+
+@pytest.fixture
+def starting(here: Path) -> Iterator[Starting]:
+    """Starts processes, and ends those that a test leaves behind."""
+    services: list[Service] = []
+
+    def start(*arguments: str | Path) -> Service:
+        services.append(Service(here, *arguments))
+        return services[-1]
+
+    yield start
+    for service in services:
+        if service.process.poll() is None:
+            service.process.kill()
+        service.process.wait()
+
+
+@pytest.fixture
+def app(headrace: Headrace) -> str:
+    """The app that `init` writes."""
+    assert headrace("init", "greeter").code == 0
+    return "greeter"
+
+
+def ended(headrace: Headrace, *options: str) -> list[str]:
+    return headrace("run", "list", "--status", "succeeded", "-o", "name", *options).lines
+
+
+def test_a_run_from_event_to_result_with_every_command_beside_it(
+    headrace: Headrace, starting: Starting, app: str
+) -> None:
+    service = starting("dev", app, "--metrics-port", "0")
+    service.until_started()
+    published = headrace("event", "publish", "greetings", "--data", '{"name":"Ada"}', "--key", "Ada", "-o", "json")
+    assert published.code == 0
+    service.until(lambda: bool(headrace("run", "list", "-o", "name").lines))
+    (run,) = headrace("run", "list", "-o", "name").lines
+    watched = headrace("run", "watch", run, "--timeout", "30s")
+    assert watched.code == 0, watched.err
+    detail = headrace("run", "get", run, "-o", "json").json
+    assert (detail["status"], detail["result"], detail["key"]) == ("succeeded", "Hello, Ada!", "Ada")
+    kinds = [row["kind"] for row in headrace("run", "history", run, "-o", "json").json]
+    assert kinds[0] == "start"
+    assert "attempt.succeeded" in kinds
+    assert "timer.fired" in kinds
+    service.until(lambda: headrace("event", "tail", "greetings.sent", "--from", "start", "--no-follow").out != "")
+    service.until(
+        lambda: all(
+            row["lag"] == 0 for row in headrace("topic", "lag", app, "-o", "json").json if row["topic"] == "greetings"
+        )
+    )
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert "Ada" in service.out
+    assert "Traceback" not in service.err
+
+
+def test_a_running_run_is_cancelled(headrace: Headrace, starting: Starting, here: Path) -> None:
+    (here / "sleeper.py").write_text(
+        "from headrace import EventTrigger, Run, workflow\n"
+        "@workflow(on=EventTrigger('naps'))\n"
+        "async def nap(run: Run, data: int) -> None:\n"
+        "    await run.sleep('1h')\n"
+    )
+    service = starting("dev", "sleeper.py", "--metrics-port", "0")
+    service.until_started()
+    headrace("event", "publish", "naps", "--data", "1")
+    service.until(lambda: bool(headrace("run", "list", "-o", "name").lines))
+    (run,) = headrace("run", "list", "-o", "name").lines
+    answer = headrace("run", "cancel", run, "--reason", "enough", "-o", "json")
+    assert (answer.code, answer.json["status"]) == (0, "cancelled"), answer.err
+    assert headrace("run", "cancel", run).code == ExitCode.CONFLICT
+    assert headrace("run", "watch", run).code == ExitCode.NOT_SUCCEEDED
+    service.signal(signal.SIGINT)
+    assert service.wait() == 0
+
+
+def test_the_second_start_on_a_file_names_the_first(headrace: Headrace, starting: Starting, app: str) -> None:
+    first = starting("dev", app, "--metrics-port", "0")
+    first.until_started()
+    second = starting("dev", app, "--metrics-port", "0")
+    assert second.wait() == ExitCode.CONFLICT
+    assert str(first.process.pid) in second.err
+    reset = headrace("dev", app, "--reset")
+    assert reset.code == ExitCode.CONFLICT
+    assert first.process.poll() is None
+
+
+def test_reset_forgets_everything(headrace: Headrace, starting: Starting, app: str, here: Path) -> None:
+    assert headrace("topic", "create", app).code == 0
+    headrace("event", "publish", "greetings", "--data", '{"name":"Ada"}')
+    service = starting("dev", app, "--metrics-port", "0", "--reset")
+    service.until_started()
+    assert headrace("event", "tail", "greetings", "--from", "start", "--no-follow").out == ""
+
+
+def test_the_second_signal_leaves_at_once(starting: Starting, here: Path) -> None:
+    (here / "stubborn.py").write_text(
+        "import asyncio\n"
+        "from headrace import EventTrigger, Run, handler, workflow\n"
+        "@handler(timeout='1h')\n"
+        "async def hang() -> None:\n"
+        "    print('hanging', flush=True)\n"
+        "    await asyncio.sleep(3600)\n"
+        "@workflow(on=EventTrigger('hangs'))\n"
+        "async def stubborn(run: Run, data: int) -> None:\n"
+        "    await run.call(hang)\n"
+        "async def feed(seed: int):\n"
+        "    yield {'topic': 'hangs', 'type': 'hangs', 'data': 1, 'key': None}\n"
+        "    await asyncio.sleep(3600)\n"
+    )
+    service = starting("dev", "stubborn.py", "--metrics-port", "0", "--feed")
+    service.until(lambda: "hanging" in service.out)
+    service.signal(signal.SIGINT)
+    service.until(lambda: "Stopping in good order" in service.err)
+    service.signal(signal.SIGINT)
+    assert service.wait() == ExitCode.INTERRUPTED
+
+
+def test_a_taken_port_is_refused(headrace: Headrace, app: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answer = headrace("dev", app, "--metrics-port", str(taken.getsockname()[1]))
+    assert answer.code == ExitCode.INVALID
+    assert answer.err.startswith("HR1301")
+
+
+def test_missing_topics_are_refused_if_none_may_be_made(headrace: Headrace, app: str) -> None:
+    answer = headrace("dev", app, "--metrics-port", "0", "--no-create-topics")
+    assert answer.code == ExitCode.INVALID
+    assert answer.err.startswith("HR1201")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["serve", "greeter", "--workers", "2", "--bootstrap-servers", "127.0.0.1:1"], 7, "worker.processes"),
+        (["serve", "greeter"], 7, "HR1004"),
+        (["dev", "greeter", "--feed"], 7, "HR2007"),
+        (["dev", "nowhere"], 7, "HR2001"),
+        (["demo", "--limit", "0"], 2, "--limit"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_start_that_cannot_be_is_one_clear_message(
+    headrace: Headrace, app: str, arguments: list[str], code: int, says: str
+) -> None:
+    answer = headrace(*arguments)
+    assert answer.code == code
+    assert says in answer.err
+    assert "Traceback" not in answer.err
+
+
+def test_the_demo_ends_by_itself_with_a_table(starting: Starting, here: Path) -> None:
+    demo = starting("demo", "--limit", "4")
+    assert demo.wait() == 0, demo.err
+    runs = [line.split() for line in demo.out.splitlines() if line.startswith("runs ")]
+    assert sum(int(words[-1]) for words in runs) >= 3  # an order may come twice, and is one run then
+    assert "breaker openings" in demo.out
+    assert "event to result, p99" in demo.out
+    assert not (here / ".headrace").exists()
+
+
+def test_serve_on_kafka(headrace: Headrace, starting: Starting, app: str, kafka: KafkaBroker) -> None:
+    servers = ("--bootstrap-servers", kafka.bootstrap_servers, "--app-name", f"cli-{os.getpid()}")
+    few = ("--set", "log.partitions=2")
+    refused = headrace("serve", app, *servers, *few, "--metrics-port", "0")
+    assert refused.code == ExitCode.INVALID
+    assert refused.err.startswith("HR1201")
+    service = starting("serve", app, *servers, *few, "--metrics-port", "0", "--create-topics")
+    service.until_started()
+    assert headrace("topic", "check", app, *servers, *few).code == 0
+    assert headrace("event", "publish", "greetings", "--data", '{"name":"Bo"}', *servers).code == 0
+    service.until(lambda: len(ended(headrace, *servers)) == 1)
+    (run,) = ended(headrace, *servers)
+    assert headrace("run", "get", run, *servers, "-o", "json").json["result"] == "Hello, Bo!"
+    results = headrace("event", "tail", "greetings.sent", "--from", "start", "--limit", "1", "-o", "jsonl", *servers)
+    assert "Hello, Bo!" in results.out
+    wrong = headrace("serve", app, *servers, "--set", "log.partitions=3", "--metrics-port", "0")
+    assert wrong.code == ExitCode.INVALID
+    assert wrong.err.startswith("HR1203")
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert "Traceback" not in service.err

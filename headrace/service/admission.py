@@ -10,11 +10,18 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 
+_OUTSTANDING = (
+    1_000  # outcomes on their way to the log and back; past it a further run would only wait for those before it
+)
 _INTAKE_RUNS = 1_000  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
 
 
 class Admission:
-    """`max_active` slots. What is admitted is a plain function: it begins the run."""
+    """`max_active` slots. What is admitted is a plain function: it begins the run.
+
+    Runs that wait for nothing but the log do not gain from company: while `outstanding` outcomes are on their way, nobody new is admitted. That keeps a burst's
+    memory and latency small and costs no throughput.
+    """
 
     def __init__(self, max_active: int, max_queued_bytes: int) -> None:
         self._max_active = max_active
@@ -23,6 +30,7 @@ class Admission:
         self._share: Counter[str] = Counter()
         self._waiting: dict[str, deque[tuple[str, int, Callable[[], None]]]] = {}
         self._pumping = False
+        self.outstanding = 0
         self._open = asyncio.Event()
         self._open.set()
         self.waiting_runs = 0
@@ -51,6 +59,12 @@ class Admission:
         if run not in self._active:
             self._active[run] = workflow
             self._share[workflow] += 1
+
+    def read_back(self) -> None:
+        """Some outcomes came back: there may be room."""
+        if self.waiting_runs:
+            self._pump()
+            self._set_intake()
 
     def idle(self, run: str) -> None:
         """It waits, is parked or has ended."""
@@ -83,7 +97,7 @@ class Admission:
             return
         self._pumping = True
         try:
-            while self.waiting_runs and len(self._active) < self._max_active:
+            while self.waiting_runs and self.outstanding < _OUTSTANDING and len(self._active) < self._max_active:
                 workflow = self._next_workflow()
                 run, size, begin = self._waiting[workflow].popleft()
                 if not self._waiting[workflow]:

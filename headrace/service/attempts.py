@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistics, outcome_of
-from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptEnd, AttemptError, AttemptOk
+from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptError, AttemptOk
+from headrace.handlers.result import AttemptEnd as HandlerEnd
 from headrace.handlers.retry import RetryAfter, after_failure, fraction_of
 from headrace.observability import observer as told
 from headrace.observability.label import BreakerResult, BreakerState, Ending
@@ -26,24 +27,20 @@ if TYPE_CHECKING:
     from headrace.handlers.attempt_group import AttemptGroup, RunningAttempt
     from headrace.service.engine.step import CallStep
     from headrace.service.live_run import LiveRun
-    from headrace.service.owner import Owner
     from headrace.service.shared import Shared
+
+AttemptEnd = Callable[[AttemptSucceeded | AttemptFailed], None]
+"""Told what the log is to say of an attempt that is over. Not called for one that was cancelled."""
 
 _ENDINGS = {Cause.TIMED_OUT: Ending.TIMED_OUT, Cause.DEADLINE: Ending.TIMED_OUT, Cause.BREAKER_OPEN: Ending.REJECTED}
 
 
-class Ended(msgspec.Struct, frozen=True, gc=False):
-    """An attempt is over; this is what the log is to say."""
-
-    outcome: AttemptSucceeded | AttemptFailed
-
-
 class _Work:
-    __slots__ = ("began_at_ms", "held", "id", "live", "number", "owner", "ready_at", "running", "step")
+    __slots__ = ("began_at_ms", "ended", "held", "id", "live", "number", "ready_at", "running", "step")
 
-    def __init__(self, id_: int, owner: Owner, live: LiveRun, step: CallStep[Any], number: int) -> None:
+    def __init__(self, id_: int, ended: AttemptEnd, live: LiveRun, step: CallStep[Any], number: int) -> None:
         self.id = id_
-        self.owner = owner
+        self.ended = ended
         self.live = live
         self.step = step
         self.number = number
@@ -71,14 +68,14 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    def start(self, owner: Owner, live: LiveRun, step: CallStep[Any], number: int) -> None:
+    def start(self, ended: AttemptEnd, live: LiveRun, step: CallStep[Any], number: int) -> None:
         """Make this attempt as soon as its policies allow. One that is being made already goes on, for the run as it is alive now."""
         key = (live.state.id, step.ref)
         work = self._works.get(key)
         if work is not None and work.number == number:
             work.live, work.step = live, step
             return
-        work = _Work(next(self._ids), owner, live, step, number)
+        work = _Work(next(self._ids), ended, live, step, number)
         self._works[key] = work
         self._by_id[work.id] = work
         now_ms = _now_ms()
@@ -100,12 +97,12 @@ class Attempts:
             del self._by_id[work.id]
             self._set_alarm()
 
-    def running_of(self, owner: Owner) -> list[tuple[str, str, int]]:
-        """Run, step and number of the owner's attempts whose handlers run."""
+    def running_of(self, ended: AttemptEnd) -> list[tuple[str, str, int]]:
+        """Run, step and number of the attempts that report there and whose handlers run."""
         return [
             (key[0], key[1], work.number)
             for key, work in self._works.items()
-            if work.owner is owner and work.running is not None
+            if work.ended == ended and work.running is not None
         ]
 
     async def none_running(self) -> None:
@@ -225,7 +222,8 @@ class Attempts:
             )
         work.running = self._group.start(handler, call, lambda _call, end: self._ended(work, end))
 
-    def _ended(self, work: _Work, end: AttemptEnd) -> None:
+    def _ended(self, work: _Work, end: HandlerEnd) -> None:
+        work.running = None  # they refer to each other
         dispatched = self._dispatcher.complete(_now_ms(), work.id, outcome_of(end), end.duration_ms)
         handler = work.step.handler
         if handler.breaker is not None:
@@ -234,7 +232,7 @@ class Attempts:
         self._carry_out(dispatched)
         self._ended_one.set()
 
-    def _tell_breaker(self, breaker: Any, end: AttemptEnd) -> None:
+    def _tell_breaker(self, breaker: Any, end: HandlerEnd) -> None:
         match end:
             case AttemptOk(duration_ms=duration_ms):
                 slow = duration_ms > breaker.slow_call_ms
@@ -245,7 +243,7 @@ class Attempts:
                 result = BreakerResult.FAILED
         self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=result))
 
-    def _end(self, work: _Work, end: AttemptEnd) -> None:
+    def _end(self, work: _Work, end: HandlerEnd) -> None:
         """It is over: tell the owner what to write, unless it was cancelled."""
         live, step = work.live, work.step
         key = (live.state.id, step.ref)
@@ -275,7 +273,7 @@ class Attempts:
             self._tell(work, end, _ENDINGS.get(end.cause, Ending.FAILED), outcome.retry_after_ms)
             if outcome.retry_after_ms is not None:
                 live.retries += 1
-        work.owner.attempt_ended(Ended(outcome))
+        work.ended(outcome)
 
     def _failed(self, work: _Work, error: AttemptError) -> AttemptFailed:
         step = work.step
@@ -301,7 +299,7 @@ class Attempts:
             retry_after_ms=decision.delay_ms if isinstance(decision, RetryAfter) else None,
         )
 
-    def _tell(self, work: _Work, end: AttemptEnd, ending: Ending, retry_after_ms: int | None) -> None:
+    def _tell(self, work: _Work, end: HandlerEnd, ending: Ending, retry_after_ms: int | None) -> None:
         run = work.live.state
         error = end if isinstance(end, AttemptError) else None
         self._shared.observer.attempt_ended(

@@ -33,7 +33,7 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
     dispatch = shared.attempts.statistics()
     return Snapshot(
         workflows=_workflows(shared, owners),
-        timers_pending=sum(len(live.timers) for owner in owners for live in owner.live.values()),
+        timers_pending=sum(len(live.timers) for owner in owners for live in owner.runs.live.values()),
         lag=tuple(_lag(shared, source) for source in sources),
         partitions_assigned={shared.names.router: len(sources), f"{shared.names.app}.owners": len(owners)},
         breakers=tuple(BreakerNow(breaker=each.name, state=BreakerState(each.status)) for each in dispatch.breakers),
@@ -46,7 +46,7 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
             for (topic, reason), count in Counter((at.topic, reason) for at, reason in shared.stops.items()).items()
         ),
         source_backlog_bytes=dict(_backlog(shared, owners)),
-        definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.held) for owner in owners)},
+        definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.runs.held) for owner in owners)},
     )
 
 
@@ -59,7 +59,7 @@ def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
             name = run.start.workflow
             runs.setdefault(name, Counter())[_state(owner, run.id, run.phase)] += 1
             oldest[name] = min(oldest.get(name, run.started_at_ms), run.started_at_ms)
-        for live in owner.live.values():
+        for live in owner.runs.live.values():
             delayed[live.state.start.workflow] += len(live.delayed)
     progress: Counter[str] = Counter(name for name, running in shared.attempts.in_progress() if running)
     held: dict[str, dict[TaskState, int]] = defaultdict(dict)
@@ -82,9 +82,9 @@ def _state(owner: Owner, run: str, phase: Phase) -> RunState:
         return RunState.QUEUED
     if phase is Phase.PARKED:
         return RunState.PARKED
-    if run in owner.held:
+    if run in owner.runs.held:
         return RunState.HELD
-    live = owner.live.get(run)
+    live = owner.runs.live.get(run)
     if live is None:
         return RunState.UNADMITTED
     if live.undoes():
@@ -113,6 +113,6 @@ def _backlog(shared: Shared, owners: list[Owner]) -> Counter[str]:
     if shared.admission.waiting_runs:
         for owner in owners:
             for run in owner.state.runs.values():
-                if run.start.event is not None and run.id not in owner.live and run.phase is Phase.OPEN:
+                if run.start.event is not None and run.id not in owner.runs.live and run.phase is Phase.OPEN:
                     backlog[run.start.event.topic] += run.size
     return backlog

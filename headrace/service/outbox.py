@@ -21,8 +21,8 @@ from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.trace_context import parse_traceparent, with_state
 
 if TYPE_CHECKING:
-    from headrace.service.owner import Owner
     from headrace.service.shared import Shared
+    from headrace.service.tenure import Tenure
 
 REJECTED_KEY = "HR3201"
 _AGAIN_S = 0.2
@@ -35,19 +35,19 @@ class Outbox:
         self._shared = shared
         self._forwards: dict[tuple[int, int], dict[str, int]] = {}  # (from, to): entries by offset, oldest first
 
-    def send(self, owner: Owner, entry: OutboxEntry, *, again: bool = False) -> None:
+    def send(self, tenure: Tenure, partition: int, entry: OutboxEntry, *, again: bool = False) -> None:
         """Send one entry. `again`: it was found in the state at take-over, so that it may have left before."""
         match entry:
             case Output():
-                self._output(owner, entry, again=again)
+                self._output(tenure, entry, again=again)
             case Forward():
-                self._forward(owner, entry)
+                self._forward(tenure, partition, entry)
             case Refusal():
-                self._refusal(owner, entry)
+                self._refusal(tenure, entry)
             case RefusedOutput():
-                self._refused_output(owner, entry)
+                self._refused_output(tenure, entry)
 
-    def _output(self, owner: Owner, entry: Output, *, again: bool) -> None:
+    def _output(self, tenure: Tenure, entry: Output, *, again: bool) -> None:
         observer = self._shared.observer
         emitted = entry.emitted
         if again:
@@ -64,9 +64,9 @@ class Outbox:
                         message=refused.message,
                     )
                 )
-                owner.refused(entry.id, refused.code, refused.message)
+                tenure.refused(entry.id, refused.code, refused.message)
                 return
-            owner.sent(Sent(entry.id, at.partition, offset))
+            tenure.sent(Sent(entry.id, at.partition, offset))
             observer.output_sent(
                 told.OutputSent(
                     run=entry.run,
@@ -81,11 +81,11 @@ class Outbox:
             )
 
         self._shared.publisher.put(
-            emitted.topic, None, output_record(self._shared, entry), gone, lambda: owner.owns(entry.id)
+            emitted.topic, None, output_record(self._shared, entry), gone, lambda: tenure.wants(entry.id)
         )
 
-    def _forward(self, owner: Owner, entry: Forward) -> None:
-        waiting = self._forwards.setdefault((owner.at.partition, entry.partition), {})
+    def _forward(self, tenure: Tenure, partition: int, entry: Forward) -> None:
+        waiting = self._forwards.setdefault((partition, entry.partition), {})
         waiting[entry.id] = entry.identity.offset
         identity = entry.identity
         floor = next(iter(waiting.values()))
@@ -104,17 +104,17 @@ class Outbox:
         def written(offset: int, error: HeadraceError | None) -> None:
             if error is None:
                 waiting.pop(entry.id, None)
-                owner.sent(Sent(entry.id, entry.partition, offset))
-            elif owner.owns(entry.id):
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._forward, owner, entry)
+                tenure.sent(Sent(entry.id, entry.partition, offset))
+            elif tenure.wants(entry.id):
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._forward, tenure, partition, entry)
 
         self._shared.writers.runs(entry.partition).put(NewRecord(value=encode(record)), written)
 
-    def _refusal(self, owner: Owner, entry: Refusal) -> None:
+    def _refusal(self, tenure: Tenure, entry: Refusal) -> None:
         start = entry.start
         event, source = start.event, start.record
         if event is None or source is None:  # not from a source record: nothing to keep but the log's own record
-            owner.sent(Sent(entry.id, -1, -1))
+            tenure.sent(Sent(entry.id, -1, -1))
             return
         at = TopicPartition(event.topic, event.partition)
         error = f"Key {start.key!r} has an open run of {start.workflow}: {entry.open_run}."
@@ -128,10 +128,10 @@ class Outbox:
             workflow=start.workflow,
         )
         self._letter(
-            owner, entry, dead_letter_topic(at.topic), letter, at, event.offset, StageLabel.START, REJECTED_KEY
+            tenure, entry, dead_letter_topic(at.topic), letter, at, event.offset, StageLabel.START, REJECTED_KEY
         )
 
-    def _refused_output(self, owner: Owner, entry: RefusedOutput) -> None:
+    def _refused_output(self, tenure: Tenure, entry: RefusedOutput) -> None:
         output = entry.output
         at = TopicPartition(output.emitted.topic, 0)
         letter = dead_letter(
@@ -143,11 +143,11 @@ class Outbox:
             attempts=3,
             workflow=output.workflow,
         )
-        self._letter(owner, entry, self._shared.names.refused, letter, at, -1, StageLabel.EMIT, entry.code)
+        self._letter(tenure, entry, self._shared.names.refused, letter, at, -1, StageLabel.EMIT, entry.code)
 
     def _letter(
         self,
-        owner: Owner,
+        tenure: Tenure,
         entry: OutboxEntry,
         topic: str,
         letter: NewRecord,
@@ -158,7 +158,7 @@ class Outbox:
     ) -> None:
         def gone(at: TopicPartition, sent_at: int, refused: Rejected | None) -> None:
             if refused is None:
-                owner.sent(Sent(entry.id, at.partition, sent_at))
+                tenure.sent(Sent(entry.id, at.partition, sent_at))
                 self._shared.observer.event_dead_lettered(
                     told.EventDeadLettered(
                         topic=source.topic, partition=source.partition, offset=offset, stage=stage, code=code
@@ -167,7 +167,7 @@ class Outbox:
             else:
                 self._shared.dead_letter_refused(at, refused)
 
-        self._shared.publisher.put(topic, source.partition, letter, gone, lambda: owner.owns(entry.id))
+        self._shared.publisher.put(topic, source.partition, letter, gone, lambda: tenure.wants(entry.id))
 
 
 def output_record(shared: Shared, entry: Output) -> NewRecord:

@@ -1,0 +1,276 @@
+"""The runs of one partition that are awake: carries out what the fold and the woken coroutines ask for.
+
+Every effect begins here, after the record that asks for it was read back. What is kept here is a cache: dropped at any moment, it is rebuilt from the state.
+Called by `owner.py`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from headrace.observability import observer as told
+from headrace.observability.label import TriggerKind
+from headrace.service.engine.instruction import (
+    Advance,
+    Begin,
+    Close,
+    Instruction,
+    Joined,
+    Park,
+    Rearm,
+    Send,
+    TryAgain,
+    Unpark,
+)
+from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
+from headrace.service.engine.state import PartitionState, Phase, RunState
+from headrace.service.engine.step import CallStep, EmitStep, TimerStep
+from headrace.topics.outcome import Emitted, RunEnded, RunStatus, StepsCancelled, TimerArmed, TimerFired
+
+if TYPE_CHECKING:
+    from headrace.service.attempts import AttemptEnd
+    from headrace.service.live_run import LiveRun
+    from headrace.service.shared import Shared
+    from headrace.service.tenure import Tenure
+
+_GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
+_TIMER_SKEW_MS = 1
+
+
+class AwakeRuns:
+    """`live` by run id; `held` are runs whose definition version is not loaded here. `ended` gets the results of attempts."""
+
+    def __init__(self, shared: Shared, state: PartitionState, tenure: Tenure, ended: AttemptEnd) -> None:
+        self.live: dict[str, LiveRun] = {}
+        self.held: dict[str, str] = {}
+        self._shared = shared
+        self._state = state
+        self._tenure = tenure
+        self._ended = ended
+
+    def carry_out(self, instruction: Instruction) -> None:
+        """Do what a folded record asks for."""
+        match instruction:
+            case Advance(run=run, record=record, at_ms=at_ms):
+                self._advance(run, record, at_ms)
+            case Begin(run=run) | Unpark(run=run):
+                if isinstance(instruction, Unpark):
+                    self._shared.observer.run_resumed(told.RunResumed(run=run.id, workflow=run.start.workflow))
+                self.begin(run)
+            case Send(entry=entry):
+                self._shared.outbox.send(self._tenure, self._state.partition, entry)
+            case Close(run=run, ended=ended, at_ms=at_ms):
+                self._close(run, ended, at_ms)
+            case TryAgain(run=run, step=step, number=number, due_at_ms=due_at_ms):
+                live = self.live.get(run.id)
+                call = live.calls.get(step) if live is not None else None
+                if live is not None and call is not None:
+                    self._schedule(live, call, number, due_at_ms)
+            case Rearm(run=run, step=step, due_at_ms=due_at_ms, early_ms=early_ms):
+                self._arm(run, step, due_at_ms, skew_ms=early_ms + _TIMER_SKEW_MS)
+            case Park(run=run, parked=parked):
+                self._forget(run.id)
+                self._shared.observer.run_parked(
+                    told.RunParked(
+                        run=run.id,
+                        workflow=run.start.workflow,
+                        reason=parked.reason,
+                        step=parked.step,
+                        expected=parked.expected,
+                        found=parked.found,
+                    )
+                )
+            case Joined():
+                pass
+
+    def begin(self, run: RunState) -> None:
+        """Wake the run when there is room."""
+        self._shared.admission.ask(run.id, run.start.workflow, run.size, lambda: self._wake(run))
+
+    def _wake(self, run: RunState) -> None:
+        """Bring a run to life: from nothing, or by replaying what its coroutine has noticed."""
+        if not self._tenure.open or self._state.runs.get(run.id) is not run or run.phase is not Phase.OPEN:
+            self._shared.admission.idle(run.id)
+            return
+        live = self._shared.live_run(run)
+        if live is None:
+            self._hold(run)
+            return
+        self.live[run.id] = live
+        if not run.history:
+            self._tell_started(run)
+        if live.timeout_at_ms is not None and TIMEOUT_STEP not in run.settled:
+            self._arm(run, TIMEOUT_STEP, live.timeout_at_ms)
+        self._act(live, live.replay())
+
+    def _hold(self, run: RunState) -> None:
+        """Its version is not loaded: a cancel still ends it, anything else waits for an instance that has it."""
+        self.held[run.id] = f"{run.start.workflow} {run.start.version}"
+        self._shared.admission.idle(run.id)
+        self._shared.observer.run_held(told.RunHeld(run=run.id, workflow=run.start.workflow, version=run.start.version))
+        self._end_without_code(run)
+
+    def _end_without_code(self, run: RunState) -> None:
+        reason = run.cancelled_by()
+        if reason is not None:
+            self._tenure.propose(RunEnded(run=run.id, status=RunStatus.CANCELLED, error="Cancelled", message=reason))
+
+    def _advance(self, run: RunState, record: Any, at_ms: int) -> None:
+        live = self.live.get(run.id)
+        if live is not None:
+            self._act(live, live.feed(record, at_ms))
+        elif run.id in self.held:
+            self._end_without_code(run)
+        # else: unadmitted; it will find the record in its history when its turn comes
+
+    def _act(self, live: LiveRun, turn: Turn) -> None:
+        run = live.state
+        if turn.parked is not None:
+            self._tenure.propose(turn.parked)
+            return
+        for step in turn.issued:
+            if isinstance(step, CallStep):
+                self._call(live, step)
+            elif isinstance(step, TimerStep):
+                if run.timers.get(step.ref) != step.due_at_ms:
+                    self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms))
+                self._arm(run, step.ref, step.due_at_ms)
+            elif isinstance(step, EmitStep):
+                self._tenure.propose(
+                    Emitted(
+                        run=run.id,
+                        step=step.ref,
+                        topic=step.topic,
+                        type=step.type,
+                        data=msgspec.Raw(step.data),
+                        key=step.key,
+                        subject=step.subject,
+                    )
+                )
+        if turn.cancelled:
+            for ref in turn.cancelled:
+                self._drop_step(live, ref)
+            self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(turn.cancelled)))
+        if turn.ended is not None:
+            self._tenure.propose(turn.ended)
+        elif live.waits():
+            self._shared.admission.idle(run.id)
+
+    def _call(self, live: LiveRun, step: CallStep[Any]) -> None:
+        run = live.state
+        live.calls[step.ref] = step
+        number, due_at_ms = 1, 0
+        if run.tries:
+            tries = run.tries.get(step.ref)
+            if tries is not None:
+                number, due_at_ms = tries.failed + 1, tries.not_before_ms
+        if self._state.given:
+            given = self._state.given.get((run.id, step.ref))
+            if given is not None and given.number == number:
+                due_at_ms = max(due_at_ms, given.until_ms + _GRACE_EXTRA_MS)
+        self._schedule(live, step, number, due_at_ms)
+
+    def _schedule(self, live: LiveRun, step: CallStep[Any], number: int, due_at_ms: int) -> None:
+        if due_at_ms and due_at_ms > self._shared.clock.now_ms():
+            live.delayed.add(step.ref)
+            self._shared.timers.arm((live.state.id, step.ref), due_at_ms, lambda: self._start(live, step, number))
+            if live.waits():
+                self._shared.admission.idle(live.state.id)
+        else:
+            self._start(live, step, number)
+
+    def _start(self, live: LiveRun, step: CallStep[Any], number: int) -> None:
+        run = live.state
+        live.delayed.discard(step.ref)
+        if not self._tenure.open or self.live.get(run.id) is not live:
+            return
+        if self._tenure.has_result(run.id, step.ref, number):
+            return  # it has ended; its outcome is on its way
+        self._shared.admission.active(run.id, run.start.workflow)
+        self._shared.attempts.start(self._ended, live, step, number)
+
+    def _drop_step(self, live: LiveRun, ref: str) -> None:
+        self._shared.timers.disarm((live.state.id, ref))
+        live.delayed.discard(ref)
+        if live.calls.pop(ref, None) is not None:
+            self._shared.attempts.cancel(live.state.id, ref)
+
+    def _close(self, run: RunState, ended: RunEnded, at_ms: int) -> None:
+        live = self._forget(run.id)
+        self.held.pop(run.id, None)
+        self._shared.observer.run_finished(
+            told.RunFinished(
+                run=run.id,
+                workflow=run.start.workflow,
+                status=ended.status,
+                started_at_ms=run.started_at_ms,
+                duration_ms=at_ms - run.started_at_ms,
+                key=run.start.key,
+                version=run.start.version,
+                attempts=live.attempts if live is not None else 0,
+                retries=live.retries if live is not None else 0,
+                error=ended.error,
+                message=ended.message,
+                failed_step=ended.failed_step,
+            )
+        )
+
+    def _tell_started(self, run: RunState) -> None:
+        start = run.start
+        event = start.event
+        self._shared.observer.run_started(
+            told.RunStarted(
+                run=run.id,
+                workflow=start.workflow,
+                version=start.version,
+                trigger=TriggerKind(start.trigger),
+                started_at_ms=run.started_at_ms,
+                key=start.key,
+                topic=event.topic if event is not None else None,
+                partition=event.partition if event is not None else None,
+                offset=event.offset if event is not None else None,
+                event_id=event.id if event is not None else None,
+                start_delay_ms=self._shared.clock.now_ms() - (start.event_at_ms or run.started_at_ms),
+                producer_traceparent=start.traceparent,
+                tracestate=start.tracestate,
+            )
+        )
+
+    def _arm(self, run: RunState, step: str, due_at_ms: int, *, skew_ms: int = 0) -> None:
+        def fire() -> None:
+            self._tenure.propose(TimerFired(run=run.id, step=step, due_at_ms=due_at_ms))
+
+        live = self.live.get(run.id)
+        if live is not None:
+            live.timers.add(step)
+        self._shared.timers.arm((run.id, step), due_at_ms + skew_ms, fire)
+
+    def _forget(self, run_id: str) -> LiveRun | None:
+        live = self.live.pop(run_id, None)
+        if live is not None:
+            for ref in live.calls:
+                self._shared.attempts.cancel(run_id, ref)
+                self._shared.timers.disarm((run_id, ref))
+            for ref in live.timers:
+                self._shared.timers.disarm((run_id, ref))
+            live.close()
+        self._shared.admission.idle(run_id)
+        return live
+
+    def forget_all(self) -> None:
+        """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts."""
+        for run_id, live in list(self.live.items()):
+            for ref in (*live.calls, *live.timers):
+                self._shared.timers.disarm((run_id, ref))
+            live.close()
+        self._shared.admission.forget(set(self.live) | set(self._state.runs))
+        self.live.clear()
+        self.held.clear()
+
+    def drop(self) -> None:
+        """The partition is not ours any more: nothing of it goes on here."""
+        for run_id in list(self.live):
+            self._forget(run_id)
+        self._shared.admission.forget(set(self._state.runs))

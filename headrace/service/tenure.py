@@ -1,0 +1,156 @@
+"""A tenure: what an owner has proposed under its token, from announce to release, and what of it has not been read back yet.
+
+Nothing proposed has an effect before it is read back. What is lost with a token (a failed append) is proposed again under the next one. Called by `owner.py`,
+`awake_runs.py` and the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from headrace.observability import observer as told
+from headrace.topics.log import NewRecord
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    OutboxProgress,
+    Outcome,
+    OutputRefused,
+    Sent,
+)
+from headrace.topics.run_record import OutcomeRecord, Release, RunningAttempt, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.service.engine.state import PartitionState
+    from headrace.service.shared import Shared
+    from headrace.service.writer import Writer
+    from headrace.topics.errors import HeadraceError
+
+CLOSED = -1
+
+
+class Tenure:
+    """One per partition, used again for each token. `broke` is called when an append failed: the token is worth nothing any more."""
+
+    def __init__(self, shared: Shared, writer: Writer, state: PartitionState, broke: Callable[[], None]) -> None:
+        self.token = CLOSED
+        self._shared = shared
+        self._writer = writer
+        self._state = state
+        self._broke = broke
+        self._seq = 0
+        self._outstanding = 0  # outcomes proposed and not read back
+        self._results: dict[tuple[str, str, int], AttemptSucceeded | AttemptFailed] = {}  # not read back
+        self._sent: dict[str, Sent] = {}  # outbox entries that left and whose progress is not read back
+        self._progress: list[Sent] = []  # of these, not proposed yet
+        self._progress_due = False
+        self._sample: tuple[int, float] | None = None  # one proposal whose way to the log and back is being measured
+
+    @property
+    def open(self) -> bool:
+        """Whether proposals have a point."""
+        return self.token != CLOSED
+
+    def begin(self, token: int) -> None:
+        """The announce at this offset was accepted. What the last token left unconfirmed is proposed again, if it still matters."""
+        self._forget_outstanding()
+        self.token, self._seq, self._sample = token, 0, None
+        results, self._results = self._results, {}
+        for (run_id, step, _), outcome in results.items():
+            run = self._state.runs.get(run_id)
+            if run is not None and step not in run.settled:
+                self.propose_result(outcome)
+        self._progress = [sent for entry, sent in self._sent.items() if entry in self._state.outbox]
+        self._sent = {sent.entry: sent for sent in self._progress}
+        self._flush_progress()
+
+    def end(self) -> None:
+        """The token is lost or given away."""
+        self.token = CLOSED
+        self._forget_outstanding()
+
+    def _forget_outstanding(self) -> None:
+        self._shared.admission.outstanding -= self._outstanding
+        self._outstanding = 0
+
+    # --- proposing -------------------------------------------------------------------------------------------------
+
+    def propose(self, outcome: Outcome) -> None:
+        """Append an outcome under the token; without one, it is of no use and dropped."""
+        if self.token == CLOSED:
+            return
+        record = OutcomeRecord(token=self.token, seq=self._seq, body=outcome)
+        if self._sample is None:
+            self._sample = (self._seq, perf_counter())
+        self._seq += 1
+        self._outstanding += 1
+        self._shared.admission.outstanding += 1
+        self._writer.put(NewRecord(value=encode(record)), self._written)
+
+    def propose_result(self, outcome: AttemptSucceeded | AttemptFailed) -> None:
+        """The same for the result of an attempt, which is a fact: it is kept until it is read back."""
+        self._results[outcome.run, outcome.step, outcome.number] = outcome
+        self.propose(outcome)
+
+    def has_result(self, run: str, step: str, number: int) -> bool:
+        """Whether this attempt has ended and its result is on its way."""
+        return (run, step, number) in self._results
+
+    def release(self, attempts: tuple[RunningAttempt, ...], grace_ms: int) -> None:
+        """Close the token in the log, after everything proposed so far."""
+        self._flush_progress()
+        record = Release(token=self.token, seq=self._seq, attempts=attempts, grace_ms=grace_ms)
+        self._writer.put(NewRecord(value=encode(record)))
+        self.end()
+
+    def _written(self, _offset: int, error: HeadraceError | None) -> None:
+        if error is not None and self.token != CLOSED:
+            self._broke()
+
+    def confirm(self, seq: int, body: Outcome) -> None:
+        """An outcome under the present token was read back and accepted."""
+        self._outstanding -= 1
+        self._shared.admission.outstanding -= 1
+        if self._sample is not None and seq == self._sample[0]:
+            duration_ms = (perf_counter() - self._sample[1]) * 1000
+            self._sample = None
+            self._shared.observer.read_back(
+                told.ReadBack(partition=self._state.partition, records=1, duration_ms=duration_ms)
+            )
+        if isinstance(body, AttemptSucceeded | AttemptFailed):
+            self._results.pop((body.run, body.step, body.number), None)
+        elif isinstance(body, OutboxProgress):
+            for sent in body.sent:
+                self._sent.pop(sent.entry, None)
+
+    # --- outbox ----------------------------------------------------------------------------------------------------
+
+    def sent(self, entry: Sent) -> None:
+        """An outbox entry was acknowledged where it went. Told to the log in one record for all that left by then."""
+        self._sent[entry.entry] = entry
+        self._progress.append(entry)
+        if not self._progress_due:
+            self._progress_due = True
+            asyncio.get_running_loop().call_soon(self._flush_progress)
+
+    def _flush_progress(self) -> None:
+        self._progress_due = False
+        progress, self._progress = self._progress, []
+        if progress:
+            self.propose(OutboxProgress(sent=tuple(progress)))
+
+    def has_sent(self, entry: str) -> bool:
+        """Whether this entry has left, though the log does not say so yet."""
+        return entry in self._sent
+
+    def wants(self, entry: str) -> bool:
+        """Whether this entry is still to be sent by us."""
+        return self.token != CLOSED and entry in self._state.outbox and entry not in self._sent
+
+    def refused(self, entry: str, code: str, message: str) -> None:
+        """A topic will never take this entry."""
+        self.propose(OutputRefused(entry=entry, code=code, message=message))

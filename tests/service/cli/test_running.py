@@ -239,3 +239,21 @@ def test_serve_on_kafka(headrace: Headrace, starting: Starting, app: str, kafka:
     service.signal(signal.SIGTERM)
     assert service.wait() == 0
     assert "Traceback" not in service.err
+
+
+def test_serve_waits_for_a_broker_that_is_away_and_says_so(starting: Starting, app: str) -> None:
+    service = starting("serve", app, "--bootstrap-servers", "127.0.0.1:1", "--metrics-port", "0")
+    service.until(lambda: "No Kafka broker answers" in service.err)
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert "Traceback" not in service.err
+
+
+def test_a_command_that_follows_ends_with_130_on_ctrl_c(headrace: Headrace, starting: Starting, app: str) -> None:
+    assert headrace("topic", "create", app).code == 0
+    assert headrace("event", "publish", "greetings", "--data", "1").code == 0
+    follower = starting("event", "tail", "greetings", "--from", "start")
+    follower.until(lambda: "kafka:greetings" in follower.out or "greetings" in follower.out)
+    follower.signal(signal.SIGINT)
+    assert follower.wait() == ExitCode.INTERRUPTED
+    assert follower.err == ""

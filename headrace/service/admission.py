@@ -13,13 +13,14 @@ from collections.abc import Callable
 _OUTSTANDING = (
     1_000  # outcomes on their way to the log and back; past it a further run would only wait for those before it
 )
+_A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
 _INTAKE_RUNS = 1_000  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
 
 
 class Admission:
     """`max_active` slots. What is admitted is a plain function: it begins the run.
 
-    Runs that wait for nothing but the log do not gain from company: while `outstanding` outcomes are on their way, nobody new is admitted. That keeps a burst's
+    Runs that wait for nothing but the log do not gain from company: while many outcomes are on their way (`outstanding`), nobody new is admitted, and never many at once. That keeps a burst's
     memory and latency small and costs no throughput.
     """
 
@@ -30,6 +31,7 @@ class Admission:
         self._share: Counter[str] = Counter()
         self._waiting: dict[str, deque[tuple[str, int, Callable[[], None]]]] = {}
         self._pumping = False
+        self._admitted = 0  # in this turn of the event loop
         self.outstanding = 0
         self._open = asyncio.Event()
         self._open.set()
@@ -97,7 +99,8 @@ class Admission:
             return
         self._pumping = True
         try:
-            while self.waiting_runs and self.outstanding < _OUTSTANDING and len(self._active) < self._max_active:
+            while self.waiting_runs and self._room():
+                self._admitted += 1
                 workflow = self._next_workflow()
                 run, size, begin = self._waiting[workflow].popleft()
                 if not self._waiting[workflow]:
@@ -108,6 +111,17 @@ class Admission:
                 begin()
         finally:
             self._pumping = False
+
+    def _room(self) -> bool:
+        if self.outstanding >= _OUTSTANDING or len(self._active) >= self._max_active:
+            return False
+        if self._admitted == 0:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        return self._admitted < _A_TURN
+
+    def _next_turn(self) -> None:
+        self._admitted = 0
+        self.read_back()
 
     def _next_workflow(self) -> str:
         if len(self._waiting) == 1:

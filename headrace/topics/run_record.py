@@ -42,7 +42,7 @@ class RunningAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release", gc=False):
-    """Close the token. The successor leaves the listed attempts alone until `grace_ms` after this record, unless their result or the giver's end comes first."""
+    """Close the token. The successor leaves the listed attempts alone until `grace_ms` after this record, or until their result or the giver's end comes."""
 
     token: int
     seq: int

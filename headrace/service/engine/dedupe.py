@@ -13,8 +13,9 @@ PRUNE_EVERY = 1024  # identities: pruning walks the set, so it waits until there
 
 
 class OriginMarks(msgspec.Struct):
-    """What one origin partition has sent. `seen` maps an offset to the `n`s accepted at it; offsets below `floor` may linger until the next pruning."""
+    """What one origin partition has sent in its newest epoch. `seen` maps an offset to the `n`s accepted at it; below `floor` they may linger for a while."""
 
+    epoch: int
     floor: int = 0
     seen: dict[int, tuple[str, ...]] = {}
     pruned_at: int = 0  # size of `seen` after the last pruning
@@ -23,7 +24,6 @@ class OriginMarks(msgspec.Struct):
 class Dedupe(msgspec.Struct):
     """Dedupe state of one run-log partition. `clients` holds the ids of client commands with the time they were accepted, in that order."""
 
-    epoch: int = 0
     origins: dict[tuple[str, int], OriginMarks] = {}
     clients: dict[str, int] = {}
 
@@ -34,11 +34,13 @@ class Dedupe(msgspec.Struct):
         return self._accept_coordinates(identity)
 
     def _accept_coordinates(self, identity: Coordinates) -> bool:
-        if identity.epoch < self.epoch:
-            return False
         marks = self.origins.get((identity.origin, identity.partition))
-        if marks is None:
-            marks = self.origins[identity.origin, identity.partition] = OriginMarks(seen={})
+        if (
+            marks is None or marks.epoch < identity.epoch
+        ):  # a rewind begins anew; what is left of older epochs is dropped
+            marks = self.origins[identity.origin, identity.partition] = OriginMarks(epoch=identity.epoch, seen={})
+        elif marks.epoch > identity.epoch:
+            return False
         new = self._note(marks, identity)
         if identity.floor > marks.floor:
             marks.floor = identity.floor

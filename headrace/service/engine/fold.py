@@ -30,8 +30,8 @@ from headrace.service.engine.state import (
     Output,
     PartitionState,
     Phase,
-    RefusedOutput,
     Refusal,
+    RefusedOutput,
     RunState,
     StepTries,
 )
@@ -41,8 +41,8 @@ from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
-    Outcome,
     OutboxProgress,
+    Outcome,
     OutputRefused,
     RunEnded,
     RunParked,
@@ -73,8 +73,7 @@ _SKIPPED = {reason: Folded(instructions=[], skip=reason) for reason in Skip}
 def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, record: RunRecord) -> Folded:
     """Advance a partition by one record. `size` is the record's bytes, for admission."""
     state.next_offset = offset + 1
-    if timestamp_ms > state.clock_ms:
-        state.clock_ms = timestamp_ms
+    state.clock_ms = max(state.clock_ms, timestamp_ms)
     match record:
         case OutcomeRecord():
             skip = state.gate.admit(record)
@@ -114,9 +113,7 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
             assert_never(record.body)
 
 
-def _start(  # noqa: PLR0913 - a record's facts
-    state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, start: Start
-) -> Folded:
+def _start(state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, start: Start) -> Folded:
     contended = start.key is not None and start.policy is not OnConflict.ALLOW
     if contended and start.key is not None:
         home = partition_of(start.key.encode(), state.partitions)
@@ -170,7 +167,9 @@ def _to_outbox(state: PartitionState, entry: Output | Forward | Refusal | Refuse
     return Folded(instructions=[Send(entry)])
 
 
-def _deliver(state: PartitionState, at_ms: int, size: int, result: AttemptSucceeded | AttemptFailed | Abandoned) -> Folded:
+def _deliver(
+    state: PartitionState, at_ms: int, size: int, result: AttemptSucceeded | AttemptFailed | Abandoned
+) -> Folded:
     state.given.pop((result.run, result.step), None)
     if not isinstance(result, Abandoned):
         return _outcome(state, at_ms, size, result)
@@ -209,7 +208,7 @@ def _resume(state: PartitionState, id_: str) -> Folded:
 # --- outcomes ----------------------------------------------------------------------------------------------------------
 
 
-def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> Folded:  # noqa: C901, PLR0911, PLR0912 - one arm a kind
+def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> Folded:
     match outcome:
         case AttemptSucceeded():
             run = state.runs.get(outcome.run)
@@ -240,8 +239,8 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
             return _refused(state, at_ms, outcome)
         case RunParked():
             run = state.runs.get(outcome.run)
-            if run is None or run.phase is Phase.PARKED:
-                return _NO_EFFECT
+            if run is None or run.phase is not Phase.OPEN or run.cancelled_by() is not None:
+                return _NO_EFFECT  # a cancelled run ends, whatever its code does
             run.phase, run.parked = Phase.PARKED, outcome
             return Folded(instructions=[Park(run, outcome)])
         case _:
@@ -258,8 +257,7 @@ def _settled(run: RunState, step: str, record: Woke, at_ms: int, size: int) -> F
 
 
 def _woken(run: RunState, record: Woke, at_ms: int, size: int) -> Folded:
-    if at_ms > run.clock_ms:
-        run.clock_ms = at_ms
+    run.clock_ms = max(run.clock_ms, at_ms)
     run.history.append((record, at_ms))
     run.history_bytes += size
     if run.phase is Phase.PARKED:
@@ -342,9 +340,10 @@ def _refused(state: PartitionState, at_ms: int, refused: OutputRefused) -> Folde
 
 
 def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
-    run = state.runs.pop(ended.run, None)
-    if run is None:
+    run = state.runs.get(ended.run)
+    if run is None or run.phase is Phase.QUEUED:
         return _NO_EFFECT
+    del state.runs[run.id]
     if isinstance(run.identity, ClientId):
         state.dedupe.clients.pop(run.identity.id, None)
         state.dedupe.clients[run.identity.id] = at_ms
@@ -367,5 +366,3 @@ def new_state(*, topic: str, partition: int, partitions: int, client_retention_m
     return PartitionState(
         partition=partition, partitions=partitions, topic=topic, client_retention_ms=client_retention_ms
     )
-
-

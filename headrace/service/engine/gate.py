@@ -37,7 +37,7 @@ class Gate(msgspec.Struct):
 
     def admit(self, record: OutcomeRecord | Release) -> Skip | None:
         """None if the record counts; its seq is then used up, and a release closes the token."""
-        if record.token != self.token:
+        if record.token != self.token or self.token == NO_TOKEN:
             return Skip.STALE_TOKEN
         if record.seq != self.seq + 1:
             return Skip.DUPLICATE if record.seq <= self.seq else Skip.SEQUENCE_GAP

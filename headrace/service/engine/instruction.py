@@ -1,4 +1,4 @@
-"""Instructions: what the fold asks the shell to do. Carried out by `service/owner.py` after the record was read back; ignored while a log is replayed as data."""
+"""Instructions: what the fold asks the shell to do. Carried out by `service/owner.py` after read-back; ignored while a log is replayed as data."""
 
 from __future__ import annotations
 

@@ -23,15 +23,7 @@ from headrace.handlers.message import NAME_BYTES_MAX, message_of, one_line
 from headrace.handlers.payload import PayloadTooLarge
 from headrace.service.engine.branch import Branch
 from headrace.service.engine.compensation import Compensation
-from headrace.service.engine.divergence import (
-    FOR_RUN_ALONE,
-    Diverged,
-    called,
-    describe,
-    emitted,
-    found_instead,
-    timer,
-)
+from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe, expected_by, found_instead
 from headrace.service.engine.limit import STEPS_MAX, check_depth, too_many_steps
 from headrace.service.engine.run import Run
 from headrace.service.engine.state import Woke
@@ -98,6 +90,7 @@ class _Phase(IntEnum):
     STOPPING = auto()  # the body is over for good; open steps are being cancelled
     UNDOING = auto()  # compensations, one after the other
     OVER = auto()
+    CLOSED = auto()  # the shell has dropped it
 
 
 class Interpreter:
@@ -157,16 +150,14 @@ class Interpreter:
 
     def feed(self, record: Woke, at_ms: int) -> Turn:
         """Notice one accepted record. A record that does not fit the code parks the run; a parked run notices only that it is cancelled."""
-        self.clock_ms = max(self.clock_ms, at_ms)
-        if isinstance(record, Cancel):
-            self._on_cancel(record)
-        elif self._parked is None:
-            try:
-                self._notice(record)
-            except Diverged as diverged:
-                self._park(diverged.step, diverged.expected, diverged.found)
-        elif self._parked is not None:
+        if self._parked is not None and not isinstance(record, Cancel):
             return Turn()
+        self.clock_ms = max(self.clock_ms, at_ms)
+        try:
+            self._notice(record)
+        except Diverged as diverged:
+            expected = diverged.expected or expected_by(record, diverged.step)
+            self._park(diverged.step, expected, diverged.found)
         return self._go_on()
 
     def replay(self, history: Iterable[tuple[Woke, int]]) -> Turn:
@@ -185,14 +176,18 @@ class Interpreter:
     def park(self, found: str) -> Turn:
         """The run did what a workflow may not, as others have seen: whatever it made of that does not count."""
         self._outcome = None
+        self._told = False
         self._park(self._body.ref, FOR_RUN_ALONE, found)
         return self._turn()
 
     def close(self) -> None:
-        """Drop the coroutines. Their `finally` blocks run; what they ask for is ignored."""
-        self._phase = _Phase.OVER
+        """Drop the coroutines. Their `finally` blocks run; what they ask for is ignored. Nothing else may be called then."""
+        if self._phase is _Phase.CLOSED:
+            return
+        self._phase = _Phase.CLOSED
         self._drop_coroutines()
-        vars(self).clear()  # run, branches and steps refer back to us: thousands of ended runs shall not wait for the collector
+        vars(self).clear()  # run and steps refer back to us: thousands of ended runs shall not wait for the collector
+        self._phase = _Phase.CLOSED
 
     # --- asked by the run, for its steps ---------------------------------------------------------------------------
 
@@ -432,8 +427,11 @@ class Interpreter:
     def _end_without_code(self, cancel: Cancel, parked: RunParked) -> None:
         self._parked = None
         self._drop_coroutines()
-        message = f"{cancel.reason or 'cancelled by command'} (nothing was undone: {parked.found})"
-        self._over(RunEnded(run=self._run_id, status=RunStatus.CANCELLED, error="Cancelled", message=one_line(message)))
+        if self._outcome is not None:
+            return
+        reason = cancel.reason or "cancelled by command"
+        message = one_line(f"{reason} (its code could not be run to the end, undos included: {parked.found})")
+        self._over(RunEnded(run=self._run_id, status=RunStatus.CANCELLED, error="Cancelled", message=message))
 
     def _turn(self) -> Turn:
         if self._parked is not None:
@@ -449,8 +447,6 @@ class Interpreter:
     # --- records ---------------------------------------------------------------------------------------------------
 
     def _on_cancel(self, cancel: Cancel) -> None:
-        if self._phase is _Phase.OVER:
-            return
         self._cancel = cancel
         if self._parked is not None:
             self._end_without_code(cancel, self._parked)
@@ -473,13 +469,13 @@ class Interpreter:
                     if isinstance(sleeper, TimerStep):
                         self._settle(sleeper).succeed(None)
                     elif sleeper is not None:
-                        raise Diverged(step, timer(step), describe(sleeper))
+                        raise Diverged(step, describe(sleeper))
             case Emitted(step=step):
                 emit = self._leaf(step)
                 if isinstance(emit, EmitStep) and emit.type == record.type:
                     self._settle(emit).succeed(f"{self._run_id}{step}")
                 elif emit is not None:
-                    raise Diverged(step, emitted(record.type, record.topic, step), describe(emit))
+                    raise Diverged(step, describe(emit))
             case StepsCancelled(steps=steps):
                 for step in steps:
                     leaf = self._leaf(step)
@@ -499,10 +495,10 @@ class Interpreter:
         try:
             value = call.handler.result.decode(bytes(record.result))
         except NotDeterministic as forbidden:
-            raise Diverged(record.step, FOR_RUN_ALONE, str(forbidden)) from forbidden
+            raise Diverged(record.step, str(forbidden), expected=FOR_RUN_ALONE) from forbidden
         except BaseException as error:
             fits = f"a result of {record.handler} that fits its annotation"
-            raise Diverged(record.step, fits, message_of(error)) from error
+            raise Diverged(record.step, message_of(error), expected=fits) from error
         self._compensation.note(call)
         call.succeed(value)
 
@@ -511,15 +507,14 @@ class Interpreter:
         if isinstance(leaf, CallStep) and leaf.handler.name == record.handler:
             return self._settle(leaf)
         if leaf is not None:
-            raise Diverged(record.step, called(record.handler, record.step), describe(leaf))
+            raise Diverged(record.step, describe(leaf))
         return None
 
     def _leaf(self, ref: str) -> Leaf[Any] | None:
         """The open step behind a record; None if it is over already (a late record). None of that reference is divergence."""
         leaf = self._open.get(ref)
         if leaf is None and ref not in self._past:
-            found = found_instead(ref, self._open.values(), over=self._phase is _Phase.OVER)
-            raise Diverged(ref, f"a step at {ref}", found)
+            raise Diverged(ref, found_instead(ref, self._open.values(), over=self._phase is _Phase.OVER))
         return leaf
 
     def _settle(self, leaf: L) -> L:

@@ -1,19 +1,25 @@
-"""`Run`: the only thing a workflow awaits. What a workflow's author sees of the engine."""
+"""`Run`: the only thing a workflow awaits. What a workflow's author sees of the engine; it makes the steps, `interpreter.py` drives them."""
 
 from __future__ import annotations
 
+import inspect
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, overload
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 
+from headrace.handlers.definition import Handler
 from headrace.handlers.duration import milliseconds
+from headrace.handlers.payload import payload_type
+from headrace.service.engine.group import Gather, Map, Race
+from headrace.service.engine.limit import TEXT_MAX, LimitExceeded, check_fan_out
+from headrace.service.engine.step import CallStep, EmitStep, Step, TimerStep
+from headrace.topics.spec import is_topic_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from headrace.handlers.definition import Handler
     from headrace.handlers.duration import Duration
     from headrace.service.engine.interpreter import Interpreter
-    from headrace.service.engine.step import Step
     from headrace.topics.event import Event
 
 T = TypeVar("T")
@@ -25,6 +31,8 @@ T5 = TypeVar("T5")
 T6 = TypeVar("T6")
 A = TypeVar("A")
 Ts = TypeVarTuple("Ts")
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Run:
@@ -42,11 +50,16 @@ class Run:
         self.key = key
         self.event = event
 
-    def call(
-        self, handler: Handler[*Ts, T], *args: *Ts, compensate: Handler[*Ts, Any] | None = None
-    ) -> Step[T]:
+    def call(self, handler: Handler[*Ts, T], *args: *Ts, compensate: Handler[*Ts, Any] | None = None) -> Step[T]:
         """Call a task. Arguments are encoded now. If the run fails after this task has finished, `compensate` is called with the same arguments."""
-        return self._interpreter.call(handler, args, compensate)
+        interpreter = self._interpreter
+        for given in (handler, compensate):
+            if not isinstance(given, Handler) and given is not None:
+                raise interpreter.forbidden(f"run.call of {_name(given)}", "a function decorated with @handler")
+        ref = f"{interpreter.reference()}/{handler.name}"
+        arguments = handler.arguments.encode(args, limit_bytes=interpreter.payload_bytes_max)
+        step: CallStep[T] = CallStep(interpreter, ref, handler, arguments, interpreter.clock_ms, compensate)
+        return interpreter.issue(step)
 
     @overload
     def gather(self, step1: Awaitable[T1], /) -> Step[tuple[T1]]: ...
@@ -85,7 +98,9 @@ class Run:
     def gather(self, *steps: Awaitable[T]) -> Step[tuple[T, ...]]: ...
     def gather(self, *steps: Awaitable[Any]) -> Step[Any]:
         """All of them, results in argument order. The first failure, in log order, gives the others up and is raised as itself."""
-        return self._interpreter.gather(steps)
+        group: Gather[Any] = Gather(self._interpreter, self._reference(steps))
+        group.join(self._members(group.ref, steps))
+        return self._interpreter.own(group)
 
     @overload
     def race(self, step1: Awaitable[T1], step2: Awaitable[T2], /) -> Step[T1 | T2]: ...
@@ -93,36 +108,62 @@ class Run:
     def race(self, *steps: Awaitable[T]) -> Step[T]: ...
     def race(self, *steps: Awaitable[Any]) -> Step[Any]:
         """The first success; the others are given up. If all fail, the last error."""
-        return self._interpreter.race(steps)
+        if not steps:
+            raise ValueError("race needs at least one step")
+        group: Race[Any] = Race(self._interpreter, self._reference(steps))
+        group.join(self._members(group.ref, steps))
+        return self._interpreter.own(group)
 
     def map(self, each: Callable[[A], Awaitable[T]], items: Sequence[A], *, concurrency: int = 10) -> Step[list[T]]:
         """`each` for every item, at most `concurrency` at once; results in item order, failure as in `gather`."""
-        return self._interpreter.map(each, items, concurrency)
+        if concurrency < 1:
+            raise ValueError("map needs a concurrency of at least 1")
+        items = list(items)
+        check_fan_out(len(items))
+        interpreter = self._interpreter
+        group = Map(interpreter, interpreter.reference())
+        group.begin(each, items, concurrency, depth=interpreter.depth_inside())
+        return interpreter.own(group)
 
     def sleep(self, duration: Duration) -> Step[None]:
         """Wait, however often the process restarts; never shorter."""
         interpreter = self._interpreter
-        return interpreter.sleep(interpreter.clock_ms + milliseconds(duration, name="sleep"))
+        return self._sleep(interpreter.clock_ms + milliseconds(duration, name="sleep"))
 
     def sleep_until(self, when: datetime) -> Step[None]:
         """Wait until `when`, which must have a time zone."""
         if when.tzinfo is None:
-            message = "sleep_until needs a datetime with a time zone, such as run.now() + timedelta(hours=1)"
-            raise TypeError(message)
+            raise TypeError("sleep_until needs a datetime with a time zone, such as run.now() + timedelta(hours=1)")
         due = when.astimezone(UTC) - _EPOCH
-        return self._interpreter.sleep((due.days * 86_400 + due.seconds) * 1000 + -(-due.microseconds // 1000))
+        return self._sleep((due.days * 86_400 + due.seconds) * 1000 + -(-due.microseconds // 1000))
 
     def emit(
         self,
-        type: str,  # noqa: A002 - CloudEvents' word
+        type: str,
         data: object,
         *,
         topic: str,
         key: str | None = None,
         subject: str | None = None,
     ) -> Step[str]:
-        """Publish an event. The step is done when it is in the outbox, from where it leaves however often the process dies; its result is the CloudEvents id."""
-        return self._interpreter.emit(type, data, topic=topic, key=key, subject=subject)
+        """Publish an event. Done when it is in the outbox, which it leaves however often the process dies; the result is the CloudEvents id.
+
+        Without `key` it gets the run's. ValueError: a text is empty, too long or not Unicode, or no topic can have the name.
+        """
+        interpreter = self._interpreter
+        _check_text("type", type)
+        _check_text("topic", topic)
+        if not is_topic_name(topic):
+            raise ValueError(f"emit cannot use {topic!r:.80} as a topic: 1 to 249 letters, digits, dots, '_' and '-'")
+        if key is None:
+            key = self.key or None
+        else:
+            _check_text("key", key, empty=True)
+        if subject is not None:
+            _check_text("subject", subject, empty=True)
+        ref = f"{interpreter.reference()}/emit"
+        raw = payload_type(data.__class__).encode(data, limit_bytes=interpreter.payload_bytes_max)
+        return interpreter.issue(EmitStep(interpreter, ref, topic, type, raw, key, subject))
 
     def now(self) -> datetime:
         """The run's clock: the newest append time it has seen, in UTC."""
@@ -130,15 +171,70 @@ class Run:
 
     def random(self) -> float:
         """A number from 0 (included) to 1 (not), the same on every replay."""
-        return (self._interpreter.chance() >> 75) / (1 << 53)
+        return (self._chance() >> 75) / (1 << 53)
 
     def uuid(self) -> str:
         """A random UUID (version 4 form), the same on every replay."""
-        bits = self._interpreter.chance()
+        bits = self._chance()
         bits = (bits & ~(0xF << 76)) | (4 << 76)
         bits = (bits & ~(0x3 << 62)) | (0x2 << 62)
         text = f"{bits:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
+    def _sleep(self, due_at_ms: int) -> TimerStep:
+        interpreter = self._interpreter
+        return interpreter.issue(TimerStep(interpreter, f"{interpreter.reference()}/sleep", due_at_ms))
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+    def _chance(self) -> int:
+        """128 bits from the run's id and the step's place."""
+        text = f"{self.id}{self._interpreter.reference()}"
+        return int.from_bytes(sha256(text.encode()).digest()[:16], "big")
+
+    def _reference(self, members: Sequence[Awaitable[Any]]) -> str:
+        """The place of a group. If it cannot be made, its coroutines will never be awaited, which needs no warning."""
+        try:
+            check_fan_out(len(members))
+            return self._interpreter.reference()
+        except BaseException:
+            _close(members)
+            raise
+
+    def _members(self, ref: str, members: Sequence[Awaitable[Any]]) -> list[Step[Any]]:
+        interpreter = self._interpreter
+        try:
+            depth = interpreter.depth_inside() if any(map(inspect.iscoroutine, members)) else 0
+            for member in members:
+                if isinstance(member, Step):
+                    if not member.belongs_to(interpreter):
+                        raise interpreter.forbidden(f"waiting for {member.ref} of another run", "steps of this run")
+                elif not inspect.iscoroutine(member):
+                    instead = "steps of this run, or coroutines that await them"
+                    raise interpreter.forbidden(f"waiting for {_name(member)}", instead)
+        except BaseException:
+            _close(members)
+            raise
+        return [
+            member if isinstance(member, Step) else interpreter.fork(f"{ref}/{index}", depth, cast("Any", member))
+            for index, member in enumerate(members)
+        ]
+
+
+def _close(members: Sequence[Awaitable[Any]]) -> None:
+    for member in members:
+        if inspect.iscoroutine(member):
+            member.close()
+
+
+def _check_text(name: str, text: object, *, empty: bool = False) -> None:
+    if not isinstance(text, str):
+        raise TypeError(f"emit needs text as {name}, not {type(text).__qualname__}")
+    if not text and not empty:
+        raise ValueError(f"emit needs a {name} that is not empty")
+    if len(text) > TEXT_MAX:
+        raise LimitExceeded(f"emit was given a {name} of {len(text)} characters; {TEXT_MAX} are allowed.")
+    if not text.isascii():
+        text.encode()  # ValueError: half a surrogate pair is no Unicode
+
+
+def _name(value: object) -> str:
+    return getattr(value, "__qualname__", None) or type(value).__qualname__

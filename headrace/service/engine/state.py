@@ -1,11 +1,11 @@
 """State: what the records of one run-log partition mean so far. Changed by `fold.py` alone; refolding the log gives the same state.
 
-    start ──► OPEN ──────────────► (ended, gone) ──► outbox entries may remain
-      │        ▲ │ park    cancel ▲
-      │        │ ▼                │
-      │ key    PARKED ────────────┘
-      ▼ taken  (resume: OPEN)
-    QUEUED ──► OPEN when the open run of its key ends
+start ──► OPEN ──────────────► (ended, gone) ──► outbox entries may remain
+  │        ▲ │ park    cancel ▲
+  │        │ ▼                │
+  │ key    PARKED ────────────┘
+  ▼ taken  (resume: OPEN)
+QUEUED ──► OPEN when the open run of its key ends
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from headrace.topics.outcome import (
 
 Woke = AttemptSucceeded | AttemptFailed | TimerFired | StepsCancelled | Emitted | OutputRefused | Cancel
 """The records that a run's coroutine may notice."""
-
 
 
 class Phase(StrEnum):

@@ -1,0 +1,94 @@
+"""Divergence: what the log says and what the code did do not fit. Both sides are said in the same words, for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_never
+
+from headrace.service.engine.step import CallStep, EmitStep, Leaf, TimerStep
+from headrace.topics.command import Cancel
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    OutputRefused,
+    StepsCancelled,
+    TimerFired,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.service.engine.state import Woke
+
+FOR_RUN_ALONE = "a workflow that only awaits its run"
+"""What is expected of a body that did something else."""
+
+_SHOWN_MAX = 3  # open steps
+
+
+class Diverged(Exception):
+    """Never leaves the interpreter, which parks the run. `expected` is empty where the record says it all."""
+
+    def __init__(self, step: str, found: str, *, expected: str = "") -> None:
+        super().__init__(step)
+        self.step = step
+        self.found = found
+        self.expected = expected
+
+
+def expected_by(record: Woke, ref: str) -> str:
+    """What the log says that the code did at `ref`."""
+    match record:
+        case AttemptSucceeded(handler=handler) | AttemptFailed(handler=handler):
+            return _called(handler, ref)
+        case TimerFired():
+            return _timer(ref)
+        case Emitted(type=type_, topic=topic):
+            return _emitted(type_, topic, ref)
+        case StepsCancelled() | OutputRefused() | Cancel():
+            return f"a step at {ref}"
+        case _:
+            assert_never(record)
+
+
+def describe(leaf: Leaf[Any]) -> str:
+    """What the code issued."""
+    match leaf:
+        case CallStep(handler=handler):
+            return _called(handler.name, leaf.ref)
+        case TimerStep():
+            return _timer(leaf.ref)
+        case EmitStep(type=type_, topic=topic):
+            return _emitted(type_, topic, leaf.ref)
+        case _:
+            return f"a step at {leaf.ref}"
+
+
+def found_instead(ref: str, open_steps: Iterable[Leaf[Any]], *, over: bool) -> str:
+    """What is there when no open step has this reference."""
+    if over:
+        return "the workflow has ended"
+    place = _place(ref)
+    waits_for: list[str] = []
+    for leaf in open_steps:
+        if _place(leaf.ref) == place:
+            return describe(leaf)
+        if len(waits_for) < _SHOWN_MAX:
+            waits_for.append(leaf.ref)
+    return f"no such step; the workflow waits for {', '.join(waits_for) or 'nothing'}"
+
+
+def _called(handler: str, ref: str) -> str:
+    return f"{handler} called at {ref}"
+
+
+def _emitted(type_: str, topic: str, ref: str) -> str:
+    return f"{type_} emitted to {topic} at {ref}"
+
+
+def _timer(ref: str) -> str:
+    return f"a timer at {ref}"
+
+
+def _place(ref: str) -> str:
+    return ref.rpartition("/")[0]

@@ -27,7 +27,16 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
 from headrace.service.engine.state import PartitionState, Phase, RunState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
-from headrace.topics.outcome import Emitted, RunEnded, RunStatus, StepsCancelled, TimerArmed, TimerFired
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    RunEnded,
+    RunStatus,
+    StepsCancelled,
+    TimerArmed,
+    TimerFired,
+)
 
 if TYPE_CHECKING:
     from headrace.service.attempts import AttemptEnd
@@ -37,6 +46,7 @@ if TYPE_CHECKING:
 
 _GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
 _TIMER_SKEW_MS = 1
+_CANCELLED_STEPS_MAX = 1_000  # in one record: a big fan-out that is given up has more references than a record holds
 
 
 class AwakeRuns:
@@ -120,6 +130,8 @@ class AwakeRuns:
     def _advance(self, run: RunState, record: Any, at_ms: int) -> None:
         live = self.live.get(run.id)
         if live is not None:
+            if isinstance(record, AttemptSucceeded | AttemptFailed):
+                self._drop_step(live, record.step)  # a result that was delivered makes the repetition needless
             self._act(live, live.feed(record, at_ms))
         elif run.id in self.held:
             self._end_without_code(run)
@@ -152,7 +164,9 @@ class AwakeRuns:
         if turn.cancelled:
             for ref in turn.cancelled:
                 self._drop_step(live, ref)
-            self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(turn.cancelled)))
+            for first in range(0, len(turn.cancelled), _CANCELLED_STEPS_MAX):
+                steps = turn.cancelled[first : first + _CANCELLED_STEPS_MAX]
+                self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(steps)))
         if turn.ended is not None:
             self._tenure.propose(turn.ended)
         elif live.waits():

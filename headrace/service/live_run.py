@@ -13,8 +13,6 @@ from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
-    ParkReason,
-    RunParked,
     StepsCancelled,
     TimerFired,
 )
@@ -135,14 +133,7 @@ class LiveRun:
 
     def _judged(self, turn: Turn, violation: Any) -> Turn:
         if violation is not None and turn.parked is None:
-            return Turn(
-                parked=RunParked(
-                    run=self.state.id,
-                    reason=ParkReason.NONDETERMINISTIC,
-                    expected="a workflow that only awaits its run",
-                    found=str(violation),
-                )
-            )
+            return self._interpreter.park(str(violation))  # the body may have swallowed it
         for step in turn.issued:
             if isinstance(step, EmitStep):
                 self._emits.add(step.ref)

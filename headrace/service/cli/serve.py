@@ -3,10 +3,11 @@
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 from cyclopts import Parameter
 
@@ -45,7 +46,7 @@ def dev(
     settings = _judged(common.load(Backend.EMBEDDED).settings)
     if reset:
         _reset(settings)
-    return _run(app, settings, create_topics=create_topics, feed=feed, limit=limit, seed=seed)
+    return _run(app, settings, create_topics=create_topics, feed=feed, limit=limit, seed=seed, lines=sys.stdout)
 
 
 def serve(
@@ -81,7 +82,16 @@ def demo(
         quiet = ("telemetry.log_level=error",)  # its failures are meant; --set shows them
         common = replace(common, set=(*quiet, *common.set, *forced), metrics_port=port, log_path=None)
         settings = _judged(common.load(Backend.EMBEDDED).settings)
-        return _run(os.fspath(_orders()), settings, create_topics=True, feed=True, limit=limit, seed=seed, report=True)
+        return _run(
+            os.fspath(_orders()),
+            settings,
+            create_topics=True,
+            feed=True,
+            limit=limit,
+            seed=seed,
+            report=True,
+            lines=sys.stderr,
+        )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -95,13 +105,14 @@ def _run(
     limit: int | None = None,
     seed: int | None = None,
     report: bool = False,
+    lines: TextIO | None = None,
 ) -> ExitCode:
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)  # before the app is imported: its handlers are seeded too
     from headrace.service.cli.service_process import Process
 
     loaded = loaded_app(app)
-    process = Process(settings, loaded, create_topics=create_topics, report=report)
+    process = Process(settings, loaded, create_topics=create_topics, report=report, lines=lines)
     if feed:
         process.feed_with(_seed(), limit)
     return process.run()

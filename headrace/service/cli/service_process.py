@@ -10,7 +10,7 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from headrace.service.cli.exit_code import Conflict, ExitCode
 from headrace.service.cli.option import warn
@@ -30,14 +30,17 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """Runs one service; made for one `run`."""
+    """Runs one service; made for one `run`. `lines` gets a line for each finished run."""
 
-    def __init__(self, settings: Settings, app: App, *, create_topics: bool, report: bool) -> None:
+    def __init__(
+        self, settings: Settings, app: App, *, create_topics: bool, report: bool, lines: TextIO | None
+    ) -> None:
         self._settings = settings
         self._app = app
         self._create_topics = create_topics
         self._feed: tuple[int, int | None] | None = None
         self._report = _demo_report() if report else None
+        self._lines = lines
         self._signals = 0
 
     def feed_with(self, seed: int, limit: int | None) -> None:
@@ -83,7 +86,7 @@ class Process:
                     self._app,
                     stop=stop,
                     create_topics=self._create_topics,
-                    console=sys.stdout if self._report is None else sys.stderr,
+                    console=self._lines,
                     started=started,
                     observers=[] if self._report is None else [self._report],
                 )

@@ -131,7 +131,9 @@ def status_of(url: str) -> int:
         return 0
 
 
-def run(arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str, str]:
+def run(
+    arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     """A command that ends by itself: exit code, standard output, standard error."""
     instance = Instance(arguments, folder=folder, number=time.monotonic_ns(), environment=environment)
     try:

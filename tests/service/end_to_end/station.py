@@ -59,7 +59,9 @@ class Station:
     def environment(self, **more: str) -> dict[str, str]:
         return {"E2E_NAME": self.name, **environment(self.effects.path), **more}
 
-    def spawn(self, app: str | Path | None = None, env: Mapping[str, str] | None = None, **settings: object) -> Instance:
+    def spawn(
+        self, app: str | Path | None = None, env: Mapping[str, str] | None = None, **settings: object
+    ) -> Instance:
         """A service process, perhaps not the first."""
         chosen = self.app if app is None else (Path(app) if Path(app).is_absolute() else APPS / app)
         instance = Instance(
@@ -174,5 +176,3 @@ class View:
             f"{ledger.outbox()} in the outbox. The first open ones:\n{lines}\n"
             f"exit code {process.process.poll()}; standard error ends with:\n{process.stderr[-3000:]}"
         )
-
-

@@ -1,0 +1,133 @@
+"""Kafka is away: at start, or killed in the middle and back later. A clear line, not ready, then everything goes on; nothing lost, nothing doubled."""
+
+import os
+import socket
+import time
+
+import anyio
+import pytest
+
+from headrace.topics.log import NewRecord
+from headrace.topics.outcome import RunStatus
+from tests.kafka_broker.broker import KafkaBroker
+from tests.service.end_to_end.backend import Backend
+from tests.service.end_to_end.conftest import MakeStation
+from tests.service.end_to_end.instance import status_of
+from tests.service.end_to_end.judge import judge
+from tests.service.end_to_end.station import Station, View
+from tests.service.end_to_end.test_kill import orders
+from tests.service.end_to_end.waiting import eventually, eventually_now
+
+ORDERS = 400
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+async def publish_all(view: View, records: list[NewRecord], partition: int) -> None:
+    """As a producer does that does not give up."""
+
+    async def put() -> bool:
+        await view.publish("orders", records, partition=partition)
+        return True
+
+    await eventually(put, "published")
+
+
+async def test_a_broker_that_is_away_at_start_is_waited_for(kafka_available: None, station: MakeStation) -> None:
+    broker = KafkaBroker()
+    port = free_port()
+    place = station(Backend("kafka", broker.bootstrap_servers), "orders.py", telemetry__metrics_port=port)
+    try:
+        waiting = place.spawn()
+        await eventually_now(lambda: waiting.lines("outage.began"), "a line about the broker")
+        [line] = waiting.lines("outage.began")
+        assert broker.bootstrap_servers in line["name"]
+        ready, live = f"http://127.0.0.1:{port}/readyz", f"http://127.0.0.1:{port}/livez"
+        assert (status_of(ready), status_of(live)) == (503, 200)
+        await broker.start()
+        await waiting.ready()
+        assert waiting.lines("outage.ended")
+        assert len(waiting.lines("outage.began")) == 1, "one line, not one a try"
+        async with place.view() as view:
+            await view.publish("orders", orders(range(20)))
+            ledger = await view.all_ended(20)
+            assert len(ledger.with_status(RunStatus.SUCCEEDED)) == 20
+        assert "Traceback" not in waiting.stderr
+        assert waiting.stop() == 0
+    finally:
+        broker.kill()
+        broker.remove()
+
+
+async def test_sigterm_ends_a_service_that_waits_for_its_broker(kafka_available: None, station: MakeStation) -> None:
+    place = station(Backend("kafka", f"127.0.0.1:{free_port()}"), "orders.py")
+    waiting = place.spawn()
+    await eventually_now(lambda: waiting.lines("outage.began"), "a line about the broker")
+    assert waiting.stop() == 0
+    assert "Traceback" not in waiting.stderr
+
+
+@pytest.mark.parametrize("away_s", [8, pytest.param(30, marks=pytest.mark.slow)])
+async def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(
+    kafka_available: None, station: MakeStation, away_s: int
+) -> None:
+    if away_s > 10 and not os.environ.get("HEADRACE_LONG_TESTS"):
+        pytest.skip("the long outage runs on demand: HEADRACE_LONG_TESTS=1")
+    async with KafkaBroker() as broker:
+        place = station(Backend("kafka", broker.bootstrap_servers), "orders.py", worker__max_active_runs=40)
+        service = await place.spawn(env={"E2E_WORK_S": "0.03"}).ready()
+        async with place.view() as view:
+            for partition in range(4):
+                await publish_all(view, orders(range(partition, ORDERS, 4)), partition)
+            await eventually_now(lambda: place.effects.count() >= 300, "work")
+            await _outage(place, broker, away_s)
+            await eventually_now(lambda: service.probe("readyz") == 200, lambda: f"ready: {service.stderr[-3000:]}")
+            ledger = await view.all_ended(ORDERS)
+            verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+            assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+            assert verdict.repeated_attempts == 0, "the process lived: what it did, it knows"
+            print(f"{away_s} s away: {verdict}, {ledger.skipped} records skipped")
+            assert verdict.physical_duplicates <= 40 * 2
+        assert len(place.instances) == 1
+        assert "Traceback" not in service.stderr
+        assert service.stop() == 0
+
+
+async def _outage(place: Station, broker: KafkaBroker, away_s: float) -> None:
+    """Kill the broker, hold it away for so long, and look at what the service says meanwhile."""
+    service = place.now
+    ends = time.monotonic() + away_s
+    broker.kill()
+    await eventually_now(lambda: service.probe("readyz") == 503, lambda: f"not ready: {service.stderr[-3000:]}")
+    assert service.probe("livez") == 200
+    assert service.lines("outage.began")
+    while time.monotonic() < ends:  # the fault itself takes its time
+        assert service.process.poll() is None, service.stderr[-3000:]
+        assert service.probe("readyz") == 503
+        await anyio.sleep(0.2)
+    await broker.start()
+
+
+async def test_an_outage_that_the_process_does_not_survive(kafka_available: None, station: MakeStation) -> None:
+    """The broker goes, the process is killed, both come back."""
+    async with KafkaBroker() as broker:
+        place = station(Backend("kafka", broker.bootstrap_servers), "orders.py", worker__max_active_runs=40)
+        service = await place.spawn().ready()
+        async with place.view() as view:
+            for partition in range(4):
+                await publish_all(view, orders(range(partition, ORDERS, 4)), partition)
+            await eventually_now(lambda: place.effects.count() >= 300, "work")
+            broker.kill()
+            await eventually_now(lambda: service.lines("outage.began"), "it has noticed")
+            service.kill()
+            await broker.start()
+            await place.spawn().ready()
+            ledger = await view.all_ended(ORDERS)
+            judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+        assert place.now.stop() == 0
+
+

@@ -5,10 +5,13 @@ The formats here are frozen: run ids are part of users' data, and a router of an
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import NewType
 
 import msgspec
+
+_RUN_ID = re.compile(r"(0|[1-9][0-9]{0,5})\.[0-9a-f]{20}")
 
 RunId = NewType("RunId", str)
 """`<run-log partition>.<20 hex digits of the start's identity>`."""
@@ -58,7 +61,5 @@ def run_id(partition: int, identity: Identity) -> RunId:
 
 def partition_in(run: str) -> int | None:
     """The run-log partition inside a run id, or None if this is not a run id."""
-    head, dot, digest = run.partition(".")
-    if not dot or len(digest) != 20 or not head.isdecimal() or len(head) > 6:
-        return None
-    return int(head)
+    match = _RUN_ID.fullmatch(run)
+    return None if match is None else int(match[1])

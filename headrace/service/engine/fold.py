@@ -179,6 +179,8 @@ def _deliver(
     tries = run.tries.get(result.step)
     if result.number != (tries.failed if tries else 0) + 1:
         return _NO_EFFECT
+    if run.phase is Phase.PARKED:
+        return _DONE
     return Folded(instructions=[TryAgain(run, result.step, result.number, at_ms, None)])
 
 

@@ -35,8 +35,8 @@ from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
-    Outcome,
     OutboxProgress,
+    Outcome,
     OutputRefused,
     RunEnded,
     RunParked,
@@ -295,13 +295,19 @@ class Driver:
         self.state = refold(self.log[: before.next_offset], empty_state(self.partition, self.partitions))
         assert self.state == before
         asked = {run: live.asks_for() for run, live in self.live.items() if live.state.phase is Phase.OPEN}
-        self.crash()
-        for run, what in asked.items():
-            if run in self.live:
-                assert self.live[run].asks_for() == what
+        self._lose_all()
+        assert {run: self.live[run].asks_for() for run in asked} == asked
+        if self.auto:
+            self.read()
 
     def crash(self) -> None:
         """Lose all that is not in the log, records appended and not read back included, and announce anew."""
+        self._lose_all()
+        if self.auto:
+            self.read()
+
+    def _lose_all(self) -> None:
+        auto, self.auto = self.auto, False
         for live in self.live.values():
             live.interpreter.close()
         self.live.clear()
@@ -310,10 +316,11 @@ class Driver:
         self.held_emits.clear()
         del self.log[self.state.next_offset :]
         self.announce()
-        self.read()
+        self.read(1)
         for run in list(self.state.runs.values()):
             if run.phase is Phase.OPEN and run.id not in self.live:
                 self._wake(run)
+        self.auto = auto
 
     # --- carrying out ----------------------------------------------------------------------------------------------
 

@@ -1,0 +1,120 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.service.engine.dedupe import PRUNE_EVERY, Dedupe
+from headrace.topics.identity import ClientId, Coordinates
+
+DAY_MS = 86_400_000
+
+
+def source(
+    offset: int, n: str = "a", *, floor: int = 0, epoch: int = 0, origin: str = "orders", partition: int = 0
+) -> Coordinates:
+    return Coordinates(epoch, origin, partition, offset, n, floor)
+
+
+def accepts(dedupe: Dedupe, identity: Coordinates | ClientId, at_ms: int = 0) -> bool:
+    return dedupe.accept(identity, at_ms, DAY_MS)
+
+
+def test_an_identity_is_accepted_once() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(5))
+    assert not accepts(dedupe, source(5))
+    assert not accepts(dedupe, source(5, floor=3))  # the floor is no part of it
+
+
+def test_every_part_of_an_identity_counts() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(5))
+    assert accepts(dedupe, source(6))
+    assert accepts(dedupe, source(5, "b"))
+    assert accepts(dedupe, source(5, origin="refunds"))
+    assert accepts(dedupe, source(5, partition=1))
+    assert accepts(dedupe, source(5, epoch=1))
+
+
+def test_order_of_arrival_does_not_matter() -> None:
+    """A high-water mark would lose 4 here: routers of two versions match differently."""
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(9))
+    assert accepts(dedupe, source(4))
+
+
+def test_below_the_floor_everything_is_known() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(9, floor=7))
+    assert not accepts(dedupe, source(6))
+    assert accepts(dedupe, source(7))
+
+
+def test_a_floor_rises_even_with_a_duplicate_and_never_falls() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(9))
+    assert not accepts(dedupe, source(9, floor=8))
+    assert not accepts(dedupe, source(7, floor=2))
+    assert accepts(dedupe, source(8))
+
+
+def test_a_newer_epoch_begins_anew_and_ends_the_older_ones() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(9, floor=9))
+    assert accepts(dedupe, source(3, epoch=1))
+    assert not accepts(dedupe, source(3, epoch=1))
+    assert not accepts(dedupe, source(10, epoch=0))
+    assert accepts(dedupe, source(10, epoch=0, origin="refunds"))  # another source was not rewound
+
+
+def test_marks_stay_bounded_while_the_floor_follows() -> None:
+    dedupe = Dedupe()
+    for offset in range(20 * PRUNE_EVERY):
+        assert accepts(dedupe, source(offset, floor=max(0, offset - 10)))
+    assert len(dedupe.origins["orders", 0].seen) <= PRUNE_EVERY + 11
+
+
+offsets = st.integers(0, 30)
+identities = st.builds(
+    source,
+    offsets,
+    st.sampled_from("ab"),
+    floor=offsets,
+    epoch=st.integers(0, 1),
+    origin=st.sampled_from(["orders", "refunds"]),
+    partition=st.integers(0, 1),
+)
+
+
+@given(st.lists(identities, max_size=120), st.integers(1, 8))
+def test_pruning_keeps_exactness(sent: list[Coordinates], prune_every: int) -> None:
+    """Against a reference that forgets nothing; pruning is made to happen all the time."""
+    dedupe = Dedupe()
+    seen: set[tuple[int, str, int, int, str]] = set()
+    floors: dict[tuple[int, str, int], int] = {}
+    newest: dict[tuple[str, int], int] = {}
+    for identity in sent:
+        at = (identity.origin, identity.partition)
+        newest[at] = max(newest.get(at, 0), identity.epoch)
+        where = (identity.epoch, *at)
+        what = (*where, identity.offset, identity.n)
+        expected = identity.epoch == newest[at] and what not in seen and identity.offset >= floors.get(where, 0)
+        assert accepts(dedupe, identity) == expected
+        if expected:
+            seen.add(what)
+        floors[where] = max(floors.get(where, 0), identity.floor)
+        for marks in dedupe.origins.values():
+            marks.pruned_at = len(marks.seen) - PRUNE_EVERY - prune_every
+
+
+def test_a_client_id_is_kept_for_its_time_and_then_forgotten() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, ClientId("x"), 1000)
+    assert not accepts(dedupe, ClientId("x"), 1000 + DAY_MS)
+    assert accepts(dedupe, ClientId("y"), 1001 + DAY_MS)
+    assert list(dedupe.clients) == ["y"]
+    assert accepts(dedupe, ClientId("x"), 1001 + DAY_MS)
+
+
+def test_a_client_id_and_coordinates_never_meet() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, ClientId("orders"))
+    assert accepts(dedupe, source(0))

@@ -1,0 +1,511 @@
+"""The fold: what each record means for a partition."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from headrace import Run, workflow
+from headrace.service.engine.fold import fold
+from headrace.service.engine.gate import Skip
+from headrace.service.engine.instruction import Begin, Close, Joined, Rearm, Send, TryAgain
+from headrace.service.engine.state import Forward, Given, Output, Phase, Refusal, RefusedOutput
+from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume
+from headrace.topics.errors import Cause
+from headrace.topics.identity import ClientId, Coordinates
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    OutboxProgress,
+    Outcome,
+    OutputRefused,
+    ParkReason,
+    RunEnded,
+    RunParked,
+    RunStatus,
+    Sent,
+    StepsCancelled,
+    TimerArmed,
+    TimerFired,
+)
+from headrace.topics.partition_hash import partition_of
+from headrace.topics.run_record import Announce, Release, RunningAttempt
+from tests.service.engine.driver import DAY_MS, Driver, empty_state, forwarded
+from tests.service.engine.handlers import other, work
+
+
+@workflow(name="shop")
+async def shop(run: Run, _: Any) -> Any:
+    return await run.call(work, 1)
+
+
+@workflow(name="sleeps")
+async def sleeps(run: Run, _: Any) -> None:
+    await run.sleep("1s")
+
+
+@workflow(name="emits")
+async def emits(run: Run, _: Any) -> None:
+    await run.emit("shop.done", 1, topic="out")
+    await run.call(other, 1)
+
+
+def two(policy: OnConflict) -> tuple[Driver, str, str]:
+    """A driver with an open run of key "k", and a second start of that key."""
+    driver = Driver(shop, emits)
+    return driver, driver.start(shop, 1, key="k", policy=policy), driver.start(shop, 2, key="k", policy=policy)
+
+
+# --- starts and policies ----------------------------------------------------------------------------------------------
+
+
+def test_a_start_opens_a_run() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop, {"x": 1})
+    state = driver.state.runs[run]
+    assert (state.phase, bytes(state.start.input), state.began_at_ms) == (Phase.OPEN, b'{"x":1}', driver.now_ms)
+    assert [type(each) for each in driver.instructions] != []
+
+
+def test_a_start_of_one_identity_opens_one_run() -> None:
+    driver = Driver(shop)
+    identity = Coordinates(0, "orders", 3, 17, "digest", 0)
+    run = driver.start(shop, identity=identity)
+    driver.start(shop, identity=identity)
+    assert driver.last.skip is Skip.DUPLICATE
+    driver.succeed(run, "/1/work")
+    driver.start(shop, identity=identity)  # nor after its end
+    assert driver.last.skip is Skip.DUPLICATE
+    assert driver.state.runs == {}
+
+
+def test_an_open_run_keeps_its_client_id_however_long_it_takes() -> None:
+    driver = Driver(shop)
+    first = driver.start(shop, identity=ClientId("mine"))
+    driver.now_ms += 3 * DAY_MS
+    driver.start(shop)
+    driver.start(shop, identity=ClientId("mine"))
+    assert driver.last.skip is Skip.DUPLICATE
+    driver.succeed(first, "/1/work")
+    driver.now_ms += DAY_MS
+    driver.start(shop, identity=ClientId("mine"))
+    assert driver.last.skip is Skip.DUPLICATE
+    driver.now_ms += 1
+    driver.start(shop)
+    assert driver.start(shop, identity=ClientId("mine")) == first  # a day after its end the id is forgotten
+    assert first in driver.state.runs
+
+
+def test_allow_ignores_the_key() -> None:
+    driver, first, second = two(OnConflict.ALLOW)
+    assert driver.open(first) == driver.open(second) == ["/1/work"]
+    assert driver.state.slots == {}
+
+
+def test_queue_starts_the_next_run_of_a_key_when_the_open_one_ends() -> None:
+    driver, first, second = two(OnConflict.QUEUE)
+    third = driver.start(shop, 3, key="k", policy=OnConflict.QUEUE)
+    elsewhere = driver.start(shop, 4, key="other", policy=OnConflict.QUEUE)
+    assert [driver.state.runs[each].phase for each in (first, second, third, elsewhere)] == [
+        Phase.OPEN,
+        Phase.QUEUED,
+        Phase.QUEUED,
+        Phase.OPEN,
+    ]
+    assert second not in driver.live
+    driver.now_ms += 500
+    driver.succeed(first, "/1/work")
+    assert driver.open(second) == ["/1/work"]
+    assert driver.state.runs[second].began_at_ms == driver.now_ms
+    assert third not in driver.live
+    driver.fail(second, "/1/work")
+    driver.succeed(third, "/1/work")
+    driver.succeed(elsewhere, "/1/work")
+    assert driver.state.slots == {}
+
+
+def test_join_is_noted_on_the_open_run() -> None:
+    driver, first, second = two(OnConflict.JOIN)
+    assert [type(each) for each in driver.instructions] == [Joined]
+    assert driver.state.runs[first].joined == 1
+    assert second not in driver.state.runs
+
+
+def test_reject_leaves_by_the_outbox() -> None:
+    driver, first, second = two(OnConflict.REJECT)
+    (entry,) = driver.entries(Refusal)
+    assert isinstance(entry, Refusal)
+    assert (entry.open_run, bytes(entry.start.input)) == (first, b"2")
+    assert second not in driver.state.runs
+    driver.sent(entry.id)
+    assert driver.state.outbox == {}
+    driver.succeed(first, "/1/work")
+    third = driver.start(shop, 3, key="k", policy=OnConflict.REJECT)
+    assert driver.open(third) == ["/1/work"]
+
+
+def test_keys_of_other_workflows_are_other_keys() -> None:
+    driver = Driver(shop, emits)
+    first = driver.start(shop, key="k", policy=OnConflict.QUEUE)
+    second = driver.start(emits, key="k", policy=OnConflict.QUEUE)
+    assert {first, second} == set(driver.live)
+
+
+def test_a_start_whose_key_lives_elsewhere_is_forwarded_once() -> None:
+    partitions = 8
+    home = partition_of(b"k", partitions)
+    away = (home + 1) % partitions
+    sender, receiver = (
+        Driver(shop, partition=away, partitions=partitions),
+        Driver(shop, partition=home, partitions=partitions),
+    )
+    sender.start(shop, 1, key="k", policy=OnConflict.QUEUE)
+    (entry,) = sender.entries(Forward)
+    assert isinstance(entry, Forward)
+    assert sender.state.runs == {}
+    assert entry.partition == home
+    sender.restart()
+    assert sender.entries(Forward) == [entry]  # the same identity on every owner
+    receiver.append(forwarded(entry))
+    receiver.append(forwarded(entry))
+    assert receiver.last.skip is Skip.DUPLICATE
+    (run,) = receiver.live
+    assert receiver.open(run) == ["/1/work"]
+    sender.sent(entry.id)
+    assert sender.state.outbox == {}
+
+
+def test_a_start_without_a_policy_stays_where_it_is() -> None:
+    driver = Driver(shop, partition=3, partitions=8)
+    run = driver.start(shop, key="k")
+    assert run.startswith("3.")
+    assert driver.open(run) == ["/1/work"]
+
+
+# --- cancel, park, resume ---------------------------------------------------------------------------------------------
+
+
+def test_a_queued_run_that_is_cancelled_leaves_the_queue() -> None:
+    driver, first, second = two(OnConflict.QUEUE)
+    third = driver.start(shop, key="k", policy=OnConflict.QUEUE)
+    driver.cancel(second)
+    assert driver.ended(second).status == "cancelled"
+    driver.succeed(first, "/1/work")
+    assert driver.open(third) == ["/1/work"]
+
+
+def test_an_open_run_that_is_cancelled_makes_room_for_the_next() -> None:
+    driver, first, second = two(OnConflict.QUEUE)
+    driver.cancel(first)
+    assert driver.ended(first).status == "cancelled"
+    assert driver.open(second) == ["/1/work"]
+
+
+@pytest.mark.parametrize("command", [Cancel(run="0.none"), Resume(run="0.none")])
+def test_commands_to_an_unknown_run_have_no_effect(command: Cancel | Resume) -> None:
+    driver = Driver(shop)
+    driver.command(command)
+    assert driver.last.without_effect
+
+
+def test_resume_is_for_parked_runs_alone() -> None:
+    driver, first, second = two(OnConflict.QUEUE)
+    driver.resume(first)
+    assert driver.last.without_effect
+    driver.resume(second)
+    assert driver.last.without_effect
+
+
+def test_a_parked_run_collects_and_does_not_go_on() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    result = attempt(driver, run)
+    driver.propose(RunParked(run=run, reason=ParkReason.POISON))
+    driver.propose(RunParked(run=run, reason=ParkReason.POISON))
+    assert driver.last.without_effect
+    driver.propose(result)
+    assert driver.last.instructions == []
+    driver.resume(run)
+    assert driver.result(run) == 1
+
+
+# --- attempts ---------------------------------------------------------------------------------------------------------
+
+
+def attempt(driver: Driver, run: str, step: str = "/1/work", number: int = 1) -> AttemptSucceeded:
+    return AttemptSucceeded(run, step, "work", number, msgspec.Raw(b"1"), driver.now_ms, 1.0)
+
+
+def failure(run: str, number: int, retry_after_ms: int | None, step: str = "/1/work") -> AttemptFailed:
+    return AttemptFailed(run, step, "work", number, Cause.RAISED, "E", "m", 0, 1.0, retry_after_ms)
+
+
+def test_failures_are_counted_and_the_next_attempt_is_due_by_the_records_own_time() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.now_ms += 40
+    driver.propose(failure(run, 1, 100))
+    (again,) = driver.instructions
+    assert isinstance(again, TryAgain)
+    assert (again.number, again.due_at_ms) == (2, driver.now_ms + 100)
+    driver.propose(failure(run, 2, 100))
+    driver.restart()
+    assert driver.numbers[run, "/1/work"] == 3
+    driver.propose(failure(run, 3, None))
+    assert driver.ended(run).status == "failed"
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_failure_of_another_attempt_than_the_next_is_late(number: int) -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.propose(failure(run, 1, 100))
+    driver.propose(failure(run, number, 100))
+    assert driver.last.without_effect
+    assert driver.state.runs[run].tries["/1/work"].failed == 1
+
+
+def test_a_late_outcome_is_skipped() -> None:
+    driver = Driver(emits)
+    run = driver.start(emits)
+    driver.propose(Emitted(run, "/1/emit", "out", "shop.done", msgspec.Raw(b"2")))
+    assert driver.last.without_effect
+    assert [bytes(output.emitted.data) for output in driver.outputs()] == [b"1"]
+
+
+def unknown(run: str) -> list[Outcome]:
+    return [
+        AttemptSucceeded(run, "/1/work", "work", 1, msgspec.Raw(b"1"), 0, 1.0),
+        failure(run, 1, None),
+        failure(run, 1, 5),
+        TimerArmed(run, "/1/sleep", 5),
+        TimerFired(run, "/1/sleep", 5),
+        StepsCancelled(run, ("/1/work",)),
+        Emitted(run, "/1/emit", "out", "t", msgspec.Raw(b"1")),
+        OutputRefused(f"{run}/1/emit", "HR6001", "no"),
+        RunEnded(run, RunStatus.FAILED),
+        RunParked(run, ParkReason.POISON),
+    ]
+
+
+@pytest.mark.parametrize("index", range(10))
+def test_an_outcome_of_an_unknown_run_has_no_effect(index: int) -> None:
+    driver = Driver(shop)
+    driver.propose(unknown("0.00000000000000000000")[index])
+    assert driver.last.without_effect
+    assert (driver.state.runs, driver.state.outbox, driver.last.instructions) == ({}, {}, [])
+
+
+@pytest.mark.parametrize("index", range(10))
+def test_nothing_is_effective_after_the_terminal_record(index: int) -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.succeed(run, "/1/work", 1)
+    driver.propose(unknown(run)[index])
+    assert driver.last.without_effect
+    assert driver.ended(run).status == "succeeded"
+
+
+def test_a_terminal_record_for_a_queued_run_has_no_effect() -> None:
+    driver, first, second = two(OnConflict.QUEUE)
+    driver.propose(RunEnded(second, RunStatus.FAILED))
+    assert driver.last.without_effect
+    driver.succeed(first, "/1/work")
+    assert driver.open(second) == ["/1/work"]
+
+
+def test_the_end_of_a_run_begins_the_next_of_its_key() -> None:
+    driver, first, second = two(OnConflict.QUEUE)
+    driver.propose(RunEnded(first, RunStatus.FAILED))
+    close, begin = driver.instructions
+    assert isinstance(close, Close)
+    assert isinstance(begin, Begin)
+    assert (close.run.id, begin.run.id) == (first, second)
+
+
+# --- timers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_timer_that_comes_early_is_armed_again() -> None:
+    driver = Driver(sleeps)
+    run = driver.start(sleeps)
+    due_at_ms = driver.due[run, "/1/sleep"]
+    driver.propose(TimerFired(run, "/1/sleep", due_at_ms), at_ms=due_at_ms - 7)
+    (again,) = driver.instructions
+    assert isinstance(again, Rearm)
+    assert (again.due_at_ms, again.early_ms) == (due_at_ms, 7)
+    driver.propose(TimerFired(run, "/1/sleep", due_at_ms), at_ms=due_at_ms)
+    assert driver.ended(run).status == "succeeded"
+
+
+def test_an_armed_timer_is_state_until_it_fires() -> None:
+    driver = Driver(sleeps)
+    run = driver.start(sleeps)
+    due_at_ms = driver.due[run, "/1/sleep"]
+    assert driver.state.runs[run].timers == {"/1/sleep": due_at_ms}
+    records = len(driver.log)
+    driver.restart()
+    assert driver.due[run, "/1/sleep"] == due_at_ms
+    assert len(driver.log) == records + 1  # the announce: it is not armed twice
+    driver.fire(run, "/1/sleep")
+    assert driver.closed[run].timers == {}
+
+
+def test_append_time_may_step_back_and_a_runs_clock_does_not() -> None:
+    driver = Driver(shop, emits)
+    run = driver.start(emits)
+    clock_ms = driver.state.runs[run].clock_ms
+    driver.now_ms -= 1000
+    driver.start(shop)
+    assert driver.state.clock_ms >= clock_ms
+    driver.propose(failure(run, 1, 10, "/2/other"))
+    driver.cancel(run)
+    assert driver.ended(run).status == "cancelled"
+
+
+# --- the outbox -------------------------------------------------------------------------------------------------------
+
+
+def test_outputs_of_an_ended_run_stay_until_they_are_acknowledged() -> None:
+    driver = Driver(emits)
+    run = driver.start(emits)
+    driver.succeed(run, "/2/other")
+    assert driver.ended(run).status == "succeeded"
+    driver.restart()
+    (output,) = driver.outputs()
+    assert (output.id, output.run) == (f"{run}/1/emit", run)
+    driver.propose(OutboxProgress(sent=(Sent(output.id, 0, 5), Sent("unknown", 0, 0))))
+    assert driver.state.outbox == {}
+
+
+def test_an_emit_is_sent_before_its_run_goes_on() -> None:
+    driver = Driver(emits)
+    driver.auto = False
+    driver.start(emits)
+    driver.read()
+    kinds = [type(each) for each in driver.instructions]
+    assert kinds[0] is Send
+
+
+def test_a_refused_output_of_an_ended_run_becomes_a_dead_letter_and_the_run_stays_as_it_ended() -> None:
+    driver = Driver(emits)
+    run = driver.start(emits)
+    driver.succeed(run, "/2/other")
+    driver.refuse(f"{run}/1/emit")
+    (entry,) = driver.entries(RefusedOutput)
+    assert isinstance(entry, RefusedOutput)
+    assert (entry.output.run, entry.code) == (run, "HR6001")
+    assert driver.ended(run).status == "succeeded"
+    driver.refuse(entry.id)  # dead letters are not refused
+    assert driver.last.without_effect
+
+
+def test_an_output_carries_what_its_record_needs() -> None:
+    driver = Driver(emits)
+    driver.start(emits, key="k", traceparent="tp", tracestate="ts", event_at_ms=5)
+    (output,) = driver.outputs()
+    assert isinstance(output, Output)
+    assert (output.workflow, output.namespace, output.run_key) == ("emits", "default", "k")
+    assert (output.traceparent, output.tracestate, output.event_at_ms, output.origin) == ("tp", "ts", 5, None)
+    assert output.at_ms == driver.now_ms
+
+
+# --- ownership and hand-over ------------------------------------------------------------------------------------------
+
+
+def released(driver: Driver, run: str, number: int = 1) -> None:
+    driver.append(
+        Release(
+            token=driver.state.gate.token,
+            seq=driver.state.gate.seq + 1,
+            attempts=(RunningAttempt(run, "/1/work", number),),
+            grace_ms=10_000,
+        )
+    )
+
+
+def deliver(driver: Driver, result: AttemptSucceeded | AttemptFailed | Abandoned) -> None:
+    identity = ClientId(f"deliver/{result.run}{result.step}/{result.number}")
+    driver.command(Deliver(token=0, result=result), identity)
+
+
+def test_a_release_lists_what_its_successor_leaves_alone_and_the_delivered_result_counts() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    released(driver, run)
+    assert driver.state.given == {(run, "/1/work"): Given(1, driver.now_ms + 10_000)}
+    driver.append(Announce("test", "i2", "m", "nonce-2", 0, 1))
+    assert driver.last.skip is None
+    deliver(driver, attempt(driver, run))
+    assert driver.state.given == {}
+    assert driver.result(run) == 1
+
+
+def test_the_first_result_of_an_attempt_wins() -> None:
+    driver = Driver(shop, emits)
+    run = driver.start(emits)
+    first = AttemptSucceeded(run, "/2/other", "other", 1, msgspec.Raw(b"1"), 0, 1.0)
+    deliver(driver, first)
+    assert driver.ended(run).status == "succeeded"
+    deliver(driver, first)
+    assert driver.last.skip is Skip.DUPLICATE
+    driver.propose(first)
+    assert driver.last.without_effect
+
+
+def test_a_delivered_failure_is_tried_again() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    released(driver, run)
+    deliver(driver, failure(run, 1, 50))
+    (again,) = driver.instructions
+    assert isinstance(again, TryAgain)
+    assert again.number == 2
+
+
+def test_an_abandoned_attempt_is_repeated_with_the_same_number() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.propose(failure(run, 1, 50))
+    released(driver, run, 2)
+    deliver(driver, Abandoned(run, "/1/work", 2))
+    (again,) = driver.instructions
+    assert isinstance(again, TryAgain)
+    assert (again.number, again.due_at_ms, again.failed) == (2, driver.now_ms, None)
+    assert driver.state.given == {}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_abandoned_attempt_that_is_not_the_next_one_has_no_effect(number: int) -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.propose(failure(run, 1, 50))
+    deliver(driver, Abandoned(run, "/1/work", number))
+    assert driver.last.without_effect
+
+
+def test_an_abandoned_attempt_of_a_finished_task_or_an_unknown_run_has_no_effect() -> None:
+    driver = Driver(emits)
+    run = driver.start(emits)
+    deliver(driver, Abandoned(run, "/1/emit", 1))
+    assert driver.last.without_effect
+    deliver(driver, Abandoned("0.none", "/1/work", 1))
+    assert driver.last.without_effect
+
+
+def test_an_abandoned_attempt_of_a_parked_run_waits_for_its_resumption() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.propose(RunParked(run, ParkReason.POISON))
+    deliver(driver, Abandoned(run, "/1/work", 1))
+    assert driver.instructions == []
+    driver.resume(run)
+    assert driver.numbers[run, "/1/work"] == 1
+
+
+def test_every_record_moves_the_offset_even_one_that_does_not_count() -> None:
+    state = empty_state()
+    for offset in (0, 4, 9):  # a Kafka log has holes
+        fold(state, offset, 0, 1, Announce("a", "i", "m", "x", 99, 1))
+        assert state.next_offset == offset + 1

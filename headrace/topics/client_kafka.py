@@ -218,6 +218,7 @@ class KafkaClient:
             raise SettingsError(f"The kafka settings do not go together: {error}.") from error
         self.reachable = False
         self._leaders: dict[TopicPartition, int | None] = {}  # of the newest metadata
+        self.leader_changes = 0
         self._client.cluster.add_listener(self._forget_leaders)
         self._failures = 0  # exchanges with brokers, since the last one that went well
 
@@ -277,7 +278,9 @@ class KafkaClient:
         return self._leaders[at]
 
     def _forget_leaders(self, _: Any) -> None:
-        self._leaders.clear()
+        before, self._leaders = self._leaders, {}
+        if any(self.leader(at) != node for at, node in before.items()):
+            self.leader_changes += 1
 
     def any_node(self) -> int:
         """Some broker."""

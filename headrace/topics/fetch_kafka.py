@@ -168,6 +168,16 @@ class FetchSession:
             forgotten.setdefault(at.topic, []).append(at.partition)
         return changed, forgotten, (self._id, self._epoch)
 
+    def moved(self, changed: dict[TopicPartition, Wanted]) -> tuple[dict[str, list[Wanted]], tuple[int, int]]:
+        """The same for a request that differs from the last one only here: costs nothing for all the other partitions."""
+        self._asked.update(changed)
+        if not self._epoch:
+            changed = self._asked
+        request: dict[str, list[Wanted]] = {}
+        for at, one in changed.items():
+            request.setdefault(at.topic, []).append(one)
+        return request, (self._id, self._epoch)
+
     def answered(self, response: FetchResponse) -> None:
         """Go on with the session, or begin anew if the broker does not know it (any more)."""
         if response.error or response.session_id == 0:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Literal, Self
 
 import anyio
@@ -88,6 +89,10 @@ class Reader:
         self._error: Exception | None = None
         self._wake = asyncio.Event()
         self._aborted: set[int] = set()  # producers whose transaction at this place was aborted
+
+    def wanted(self, share: int) -> Wanted:
+        """What the next poll asks for."""
+        return Wanted(self.at.partition, self.fetch_offset, max(share, self.ask_bytes))
 
     @property
     def has_room(self) -> bool:
@@ -249,6 +254,7 @@ class Fetcher:
         self._readers: dict[TopicPartition, Reader] = {}
         self._nodes: dict[int, _Node] = {}
         self._work = asyncio.Event()
+        self._changes = 0  # of who is to be polled: readers that came, went, or have room again
         self._lanes = (
             (Lane.READ_ALL, Lane.READ_ALL_CATCH_UP)
             if isolation == "all"
@@ -261,12 +267,14 @@ class Fetcher:
             raise RuntimeError(f"another reader of {at} is open")
         reader = Reader(at, position, self._isolation, self, self._client.settings.decompressed_batch_bytes_max)
         self._readers[at] = reader
+        self._changes += 1
         self.kick(reader)
         return reader
 
     def remove(self, reader: Reader) -> None:
         if self._readers.get(reader.at) is reader:
             del self._readers[reader.at]
+            self._changes += 1
 
     def fail_all(self, error: Exception) -> None:
         """Nothing more will be fetched."""
@@ -277,6 +285,7 @@ class Fetcher:
         """The reader wants more."""
         if reader.in_flight:
             return
+        self._changes += 1
         node = self._client.leader(reader.at)
         if node is None or node not in self._nodes:
             self._work.set()
@@ -329,32 +338,74 @@ class Fetcher:
             turn += 1
             if not catching_up:
                 state.polling = True
+            if catching_up:
+                await self._exchange(node, lane, session, _rotated(readers, turn))
+                continue
             try:
-                await self._exchange(
-                    node, lane, session, _rotated(readers, turn), wait_ms=0 if catching_up else WAIT_MS
-                )
+                await self._follow(node, lane, session, _rotated(readers, turn))
             finally:
-                if not catching_up:
-                    state.polling = False
+                state.polling = False
 
-    async def _exchange(
-        self, node: int, lane: Lane, session: FetchSession, readers: list[Reader], *, wait_ms: int
-    ) -> None:
-        share = max(_PARTITION_BYTES_MIN, min(_PARTITION_BYTES_MAX, _ALL_PARTITIONS_BYTES // len(self._readers)))
-        wanted: dict[TopicPartition, Wanted] = {}
-        for reader in readers:
-            reader.in_flight = True
-            wanted[reader.at] = Wanted(reader.at.partition, reader.fetch_offset, max(share, reader.ask_bytes))
-        changed, forgotten, session_key = session.next(wanted)
-        request = FetchRequest(
+    async def _exchange(self, node: int, lane: Lane, session: FetchSession, readers: list[Reader]) -> None:
+        """Ask once for what is there now."""
+        share = self._share()
+        asked = {reader.at: reader for reader in readers}
+        with _in_flight(readers):
+            changed, forgotten, key = session.next({at: reader.wanted(share) for at, reader in asked.items()})
+            request = self._request(changed, readers, key, forgotten, wait_ms=0)
+            await self._ask(node, lane, session, request, asked)
+
+    async def _follow(self, node: int, lane: Lane, session: FetchSession, readers: list[Reader]) -> None:
+        """Poll for these until others are to be polled. A poll costs what it brought, however many are waited for."""
+        share = self._share()
+        asked = {reader.at: reader for reader in readers}
+        changes, leaders = self._changes, self._client.leader_changes
+        with _in_flight(readers):
+            changed, forgotten, key = session.next({at: reader.wanted(share) for at, reader in asked.items()})
+            request = self._request(changed, readers, key, forgotten, wait_ms=WAIT_MS)
+            while True:
+                fed = await self._ask(node, lane, session, request, asked)
+                if (
+                    fed is None
+                    or changes != self._changes
+                    or leaders != self._client.leader_changes
+                    or not all(reader.has_room for reader in fed)
+                ):
+                    return
+                moved, key = session.moved({reader.at: reader.wanted(share) for reader in fed})
+                request = self._request(moved, fed, key, {}, wait_ms=WAIT_MS)
+
+    def _share(self) -> int:
+        return max(_PARTITION_BYTES_MIN, min(_PARTITION_BYTES_MAX, _ALL_PARTITIONS_BYTES // len(self._readers)))
+
+    def _request(
+        self,
+        changed: dict[str, list[Wanted]],
+        readers: list[Reader],
+        session: tuple[int, int],
+        forgotten: dict[str, list[int]],
+        *,
+        wait_ms: int,
+    ) -> FetchRequest:
+        return FetchRequest(
             changed,
             wait_ms=wait_ms,
-            bytes_max=max(_POLL_BYTES_MAX, *(reader.ask_bytes for reader in readers)),
+            bytes_max=max(_POLL_BYTES_MAX, *(reader.ask_bytes for reader in readers), 0),
             committed=self._isolation == "committed",
             rack=self._client.settings.client_rack or "",
-            session=session_key,
+            session=session,
             forgotten=forgotten,
         )
+
+    async def _ask(
+        self,
+        node: int,
+        lane: Lane,
+        session: FetchSession,
+        request: FetchRequest,
+        asked: dict[TopicPartition, Reader],
+    ) -> list[Reader] | None:
+        """Send, and hand out what comes; who got something. None: there was trouble, begin anew."""
         try:
             response: FetchResponse = await self._client.send(node, request, lane)
         except kafka_errors.KafkaError:
@@ -362,14 +413,11 @@ class Fetcher:
             self._client.refresh_soon()
             await asyncio.sleep(self._client.backoff_s)
             self._work.set()
-            return
-        finally:
-            for reader in readers:
-                reader.in_flight = False
+            return None
         session.answered(response)
         if response.error in SESSION_ERRORS:
-            return
-        asked = {reader.at: reader for reader in readers}
+            return None
+        fed: list[Reader] = []
         troubled: list[tuple[Reader, int]] = []
         for found in response.found:
             reader = asked.get(TopicPartition(found.topic, found.partition))
@@ -379,10 +427,13 @@ class Fetcher:
                 troubled.append((reader, found.error))
             else:
                 reader.feed(found)
+                fed.append(reader)
         if response.error:
-            troubled = [(reader, response.error) for reader in readers]
+            troubled = [(reader, response.error) for reader in asked.values()]
         if troubled:
             await self._heal(troubled)
+            return None
+        return fed
 
     async def _heal(self, troubled: list[tuple[Reader, int]]) -> None:
         """What to do about partitions that gave an error: stop at a wrong offset or a missing topic, wait out
@@ -419,6 +470,17 @@ class Fetcher:
             reader.missing_since = now
         elif now - reader.missing_since > _MISSING_S:
             reader.fail(TopicMissing(f"{reader.at} does not exist any more.", do="Make the topic again, or remove it."))
+
+
+@contextmanager
+def _in_flight(readers: list[Reader]) -> Generator[None]:
+    for reader in readers:
+        reader.in_flight = True
+    try:
+        yield
+    finally:
+        for reader in readers:
+            reader.in_flight = False
 
 
 class _NoSession(FetchSession):

@@ -15,13 +15,15 @@ class Verdict(NamedTuple):
     repeated_attempts: int
 
 
-def judge(ledger: Ledger, effects: Effects, results: list[LogRecord], *, orders: int, results_each: int = 1) -> Verdict:
-    """Every order has one run, every run one ending; see the checks."""
+def judge(
+    ledger: Ledger, effects: Effects, results: list[LogRecord], *, orders: int, expected: int | None = None
+) -> Verdict:
+    """Every order has one run, every run one ending, results come once by id: `expected` of them, or one an order."""
     _one_run_per_source_record(ledger, orders)
     assert len(ledger.ended()) == orders
     repeated = _no_attempt_after_success(ledger, effects)
     _one_key_per_task(effects)
-    return Verdict(_results_once_by_id(results, orders * results_each), repeated)
+    return Verdict(_results_once_by_id(results, orders if expected is None else expected), repeated)
 
 
 def _one_run_per_source_record(ledger: Ledger, orders: int) -> None:

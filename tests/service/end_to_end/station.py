@@ -73,9 +73,9 @@ class Station:
         self.instances.append(instance)
         return instance
 
-    def command(self, *words: str) -> tuple[int, str, str]:
+    def command(self, *words: str, **settings: object) -> tuple[int, str, str]:
         """A `headrace` command that ends by itself: exit code, standard output, standard error."""
-        return run(self.arguments(*words), folder=self.folder, environment=self.environment())
+        return run(self.arguments(*words, **settings), folder=self.folder, environment=self.environment())
 
     def close(self) -> None:
         """End what still runs."""

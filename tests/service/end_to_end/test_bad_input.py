@@ -85,7 +85,7 @@ BAD: dict[str, Bad] = {
     "structured, no id": Bad("HR3010", structured(id="absent"), STRUCTURED),
     "structured, id is a number": Bad("HR3011", structured(id=7), STRUCTURED),
     "structured, data twice": Bad("HR3018", structured(data_base64="e30="), STRUCTURED),
-    "octets": Bad("HR3019", b"\x00\x01", ce()[:-1] + (("content-type", b"application/octet-stream"),)),
+    "octets": Bad("HR3019", b"\x00\x01", (*ce()[:-1], ("content-type", b"application/octet-stream"))),
     "bad Base64": Bad("HR3020", structured(data="absent", data_base64="%%"), STRUCTURED),
     "a field is missing": Bad("HR3033", b'{"key":"k"}', stage="start"),
     "a field has another type": Bad("HR3033", b'{"key":"k","n":"one"}', stage="start"),

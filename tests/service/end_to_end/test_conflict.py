@@ -72,7 +72,9 @@ async def test_queue_runs_one_after_the_other_in_the_order_of_the_log(place: Sta
         assert all(phases[i][0] == phases[i + 1][0] for i in range(0, len(phases), 2)), "no two at once"
         in_log_order = sorted(runs, key=lambda run: ledger.starts[run].offset)
         assert [run for run, phase in phases if phase == "start"] == in_log_order
-        assert await results(view, "queue") == [json.loads(bytes(ledger.start(run).input))["ms"] for run in in_log_order]
+        assert await results(view, "queue") == [
+            json.loads(bytes(ledger.start(run).input))["ms"] for run in in_log_order
+        ]
 
 
 async def test_records_of_one_key_queue_in_their_own_order(place: Station) -> None:

@@ -129,5 +129,3 @@ async def test_an_outage_that_the_process_does_not_survive(kafka_available: None
             ledger = await view.all_ended(ORDERS)
             judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
         assert place.now.stop() == 0
-
-

@@ -33,8 +33,8 @@ def refused(code: int, exit_code: int, stderr: str, hr: str) -> None:
     assert "\nDo " in stderr or "\nWhy " in stderr, stderr
 
 
-def start(place: Station, *more: str) -> tuple[int, str]:
-    code, out, err = place.command(*place.backend.command(str(place.app)), *more)
+def start(place: Station, **settings: object) -> tuple[int, str]:
+    code, out, err = place.command(*place.backend.command(str(place.app)), **settings)
     assert not out
     return code, err
 
@@ -66,19 +66,25 @@ def test_a_port_in_use(station: MakeStation) -> None:
 
 def test_an_unknown_setting_names_the_nearest_one(station: MakeStation) -> None:
     place = station(Backend("embedded"), "tasting.py")
-    code, stderr = start(place, "--set", "worker.max_activ_runs=3")
+    code, stderr = start(place, worker__max_activ_runs=3)
     refused(code, 7, stderr, "HR1")
     assert "worker.max_active_runs" in stderr
 
 
 @pytest.mark.parametrize(
-    "setting", ["worker.max_active_runs=many", "log.partitions=0", "defaults.timeout=soon", "log.backend=paper"]
+    ("setting", "value"),
+    [
+        ("worker__max_active_runs", "many"),
+        ("log__partitions", 0),
+        ("defaults__timeout", "soon"),
+        ("log__backend", "paper"),
+    ],
 )
-def test_a_wrong_value(station: MakeStation, setting: str) -> None:
+def test_a_wrong_value(station: MakeStation, setting: str, value: object) -> None:
     place = station(Backend("embedded"), "tasting.py")
-    code, stderr = start(place, "--set", setting)
+    code, stderr = start(place, **{setting: value})
     refused(code, 7, stderr, "HR1")
-    assert setting.partition("=")[0] in stderr
+    assert setting.replace("__", ".") in stderr
 
 
 def test_missing_topics_are_named(station: MakeStation, kafka: KafkaBroker) -> None:
@@ -94,7 +100,7 @@ def test_a_run_log_of_another_shape_is_refused(station: MakeStation, kafka: Kafk
     place = station(Backend("kafka", kafka.bootstrap_servers), "tasting.py")
     code, _, stderr = place.command("topic", "create", str(place.app))
     assert code == 0, stderr
-    code, _, stderr = place.command("serve", str(place.app), "--set", "log.partitions=5")
+    code, _, stderr = place.command("serve", str(place.app), log__partitions=5)
     refused(code, 7, stderr, "HR1203")
     assert "4" in stderr
     assert "5" in stderr

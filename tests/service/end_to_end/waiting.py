@@ -13,7 +13,7 @@ PATIENCE_S = 60.0  # for what must happen; no test asserts how fast it did
 _BETWEEN_LOOKS_S = 0.03
 
 
-async def eventually(look: Callable[[], Awaitable[T]], what: object, *, patience_s: float = PATIENCE_S) -> T:
+async def eventually(look: Callable[[], Awaitable[T | None]], what: object, *, patience_s: float = PATIENCE_S) -> T:
     """The first true thing that `look` gives; `what` describes the wish (call it for news of the moment) if it stays out."""
     ends = time.monotonic() + patience_s
     while True:
@@ -28,10 +28,10 @@ async def eventually(look: Callable[[], Awaitable[T]], what: object, *, patience
         await anyio.sleep(_BETWEEN_LOOKS_S)
 
 
-async def eventually_now(look: Callable[[], T], what: object, *, patience_s: float = PATIENCE_S) -> T:
+async def eventually_now(look: Callable[[], T | None], what: object, *, patience_s: float = PATIENCE_S) -> T:
     """The same, for a look that needs no waiting itself."""
 
-    async def asked() -> T:
+    async def asked() -> T | None:
         return look()
 
     return await eventually(asked, what, patience_s=patience_s)

@@ -73,7 +73,8 @@ _SKIPPED = {reason: Folded(instructions=[], skip=reason) for reason in Skip}
 def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, record: RunRecord) -> Folded:
     """Advance a partition by one record. `size` is the record's bytes, for admission."""
     state.next_offset = offset + 1
-    state.clock_ms = max(state.clock_ms, timestamp_ms)
+    if timestamp_ms > state.clock_ms:  # noqa: PLR1730 - half of what max() costs, in every record
+        state.clock_ms = timestamp_ms
     match record:
         case OutcomeRecord():
             skip = state.gate.admit(record)
@@ -259,7 +260,8 @@ def _settled(run: RunState, step: str, record: Woke, at_ms: int, size: int) -> F
 
 
 def _woken(run: RunState, record: Woke, at_ms: int, size: int) -> Folded:
-    run.clock_ms = max(run.clock_ms, at_ms)
+    if at_ms > run.clock_ms:  # noqa: PLR1730 - as in `fold`
+        run.clock_ms = at_ms
     run.history.append((record, at_ms))
     run.history_bytes += size
     if run.phase is Phase.PARKED:

@@ -436,12 +436,15 @@ class Interpreter:
     def _turn(self) -> Turn:
         if self._parked is not None:
             return Turn(parked=self._parked)
-        turn = Turn(issued=list(self._issued.values()), cancelled=self._cancelled)
+        turn = Turn()
+        if self._issued:
+            turn.issued = list(self._issued.values())
+            self._issued.clear()
+        if self._cancelled:
+            turn.cancelled, self._cancelled = self._cancelled, []
         if self._outcome is not None and not self._told:
             self._told = True
             turn.ended = self._outcome
-        self._issued.clear()
-        self._cancelled = []
         return turn
 
     # --- records ---------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Step(Generic[T_co]):
         self._settled = _PENDING
         self._value: Any = None
         self._error: BaseException | None = None
-        self._watchers: list[Watcher] = []
+        self._watchers: list[Watcher] | None = None
         self._seen = False  # awaited, or a member of a group: its failure has a reader
         self._cancelling = False
 
@@ -102,10 +102,12 @@ class Step(Generic[T_co]):
         """Tell the watcher when it settles; at once if it has."""
         if not self._seen:
             self._look()
-        if self._settled is _PENDING:
-            self._watchers.append(watcher)
-        else:
+        if self._settled is not _PENDING:
             watcher.on_settled(self)
+        elif self._watchers is None:
+            self._watchers = [watcher]
+        else:
+            self._watchers.append(watcher)
 
     def succeed(self, value: object) -> None:
         """Settle with a value."""
@@ -145,7 +147,7 @@ class Step(Generic[T_co]):
             news = self._interpreter.news
             for watcher in self._watchers:
                 news.append((watcher, self))
-            self._watchers = []
+            self._watchers = None
 
 
 class Leaf(Step[T_co]):

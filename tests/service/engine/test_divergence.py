@@ -1,7 +1,7 @@
 """What parks a run: a history that does not fit the code, and what a body may not do. And how a parked run gets on."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -374,7 +374,7 @@ def test_an_event_loop_around_us_does_not_finish_the_generators_of_a_run() -> No
     """asyncio would run the rest of a dropped generator in a task of its own, later."""
     said: list[str] = []
 
-    async def numbers(run: Run) -> Any:
+    async def numbers(run: Run) -> AsyncIterator[Any]:
         try:
             yield await run.call(work, 1)
             yield 2
@@ -384,6 +384,7 @@ def test_an_event_loop_around_us_does_not_finish_the_generators_of_a_run() -> No
     async def body(run: Run, _: Any) -> Any:
         async for each in numbers(run):
             return each
+        return None
 
     async def shell() -> Any:
         driver = Driver(named(body))

@@ -1,6 +1,6 @@
 """gather, race and map: what settles them, what they give up, and references that do not depend on interleaving."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -395,7 +395,7 @@ def test_one_coroutine_in_two_places_fails_the_run() -> None:
 
 
 def test_async_generators_work_in_a_body() -> None:
-    async def results(run: Run) -> Any:
+    async def results(run: Run) -> AsyncIterator[Any]:
         for index in range(3):
             yield await run.call(work, index)
 

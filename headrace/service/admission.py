@@ -20,7 +20,8 @@ _INTAKE_RUNS = 1_000  # unadmitted runs; past it routers wait: enough to keep th
 class Admission:
     """`max_active` slots. What is admitted is a plain function: it begins the run.
 
-    Runs that wait for nothing but the log do not gain from company: while many outcomes are on their way (`outstanding`), nobody new is admitted, and never many at once. That keeps a burst's
+    Runs that wait for nothing but the log do not gain from company: while many outcomes are on their way (`outstanding`), nobody new is
+    admitted, and never many at once. That keeps a
     memory and latency small and costs no throughput.
     """
 

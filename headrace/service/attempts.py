@@ -273,6 +273,8 @@ class Attempts:
             self._tell(work, end, _ENDINGS.get(end.cause, Ending.FAILED), outcome.retry_after_ms)
             if outcome.retry_after_ms is not None:
                 live.retries += 1
+        if step.undoes is not None and (not isinstance(outcome, AttemptFailed) or outcome.retry_after_ms is None):
+            self._tell_undone(work, Ending.SUCCEEDED if isinstance(end, AttemptOk) else Ending.FAILED)
         work.ended(outcome)
 
     def _failed(self, work: _Work, error: AttemptError) -> AttemptFailed:
@@ -297,6 +299,18 @@ class Attempts:
             started_at_ms=work.began_at_ms or self._shared.clock.now_ms(),
             duration_ms=round(error.duration_ms, 3),
             retry_after_ms=decision.delay_ms if isinstance(decision, RetryAfter) else None,
+        )
+
+    def _tell_undone(self, work: _Work, ending: Ending) -> None:
+        run = work.live.state
+        self._shared.observer.compensation_ended(
+            told.CompensationEnded(
+                run=run.id,
+                workflow=run.start.workflow,
+                step=work.step.ref,
+                handler=work.step.handler.name,
+                ending=ending,
+            )
         )
 
     def _tell(self, work: _Work, end: HandlerEnd, ending: Ending, retry_after_ms: int | None) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.observability import observer as told
-from headrace.observability.label import TriggerKind
+from headrace.service import run_report
 from headrace.service.engine.instruction import (
     Advance,
     Begin,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.service.tenure import Tenure
 
+RUN_TOO_BIG = "HR4013"
 _GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
 _TIMER_SKEW_MS = 1
 _CANCELLED_STEPS_MAX = 1_000  # in one record: a big fan-out that is given up has more references than a record holds
@@ -82,16 +83,7 @@ class AwakeRuns:
                 self._arm(run, step, due_at_ms, skew_ms=early_ms + _TIMER_SKEW_MS)
             case Park(run=run, parked=parked):
                 self._forget(run.id)
-                self._shared.observer.run_parked(
-                    told.RunParked(
-                        run=run.id,
-                        workflow=run.start.workflow,
-                        reason=parked.reason,
-                        step=parked.step,
-                        expected=parked.expected,
-                        found=parked.found,
-                    )
-                )
+                self._shared.observer.run_parked(run_report.parked(run, parked))
             case Joined():
                 pass
 
@@ -110,7 +102,7 @@ class AwakeRuns:
             return
         self.live[run.id] = live
         if not run.history:
-            self._tell_started(run)
+            self._shared.observer.run_started(run_report.started(live, self._shared.clock.now_ms()))
         if live.timeout_at_ms is not None and TIMEOUT_STEP not in run.settled:
             self._arm(run, TIMEOUT_STEP, live.timeout_at_ms)
         self._act(live, live.replay())
@@ -132,10 +124,31 @@ class AwakeRuns:
         if live is not None:
             if isinstance(record, AttemptSucceeded | AttemptFailed):
                 self._drop_step(live, record.step)  # a result that was delivered makes the repetition needless
+            elif isinstance(record, TimerFired) and record.step != TIMEOUT_STEP:
+                armed_at_ms = live.timers.get(record.step, run.started_at_ms)
+                self._shared.observer.timer_fired(
+                    run_report.timer_fired(live, record.step, armed_at_ms, record.due_at_ms, at_ms)
+                )
+            if run.history_bytes > self._shared.settings.limits.run_bytes:
+                self._end_too_big(run)
+                return
             self._act(live, live.feed(record, at_ms))
         elif run.id in self.held:
             self._end_without_code(run)
         # else: unadmitted; it will find the record in its history when its turn comes
+
+    def _end_too_big(self, run: RunState) -> None:
+        """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""
+        limit = self._shared.settings.limits.run_bytes
+        self._forget(run.id)
+        self._tenure.propose(
+            RunEnded(
+                run=run.id,
+                status=RunStatus.FAILED,
+                error="LimitExceeded",
+                message=f"{RUN_TOO_BIG}: the run's results have {run.history_bytes} bytes, limits.run_bytes is {limit}.",
+            )
+        )
 
     def _act(self, live: LiveRun, turn: Turn) -> None:
         run = live.state
@@ -147,6 +160,7 @@ class AwakeRuns:
                 self._call(live, step)
             elif isinstance(step, TimerStep):
                 if run.timers.get(step.ref) != step.due_at_ms:
+                    self._shared.observer.timer_armed(run_report.timer_armed(run, step.ref, step.due_at_ms))
                     self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms))
                 self._arm(run, step.ref, step.due_at_ms)
             elif isinstance(step, EmitStep):
@@ -214,43 +228,7 @@ class AwakeRuns:
     def _close(self, run: RunState, ended: RunEnded, at_ms: int) -> None:
         live = self._forget(run.id)
         self.held.pop(run.id, None)
-        self._shared.observer.run_finished(
-            told.RunFinished(
-                run=run.id,
-                workflow=run.start.workflow,
-                status=ended.status,
-                started_at_ms=run.started_at_ms,
-                duration_ms=at_ms - run.started_at_ms,
-                key=run.start.key,
-                version=run.start.version,
-                attempts=live.attempts if live is not None else 0,
-                retries=live.retries if live is not None else 0,
-                error=ended.error,
-                message=ended.message,
-                failed_step=ended.failed_step,
-            )
-        )
-
-    def _tell_started(self, run: RunState) -> None:
-        start = run.start
-        event = start.event
-        self._shared.observer.run_started(
-            told.RunStarted(
-                run=run.id,
-                workflow=start.workflow,
-                version=start.version,
-                trigger=TriggerKind(start.trigger),
-                started_at_ms=run.started_at_ms,
-                key=start.key,
-                topic=event.topic if event is not None else None,
-                partition=event.partition if event is not None else None,
-                offset=event.offset if event is not None else None,
-                event_id=event.id if event is not None else None,
-                start_delay_ms=self._shared.clock.now_ms() - (start.event_at_ms or run.started_at_ms),
-                producer_traceparent=start.traceparent,
-                tracestate=start.tracestate,
-            )
-        )
+        self._shared.observer.run_finished(run_report.finished(run, live, ended, at_ms))
 
     def _arm(self, run: RunState, step: str, due_at_ms: int, *, skew_ms: int = 0) -> None:
         def fire() -> None:
@@ -258,7 +236,7 @@ class AwakeRuns:
 
         live = self.live.get(run.id)
         if live is not None:
-            live.timers.add(step)
+            live.timers.setdefault(step, self._shared.clock.now_ms())
         self._shared.timers.arm((run.id, step), due_at_ms + skew_ms, fire)
 
     def _forget(self, run_id: str) -> LiveRun | None:

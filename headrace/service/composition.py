@@ -30,6 +30,7 @@ from headrace.observability.snapshot import EMPTY, Snapshot
 from headrace.observability.traces import contexts, tracing
 from headrace.observability.watchdog import Watchdog, codes_of
 from headrace.service import topic_plan
+from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import log_of
 from headrace.service.service import Service
 from headrace.service.settings import Backend
@@ -96,8 +97,9 @@ async def serve(
         if tracer is not None:
             stack.callback(tracer.close)
             watchers.append(tracer)
-        observer = FanOut(watchers, report_to(logs))
         health = Health()
+        watchers.append(HealthObserver(health))
+        observer = FanOut(watchers, report_to(logs))
         watchdog = stack.enter_context(
             Watchdog(observer, codes_of((handler.name, handler.function) for handler in app.handlers))
         )

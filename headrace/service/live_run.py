@@ -59,7 +59,7 @@ class LiveRun:
         self.calls: dict[str, CallStep[Any]] = {}
         self.delayed: set[str] = set()
         self.held: set[str] = set()
-        self.timers: set[str] = set()
+        self.timers: dict[str, int] = {}  # when each was armed
         self.attempts = 0
         self.retries = 0
         timeout_ms = start.timeout_ms if start.timeout_ms is not None else run_timeout_ms
@@ -106,11 +106,11 @@ class LiveRun:
             case Emitted(step=step):
                 self._emits.discard(step)
             case TimerFired(step=step):
-                self.timers.discard(step)
+                self.timers.pop(step, None)
             case StepsCancelled(steps=steps):
                 for step in steps:
                     self.calls.pop(step, None)
-                    self.timers.discard(step)
+                    self.timers.pop(step, None)
                     self._emits.discard(step)
             case _:
                 pass

@@ -1,0 +1,32 @@
+"""Tells health what people should know although the instance is ready: topics that are missing, partitions that stand still."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.observability.label import Dependency
+from headrace.observability.silent import Silent
+
+if TYPE_CHECKING:
+    from headrace.observability.health import Health
+    from headrace.observability.observer import OutageBegan, OutageEnded, PartitionStopped
+
+
+class HealthObserver(Silent):
+    """Notes make health `degraded`. The broker itself is a condition, which `service.py` keeps."""
+
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def outage_began(self, began: OutageBegan, /) -> None:
+        if began.dependency is Dependency.TOPIC:
+            self._health.note(f"topic {began.name}", began.message or "does not answer")
+
+    def outage_ended(self, ended: OutageEnded, /) -> None:
+        if ended.dependency is Dependency.TOPIC:
+            self._health.note(f"topic {ended.name}", "")
+
+    def partition_stopped(self, stopped: PartitionStopped, /) -> None:
+        self._health.note(
+            f"partition {stopped.topic}/{stopped.partition}", f"stopped: {stopped.code} {stopped.message}"
+        )

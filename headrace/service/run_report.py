@@ -1,0 +1,88 @@
+"""What the observer is told of a run: facts of its state, in the observer's words. Called by `awake_runs.py`, once for each thing that happened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from headrace.observability import observer as told
+from headrace.observability.label import TriggerKind
+
+if TYPE_CHECKING:
+    from headrace.service.engine.state import RunState
+    from headrace.service.live_run import LiveRun
+    from headrace.topics.outcome import RunEnded, RunParked
+
+
+def started(live: LiveRun, now_ms: int) -> told.RunStarted:
+    """It was admitted for the first time."""
+    run = live.state
+    start = run.start
+    event = start.event
+    return told.RunStarted(
+        run=run.id,
+        workflow=start.workflow,
+        version=start.version,
+        trigger=TriggerKind(start.trigger),
+        started_at_ms=run.started_at_ms,
+        key=start.key,
+        topic=event.topic if event is not None else None,
+        partition=event.partition if event is not None else None,
+        offset=event.offset if event is not None else None,
+        event_id=event.id if event is not None else None,
+        start_delay_ms=max(0, now_ms - (start.event_at_ms or run.started_at_ms)),
+        traceparent=live.traceparent,
+        producer_traceparent=start.traceparent,
+        tracestate=live.trace.state or None,
+    )
+
+
+def finished(run: RunState, live: LiveRun | None, ended: RunEnded, at_ms: int) -> told.RunFinished:
+    """Its terminal record was read back at `at_ms`. `live` is None if it never woke here."""
+    return told.RunFinished(
+        run=run.id,
+        workflow=run.start.workflow,
+        status=ended.status,
+        started_at_ms=run.started_at_ms,
+        duration_ms=at_ms - run.started_at_ms,
+        key=run.start.key,
+        version=run.start.version,
+        attempts=live.attempts if live is not None else 0,
+        retries=live.retries if live is not None else 0,
+        error=ended.error,
+        message=ended.message,
+        failed_step=ended.failed_step,
+        traceparent=live.traceparent if live is not None else None,
+        tracestate=(live.trace.state or None) if live is not None else None,
+    )
+
+
+def parked(run: RunState, why: RunParked) -> told.RunParked:
+    """It was taken out of progress."""
+    return told.RunParked(
+        run=run.id,
+        workflow=run.start.workflow,
+        reason=why.reason,
+        step=why.step,
+        expected=why.expected,
+        found=why.found,
+    )
+
+
+def timer_armed(run: RunState, step: str, due_at_ms: int) -> told.TimerArmed:
+    """It begins to sleep."""
+    return told.TimerArmed(run=run.id, workflow=run.start.workflow, step=step, due_at_ms=due_at_ms)
+
+
+def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_ms: int) -> told.TimerFired:
+    """A sleep is over: its outcome was read back at `at_ms`."""
+    run = live.state
+    return told.TimerFired(
+        run=run.id,
+        workflow=run.start.workflow,
+        step=step,
+        armed_at_ms=armed_at_ms,
+        due_at_ms=due_at_ms,
+        late_ms=max(0, at_ms - due_at_ms),
+        traceparent=live.traceparent,
+        tracestate=live.trace.state or None,
+    )

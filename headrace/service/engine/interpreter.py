@@ -93,6 +93,9 @@ class _Phase(IntEnum):
     CLOSED = auto()  # the shell has dropped it
 
 
+_BODY, _DRAINING = _Phase.BODY, _Phase.DRAINING  # attributes of an Enum cost, and these are looked at all the time
+
+
 class Interpreter:
     """One run, alive. `begin` once, then `feed` each record in log order; or `replay` a whole history."""
 
@@ -115,7 +118,7 @@ class Interpreter:
         self.clock_ms = began_at_ms
         self.news: deque[tuple[Watcher, Step[Any]]] = deque()  # of steps that have settled, for who waits for them
         self.unseen: dict[Step[Any], None] = {}  # steps that failed and that nobody has looked at, in log order
-        self._phase = _Phase.BODY
+        self._phase = _BODY
         self._body: Branch[Any] = Branch(self, "")
         self._branch: Branch[Any] | None = None  # the one that is running
         self._ready: deque[Branch[Any]] = deque()
@@ -193,7 +196,7 @@ class Interpreter:
 
     def reference(self) -> str:
         """The place of the step that is being made. Cancelled if the run makes none any more; LimitExceeded."""
-        if self._phase > _Phase.DRAINING:
+        if self._phase > _DRAINING:
             raise Cancelled(f"run {self._run_id} is being ended; no further steps")
         if self._branch is None:
             raise NotDeterministic("a Run used outside of its own workflow", "what its steps return")
@@ -206,7 +209,9 @@ class Interpreter:
         """It begins when this turn ends."""
         self._open[leaf.ref] = leaf
         self._issued[leaf.ref] = leaf
-        return self.own(leaf)
+        if self._branch is not None:
+            self._branch.own(leaf)
+        return leaf
 
     def own(self, step: S) -> S:
         """It is given up with the branch that made it."""
@@ -348,6 +353,8 @@ class Interpreter:
 
     def _settle_phase(self) -> bool:
         """Move on from a phase whose work is done. True if there may be more to do now."""
+        if self._phase is _BODY:
+            return False
         match self._phase:
             case _Phase.DRAINING if not self._open and not self._branches:
                 failed = next(iter(self.unseen), None)

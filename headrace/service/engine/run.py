@@ -32,6 +32,7 @@ T6 = TypeVar("T6")
 A = TypeVar("A")
 Ts = TypeVarTuple("Ts")
 
+_HANDLER = "a function decorated with @handler"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,9 +54,10 @@ class Run:
     def call(self, handler: Handler[*Ts, T], *args: *Ts, compensate: Handler[*Ts, Any] | None = None) -> Step[T]:
         """Call a task. Arguments are encoded now. If the run fails after this task has finished, `compensate` is called with the same arguments."""
         interpreter = self._interpreter
-        for given in (handler, compensate):
-            if not isinstance(given, Handler) and given is not None:
-                raise interpreter.forbidden(f"run.call of {_name(given)}", "a function decorated with @handler")
+        if not isinstance(handler, Handler):  # pyright: ignore[reportUnnecessaryIsInstance] - bodies may be untyped
+            raise interpreter.forbidden(f"run.call of {_name(handler)}", _HANDLER)
+        if compensate is not None and not isinstance(compensate, Handler):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise interpreter.forbidden(f"run.call with compensate={_name(compensate)}", _HANDLER)
         ref = f"{interpreter.reference()}/{handler.name}"
         arguments = handler.arguments.encode(args, limit_bytes=interpreter.payload_bytes_max)
         step: CallStep[T] = CallStep(interpreter, ref, handler, arguments, interpreter.clock_ms, compensate)

@@ -29,7 +29,7 @@ class Settled(Enum):
     CANCELLED = auto()
 
 
-_PENDING = Settled.PENDING  # attributes of an Enum cost 30 ns
+_PENDING, _SUCCEEDED, _FAILED = Settled.PENDING, Settled.SUCCEEDED, Settled.FAILED  # attributes of an Enum cost 30 ns
 
 
 class Watcher(Protocol):
@@ -113,7 +113,7 @@ class Step(Generic[T_co]):
         """Settle with a value."""
         if self._settled is _PENDING:
             self._value = value
-            self._settle(Settled.SUCCEEDED)
+            self._settle(_SUCCEEDED)
 
     def fail(self, error: BaseException) -> None:
         """Settle with an error; `Cancelled` settles as cancelled."""
@@ -122,7 +122,7 @@ class Step(Generic[T_co]):
             if isinstance(error, Cancelled):
                 self._settle(Settled.CANCELLED)
                 return
-            self._settle(Settled.FAILED)
+            self._settle(_FAILED)
             if not self._seen and not self._cancelling:
                 self._interpreter.unseen[self] = None
 
@@ -138,7 +138,7 @@ class Step(Generic[T_co]):
 
     def _look(self) -> None:
         self._seen = True
-        if self._settled is Settled.FAILED:
+        if self._settled is _FAILED:
             self._interpreter.unseen.pop(self, None)
 
     def _settle(self, settled: Settled) -> None:

@@ -295,7 +295,7 @@ async def _says_so(run: Run) -> None:
         (_awaits_foreign, "yields str"),
         (_swallows, "run.call of len"),
         (_calls_a_function, "a function decorated with @handler"),
-        (_compensates_with_a_function, "run.call of len"),
+        (_compensates_with_a_function, "run.call with compensate=len"),
         (_gathers_foreign, "waiting for Foreign"),
         (_gathers_sleeps, "NoneType"),
         (_says_so, "time.time(); use run.now()"),

@@ -13,12 +13,13 @@ from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.event import event
 from tests.service.end_to_end.judge import judge
 from tests.service.end_to_end.ledger import Ledger
+from tests.service.end_to_end.test_kill import SEEDS
 from tests.service.end_to_end.waiting import eventually_now
 
 TRIPS, QUOTES, GROUPS, KILLS = 90, 30, 30, 5
 
 
-@pytest.mark.parametrize("seed", [3])
+@pytest.mark.parametrize("seed", SEEDS)
 async def test_every_kind_of_step_survives_kills(backend: Backend, station: MakeStation, seed: int) -> None:
     place = station(backend, "mixture.py")
     rng = random.Random(seed)

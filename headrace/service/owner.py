@@ -16,15 +16,16 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
-from headrace.observability.label import LossReason, SkipReason, StopReason, TakeReason
+from headrace.observability.label import LossReason, SkipReason, TakeReason
 from headrace.service.awake_runs import AwakeRuns
 from headrace.service.engine.fold import Folded, fold, new_state
 from headrace.service.engine.state import Phase
+from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure
 from headrace.topics.command import Abandoned, Deliver
-from headrace.topics.errors import Fatal, HeadraceError
+from headrace.topics.errors import Fatal, HeadraceError, Transient
 from headrace.topics.identity import ClientId
-from headrace.topics.log import LogRecord, NewRecord, TopicPartition, Unreadable
+from headrace.topics.log import LogRecord, NewRecord, Offsets, TopicPartition, Unreadable
 from headrace.topics.run_record import (
     Announce,
     CommandRecord,
@@ -100,17 +101,17 @@ class Owner:
         """Own the partition until cancelled, lost (`OwnershipLost`), or stopped by a record that cannot be read (reported, then waits for ever)."""
         try:
             await self._own()
-        except (UnknownRecord, HeadraceError) as error:
-            if isinstance(error, OwnershipLost):
-                raise
-            self._stop_partition(error)
+        except OwnershipLost:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug of ours stops this partition, not its neighbours
+            self._stop_partition(error if isinstance(error, HeadraceError) else bug(error))
             await asyncio.Event().wait()
         finally:
             self._drop()
 
     async def _own(self) -> None:
         log = self._shared.log
-        offsets = (await log.offsets([self.at]))[self.at]
+        offsets = await self._offsets()
         end = offsets.end
         self.state.next_offset = offsets.start
         async with log.read(self.at, offsets.start) as batches:
@@ -119,6 +120,16 @@ class Owner:
             self._announce()
             async for batch in batches:
                 await self._fold_batch(batch)
+
+    async def _offsets(self) -> Offsets:
+        """Where the log begins and ends; a broker that is away is waited for."""
+        wait_s, longest = _BACK_OFF_S
+        while True:
+            try:
+                return (await self._shared.log.offsets([self.at]))[self.at]
+            except Transient:
+                await asyncio.sleep(wait_s)
+                wait_s = min(longest, wait_s * 2)
 
     async def _replay(self, batches: AsyncIterator[Batch], end: int) -> None:
         """Fold what is there as data: no instruction is carried out, no user code runs."""
@@ -317,4 +328,4 @@ class Owner:
     def _stop_partition(self, error: HeadraceError) -> None:
         self._drop()
         self.ready.set()
-        self._shared.stopped(self.at, StopReason.UNKNOWN_RECORD, error, self.state.next_offset)
+        self._shared.stopped(self.at, reason_of(error), error, self.state.next_offset)

@@ -1,0 +1,33 @@
+"""Why a partition stands still: the label for an error, and how a bug of ours is said."""
+
+from __future__ import annotations
+
+import traceback
+
+from headrace.observability.label import StopReason
+from headrace.topics.errors import Fatal, HeadraceError
+from headrace.topics.log import OffsetOutOfRange, TopicMissing
+
+
+def reason_of(error: HeadraceError) -> StopReason:
+    """The metric label."""
+    match error:
+        case OffsetOutOfRange():
+            return StopReason.OUT_OF_RANGE
+        case TopicMissing():
+            return StopReason.TOPIC_MISSING
+        case HeadraceError(code="HR9002"):
+            return StopReason.BUG
+        case _:
+            return StopReason.UNKNOWN_RECORD
+
+
+def bug(error: Exception) -> Fatal:
+    """An error that nobody expected, with the place where it was raised."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Fatal(
+        f"{type(error).__name__} at {frame.filename}:{frame.lineno}: {error}",
+        code="HR9002",
+        why="This is a bug in Headrace.",
+        do="Report it, with the record at the offset that is named. The other partitions go on; a restart tries this one again.",
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from headrace.service.engine.step import Settled, Step
+from headrace.topics.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 T_co = TypeVar("T_co", covariant=True)
 
+_THROWS_MAX = 100  # a body that swallows Cancelled this often is left behind
 _PRUNE_FIRST = 64  # steps noted before the settled ones are looked for
 
 
@@ -55,6 +57,21 @@ class Branch(Step[T_co]):
         """The step that the coroutine awaits has settled: go on. Any other is one that it awaited before it was interrupted."""
         if step is self.awaits:
             self._interpreter.ready(self)
+
+    def drop(self) -> None:
+        """Unwind the coroutine with `Cancelled`; what it asks for meanwhile is ignored."""
+        coroutine, self.coroutine = self.coroutine, None
+        if coroutine is None:
+            return
+        for _ in range(_THROWS_MAX):
+            try:
+                coroutine.throw(Cancelled("the run is ending"))
+            except BaseException:  # noqa: BLE001 - user code on its way out
+                return
+        try:
+            coroutine.close()
+        except BaseException:  # noqa: BLE001 - as above
+            return
 
     def _give_up(self) -> Sequence[Step[Any]]:
         self.interrupted = True

@@ -24,12 +24,13 @@ from headrace.handlers.payload import PayloadTooLarge
 from headrace.service.engine.branch import Branch
 from headrace.service.engine.compensation import Compensation
 from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe, expected_by, found_instead
+from headrace.service.engine.failure import output_refused, task_failed
 from headrace.service.engine.limit import STEPS_MAX, check_depth, too_many_steps
 from headrace.service.engine.run import Run
 from headrace.service.engine.state import Woke
 from headrace.service.engine.step import CallStep, EmitStep, Leaf, Step, TimerStep, Watcher
 from headrace.topics.command import Cancel
-from headrace.topics.errors import Cancelled, Cause, NotDeterministic, TaskFailed
+from headrace.topics.errors import Cancelled, NotDeterministic, TaskFailed
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -54,8 +55,7 @@ S = TypeVar("S", bound=Step[Any])
 TIMEOUT_STEP = "/timeout"
 """The reference of the run's own timer."""
 
-_OUTPUT_TRIES = 3  # of the outbox, before it says that a topic refuses
-_THROWS_MAX = 100  # a body that swallows Cancelled this often is dropped
+_DEADLOCK = "The workflow waits for steps that wait for each other; nothing can wake it."
 
 
 class Code(Protocol):
@@ -144,7 +144,7 @@ class Interpreter:
         try:
             self._body.coroutine = self._code.begin(self._run, self._input)
         except NotDeterministic as forbidden:
-            self._park(self._body.ref, FOR_RUN_ALONE, str(forbidden))
+            self._park(self._body.ref, FOR_RUN_ALONE, message_of(forbidden))
         except BaseException as error:  # noqa: BLE001 - a model's validators are user code
             self._stop(RunStatus.FAILED, error)
         else:
@@ -288,7 +288,7 @@ class Interpreter:
         except StopIteration as stop:
             self._finish(branch, stop.value, None)
         except NotDeterministic as forbidden:
-            self._park(branch.ref, FOR_RUN_ALONE, str(forbidden))
+            self._park(branch.ref, FOR_RUN_ALONE, message_of(forbidden))
         except BaseException as error:  # noqa: BLE001 - user code: SystemExit fails the run, not the process
             if isinstance(error, RuntimeError) and "no running event loop" in message_of(error):
                 self._park(branch.ref, FOR_RUN_ALONE, "asyncio; use run.sleep(), run.gather() or a handler")
@@ -333,7 +333,7 @@ class Interpreter:
             if limit_bytes is not None and len(raw) > limit_bytes:
                 raise PayloadTooLarge(actual_bytes=len(raw), limit_bytes=limit_bytes)
         except NotDeterministic as forbidden:
-            self._park(self._body.ref, FOR_RUN_ALONE, str(forbidden))
+            self._park(self._body.ref, FOR_RUN_ALONE, message_of(forbidden))
         except BaseException as refused:  # noqa: BLE001 - a model's serializers are user code
             self._stop(RunStatus.FAILED, refused)
         else:
@@ -342,9 +342,7 @@ class Interpreter:
 
     def _drop_coroutines(self) -> None:
         for branch in (*self._branches, self._body):
-            if branch.coroutine is not None:
-                _drop(branch.coroutine)
-                branch.coroutine = None
+            branch.drop()
         self._branches.clear()
         self._ready.clear()
         self.news.clear()
@@ -353,10 +351,16 @@ class Interpreter:
 
     def _settle_phase(self) -> bool:
         """Move on from a phase whose work is done. True if there may be more to do now."""
-        if self._phase is _BODY:
+        if self._phase is _BODY and self._open:
             return False
         match self._phase:
-            case _Phase.DRAINING if not self._open and not self._branches:
+            case _Phase.BODY:
+                self._stop(RunStatus.FAILED, RuntimeError(_DEADLOCK))
+                return True
+            case _Phase.DRAINING if not self._open and self._branches:
+                self._stop(RunStatus.FAILED, RuntimeError(_DEADLOCK))
+                return True
+            case _Phase.DRAINING if not self._open:
                 failed = next(iter(self.unseen), None)
                 if failed is not None and failed.error is not None:
                     self._stop(RunStatus.FAILED, failed.error)
@@ -470,7 +474,7 @@ class Interpreter:
             case AttemptFailed():
                 call = self._call(record)
                 if call is not None:
-                    call.fail(_task_failed(record))
+                    call.fail(task_failed(record))
             case TimerFired(step=step):
                 if step == TIMEOUT_STEP:
                     self._stop(RunStatus.TIMED_OUT, TimeoutError("the run's timeout is over"))
@@ -492,7 +496,7 @@ class Interpreter:
                     if leaf is not None:
                         self._settle(leaf).fail(Cancelled(f"{step} was cancelled"))
             case OutputRefused():
-                self._stop(RunStatus.FAILED, _output_refused(record, record.entry.removeprefix(self._run_id)))
+                self._stop(RunStatus.FAILED, output_refused(record, record.entry.removeprefix(self._run_id)))
             case Cancel():
                 self._on_cancel(record)
             case _:
@@ -505,7 +509,7 @@ class Interpreter:
         try:
             value = call.handler.result.decode(bytes(record.result))
         except NotDeterministic as forbidden:
-            raise Diverged(record.step, str(forbidden), expected=FOR_RUN_ALONE) from forbidden
+            raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
         except BaseException as error:
             fits = f"a result of {record.handler} that fits its annotation"
             raise Diverged(record.step, message_of(error), expected=fits) from error
@@ -532,38 +536,3 @@ class Interpreter:
         del self._open[leaf.ref]
         self._past.add(leaf.ref)
         return leaf
-
-
-def _task_failed(record: AttemptFailed) -> TaskFailed:
-    return TaskFailed(
-        task=record.step,
-        handler=record.handler,
-        cause=record.cause,
-        error=record.error,
-        message=record.message,
-        attempts=record.number,
-    )
-
-
-def _output_refused(record: OutputRefused, step: str) -> TaskFailed:
-    return TaskFailed(
-        task=step,
-        handler="emit",
-        cause=Cause.OUTPUT_REFUSED,
-        error=record.code,
-        message=record.message,
-        attempts=_OUTPUT_TRIES,
-    )
-
-
-def _drop(coroutine: Coroutine[Any, Any, Any]) -> None:
-    """Unwind a coroutine with `Cancelled`; what it asks for meanwhile is ignored."""
-    for _ in range(_THROWS_MAX):
-        try:
-            coroutine.throw(Cancelled("the run is ending"))
-        except BaseException:  # noqa: BLE001 - user code on its way out
-            return
-    try:
-        coroutine.close()
-    except BaseException:  # noqa: BLE001 - as above
-        return

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headrace import Cancelled, Run, TaskFailed, workflow
+from headrace import Cancelled, NotDeterministic, Run, Step, TaskFailed, workflow
 from headrace.handlers.payload import payload_type
 from headrace.topics.command import OnConflict
 from tests.service.engine.driver import Driver
@@ -378,3 +378,42 @@ def test_the_end_is_asked_for_once() -> None:
     driver.read()
     assert driver.ended(run).status == "failed"
     assert sum(b'"run.ended"' in value for _, value in driver.log) == 1
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_steps_that_wait_for_each_other_fail_the_run(awaited: bool) -> None:
+    """Nothing in the log could ever wake it."""
+
+    @workflow()
+    async def body(run: Run, _: Any) -> None:
+        groups: list[Step[Any]] = []
+
+        async def waits_for(index: int) -> None:
+            await run.call(work, index)
+            await groups[index]
+
+        groups.append(run.gather(waits_for(1)))
+        groups.append(run.gather(waits_for(0)))
+        if awaited:
+            await groups[0]
+
+    driver = Driver(body)
+    run = driver.start(body)
+    driver.succeed(run, "/1/0/1/work")
+    assert run in driver.state.runs  # the other one may still raise
+    driver.succeed(run, "/2/0/1/work")
+    assert (driver.ended(run).status, driver.ended(run).error) == ("failed", "RuntimeError")
+
+
+class Unspoken(NotDeterministic):
+    __str__ = Unspeakable.__str__
+
+
+def test_a_violation_without_text_parks_like_any_other() -> None:
+    @workflow()
+    async def body(run: Run, _: Any) -> None:
+        raise Unspoken("x")
+
+    driver = Driver(body)
+    driver.start(body)
+    assert len(driver.parkings) == 1

@@ -36,7 +36,7 @@ _ENDINGS = {Cause.TIMED_OUT: Ending.TIMED_OUT, Cause.DEADLINE: Ending.TIMED_OUT,
 
 
 class _Work:
-    __slots__ = ("began_at_ms", "ended", "held", "id", "live", "number", "ready_at", "running", "step")
+    __slots__ = ("began_at_ms", "ended", "held", "id", "limited", "live", "number", "ready_at", "running", "step")
 
     def __init__(self, id_: int, ended: AttemptEnd, live: LiveRun, step: CallStep[Any], number: int) -> None:
         self.id = id_
@@ -46,6 +46,7 @@ class _Work:
         self.number = number
         self.running: RunningAttempt | None = None
         self.held = False
+        self.limited = step.handler.breaker is not None or step.handler.pool is not None
         self.ready_at = perf_counter()
         self.began_at_ms = 0
 
@@ -78,8 +79,10 @@ class Attempts:
         work = _Work(next(self._ids), ended, live, step, number)
         self._works[key] = work
         self._by_id[work.id] = work
-        now_ms = _now_ms()
-        dispatched = self._dispatcher.offer(now_ms, work.id, step.handler, workflow=live.state.start.workflow)
+        if not work.limited:
+            self._begin(work)
+            return
+        dispatched = self._dispatcher.offer(_now_ms(), work.id, step.handler, workflow=live.state.start.workflow)
         if dispatched.held:
             self._hold(work)
         self._carry_out(dispatched)
@@ -224,12 +227,15 @@ class Attempts:
 
     def _ended(self, work: _Work, end: HandlerEnd) -> None:
         work.running = None  # they refer to each other
-        dispatched = self._dispatcher.complete(_now_ms(), work.id, outcome_of(end), end.duration_ms)
-        handler = work.step.handler
-        if handler.breaker is not None:
-            self._tell_breaker(handler.breaker, end)
-        self._end(work, end)
-        self._carry_out(dispatched)
+        if not work.limited:
+            self._end(work, end)
+        else:
+            dispatched = self._dispatcher.complete(_now_ms(), work.id, outcome_of(end), end.duration_ms)
+            breaker = work.step.handler.breaker
+            if breaker is not None:
+                self._tell_breaker(breaker, end)
+            self._end(work, end)
+            self._carry_out(dispatched)
         self._ended_one.set()
 
     def _tell_breaker(self, breaker: Any, end: HandlerEnd) -> None:

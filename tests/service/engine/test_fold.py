@@ -509,3 +509,22 @@ def test_every_record_moves_the_offset_even_one_that_does_not_count() -> None:
     for offset in (0, 4, 9):  # a Kafka log has holes
         fold(state, offset, 0, 1, Announce("a", "i", "m", "x", 99, 1))
         assert state.next_offset == offset + 1
+
+
+def test_a_cancelled_run_is_not_parked_any_more() -> None:
+    driver = Driver()  # its code is not loaded: nobody ends it here
+    run = driver.start("shop")
+    driver.cancel(run)
+    driver.propose(RunParked(run, ParkReason.NONDETERMINISTIC))
+    assert driver.last.without_effect
+    assert driver.state.runs[run].phase is Phase.OPEN
+
+
+def test_cancelled_steps_leave_no_tries_and_no_timers() -> None:
+    driver = Driver()
+    run = driver.start("shop")
+    driver.propose(failure(run, 1, 10))
+    driver.propose(TimerArmed(run, "/2/sleep", 5))
+    driver.propose(StepsCancelled(run, ("/1/work", "/2/sleep")))
+    state = driver.state.runs[run]
+    assert (state.tries, state.timers, state.settled) == ({}, {}, {"/1/work", "/2/sleep"})

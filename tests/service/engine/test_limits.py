@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from headrace import Run, workflow
+from headrace import Run, TaskFailed, workflow
 from headrace.service.engine.limit import DEPTH_MAX, FAN_OUT_MAX, STEPS_MAX
 from tests.service.engine.driver import Driver
 from tests.service.engine.handlers import other, work
@@ -60,6 +60,23 @@ def test_a_wide_group_whose_first_member_fails() -> None:
     driver, run = large(body)
     driver.fail(run, "/1/work")
     assert driver.ended(run).failed_step == "/1/work"
+
+
+def test_a_wide_group_whose_failure_is_handled() -> None:
+    """Each of the others settles as cancelled; none of that makes the group look at all its members again."""
+
+    @workflow()
+    async def body(run: Run, _: Any) -> str:
+        try:
+            await run.gather(*[run.call(work, item) for item in range(FAN_OUT_MAX)])
+        except TaskFailed:
+            await run.sleep("1s")
+        return "handled"
+
+    driver, run = large(body)
+    driver.fail(run, "/1/work")
+    driver.fire(run, driver.open(run)[-1])
+    assert driver.result(run) == "handled"
 
 
 def test_ten_thousand_steps_given_up_before_they_begin_in_any_order() -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.topics.errors import HeadraceError
 
 CLOSED = -1
+_PROGRESS_S = 0.01  # nobody waits for it; a crash within repeats what left, with the same ids. An append of its own would cost as much as a task
 
 
 class Tenure:
@@ -83,6 +84,8 @@ class Tenure:
         """Append an outcome under the token; without one, it is of no use and dropped."""
         if self.token == CLOSED:
             return
+        if self._progress:
+            self._flush_progress()  # costs nothing beside another record
         record = OutcomeRecord(token=self.token, seq=self._seq, body=outcome)
         if self._sample is None:
             self._sample = (self._seq, perf_counter())
@@ -130,12 +133,12 @@ class Tenure:
     # --- outbox ----------------------------------------------------------------------------------------------------
 
     def sent(self, entry: Sent) -> None:
-        """An outbox entry was acknowledged where it went. Told to the log in one record for all that left by then."""
+        """An outbox entry was acknowledged where it went. Told to the log soon, in one record for all that left by then."""
         self._sent[entry.entry] = entry
         self._progress.append(entry)
         if not self._progress_due:
             self._progress_due = True
-            asyncio.get_running_loop().call_soon(self._flush_progress)
+            asyncio.get_running_loop().call_later(_PROGRESS_S, self._flush_progress)
 
     def _flush_progress(self) -> None:
         self._progress_due = False

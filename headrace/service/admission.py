@@ -1,7 +1,7 @@
 """Admission: how many runs work at once in this process, whose turn is next, and when the routers must wait.
 
-Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. Order is that of the log, except
-that one workflow takes at most half of the slots while others wait.
+Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. The runs of one workflow come in
+the order in which they asked, which is the log's; workflows take turns, and one of them takes at most half of the slots while others wait.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ class Admission:
     """`max_active` slots. What is admitted is a plain function: it begins the run.
 
     Runs that wait for nothing but the log do not gain from company: while many outcomes are on their way (`outstanding`), nobody new is
-    admitted, and never many at once. That keeps a
-    memory and latency small and costs no throughput.
+    admitted, and never many at once. That keeps a burst's memory and latency small and costs no throughput.
     """
 
     def __init__(self, max_active: int, max_queued_bytes: int) -> None:
@@ -36,6 +35,8 @@ class Admission:
         self.outstanding = 0
         self._open = asyncio.Event()
         self._open.set()
+        self._kept: dict[str, int] = {}  # bytes of starts that wait for their key
+        self._kept_bytes = 0
         self.waiting_runs = 0
         self.waiting_bytes = 0
 
@@ -78,19 +79,41 @@ class Admission:
                 self._pump()
                 self._set_intake()
 
+    def keep(self, run: str, size: int) -> None:
+        """A start waits for its key, and its bytes with it: they count against what routers may read ahead."""
+        if run not in self._kept:
+            self._kept[run] = size
+            self._kept_bytes += size
+            self._set_intake()
+
+    def keep_no_more(self, run: str) -> None:
+        """Its turn has come, or it is gone."""
+        size = self._kept.pop(run, None)
+        if size is not None:
+            self._kept_bytes -= size
+            self._set_intake()
+
     def forget(self, runs: set[str]) -> None:
-        """A partition was given away."""
-        for run in runs:
-            self.idle(run)
+        """A partition was given away: they neither work nor wait any more."""
+        for run in runs & self._kept.keys():
+            self.keep_no_more(run)
         for workflow, queue in list(self._waiting.items()):
             kept = deque(entry for entry in queue if entry[0] not in runs)
-            self._waiting[workflow] = kept
+            if kept:
+                self._waiting[workflow] = kept
+            else:
+                del self._waiting[workflow]
         self.waiting_runs = sum(map(len, self._waiting.values()))
         self.waiting_bytes = sum(size for queue in self._waiting.values() for _, size, _ in queue)
+        for run in runs:
+            workflow = self._active.pop(run, None)
+            if workflow is not None:
+                self._share[workflow] -= 1
+        self._pump()
         self._set_intake()
 
     def _set_intake(self) -> None:
-        if self.waiting_runs < _INTAKE_RUNS and self.waiting_bytes < self._max_queued_bytes:
+        if self.waiting_runs < _INTAKE_RUNS and self.waiting_bytes + self._kept_bytes < self._max_queued_bytes:
             self._open.set()
         else:
             self._open.clear()

@@ -19,6 +19,7 @@ from headrace.service.engine.instruction import (
     Instruction,
     Joined,
     Park,
+    Queued,
     Rearm,
     Send,
     TryAgain,
@@ -27,6 +28,7 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
 from headrace.service.engine.state import PartitionState, Phase, RunState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
+from headrace.topics.command import Cancel
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -84,17 +86,23 @@ class AwakeRuns:
             case Park(run=run, parked=parked):
                 self._forget(run.id)
                 self._shared.observer.run_parked(run_report.parked(run, parked))
+            case Queued(run=run):
+                self._shared.admission.keep(run.id, run.size)
             case Joined():
                 pass
 
     def begin(self, run: RunState) -> None:
         """Wake the run when there is room."""
+        self._shared.admission.keep_no_more(run.id)
         self._shared.admission.ask(run.id, run.start.workflow, run.size, lambda: self._wake(run))
 
     def _wake(self, run: RunState) -> None:
         """Bring a run to life: from nothing, or by replaying what its coroutine has noticed."""
         if not self._tenure.open or self._state.runs.get(run.id) is not run or run.phase is not Phase.OPEN:
             self._shared.admission.idle(run.id)
+            return
+        if run.history and isinstance(run.history[0][0], Cancel):
+            self._end_without_code(run)  # nothing is finished that could want an undo
             return
         live = self._shared.live_run(run)
         if live is None:

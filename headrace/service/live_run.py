@@ -21,6 +21,7 @@ from headrace.topics.trace_context import TraceContext, parse_traceparent, with_
 if TYPE_CHECKING:
     from headrace.observability.traces import Contexts
     from headrace.service.definitions.workflow import Workflow
+    from headrace.service.engine.limit import RunLimits
     from headrace.service.engine.state import RunState, Woke
     from headrace.topics.command import Start
 
@@ -50,7 +51,7 @@ class LiveRun:
         code: Workflow[Any, Any],
         *,
         contexts: Contexts,
-        payload_bytes_max: int,
+        limits: RunLimits,
         run_timeout_ms: int | None,
     ) -> None:
         start = state.start
@@ -75,7 +76,7 @@ class LiveRun:
             event=None if event is None else event.event(msgspec.json.decode(start.input)),
             raw_input=bytes(start.input),
             began_at_ms=state.began_at_ms,
-            payload_bytes_max=payload_bytes_max,
+            limits=limits,
         )
 
     @property

@@ -255,6 +255,8 @@ class Owner:
         for run in list(self.state.runs.values()):
             if run.phase is Phase.OPEN:
                 self.runs.begin(run)
+            elif run.phase is Phase.QUEUED:
+                self._shared.admission.keep(run.id, run.size)
         for entry in list(self.state.outbox.values()):
             if not self._tenure.has_sent(entry.id):
                 self._shared.outbox.send(self._tenure, self.at.partition, entry, again=True)

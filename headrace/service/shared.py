@@ -9,6 +9,7 @@ from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.service.admission import Admission
 from headrace.service.definitions.matcher import Matcher
+from headrace.service.engine.limit import RunLimits
 from headrace.service.live_run import LiveRun
 from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
@@ -97,6 +98,11 @@ class Shared:
             headers_bytes_max=settings.limits.headers_bytes,
             nesting_max=settings.limits.nesting,
         )
+        self._run_limits = RunLimits(
+            steps=settings.limits.tasks_per_run,
+            fan_out=settings.limits.fan_out,
+            payload_bytes=settings.limits.payload_bytes,
+        )
         self.writers = Writers(self._writer, partitions)
         self.stops: dict[TopicPartition, StopReason] = {}
         self.held_runs: dict[str, str] = {}
@@ -121,7 +127,7 @@ class Shared:
             run,
             code,
             contexts=self.contexts,
-            payload_bytes_max=self.settings.limits.payload_bytes,
+            limits=self._run_limits,
             run_timeout_ms=self.settings.defaults.run_timeout_ms,
         )
 

@@ -18,6 +18,7 @@ from headrace.service.engine.instruction import (
     Instruction,
     Joined,
     Park,
+    Queued,
     Rearm,
     Send,
     TryAgain,
@@ -160,7 +161,7 @@ def _conflict(state: PartitionState, offset: int, run: RunState, slot: KeySlot) 
             run.phase = Phase.QUEUED
             state.runs[run.id] = run
             slot.queued.append(run.id)
-            return _DONE
+            return Folded(instructions=[Queued(run)])
 
 
 def _to_outbox(state: PartitionState, entry: Output | Forward | Refusal | RefusedOutput) -> Folded:

@@ -69,6 +69,12 @@ class Unpark(msgspec.Struct, frozen=True, gc=False):
     run: RunState
 
 
+class Queued(msgspec.Struct, frozen=True, gc=False):
+    """A start waits until the open run of its key ends; its bytes are kept meanwhile."""
+
+    run: RunState
+
+
 class Joined(msgspec.Struct, frozen=True, gc=False):
     """A start was noted on the open run of its key."""
 
@@ -76,4 +82,4 @@ class Joined(msgspec.Struct, frozen=True, gc=False):
     start: Start
 
 
-Instruction = Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Joined
+Instruction = Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Queued | Joined

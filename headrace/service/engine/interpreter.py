@@ -25,7 +25,7 @@ from headrace.service.engine.branch import Branch
 from headrace.service.engine.compensation import Compensation
 from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe, expected_by, found_instead
 from headrace.service.engine.failure import output_refused, task_failed
-from headrace.service.engine.limit import STEPS_MAX, check_depth, too_many_steps
+from headrace.service.engine.limit import RunLimits, check_depth, too_many_steps
 from headrace.service.engine.run import Run
 from headrace.service.engine.state import Woke
 from headrace.service.engine.step import CallStep, EmitStep, Leaf, Step, TimerStep, Watcher
@@ -54,6 +54,8 @@ S = TypeVar("S", bound=Step[Any])
 
 TIMEOUT_STEP = "/timeout"
 """The reference of the run's own timer."""
+
+DEFAULT_LIMITS = RunLimits()
 
 _DEADLOCK = "The workflow waits for steps that wait for each other; nothing can wake it."
 
@@ -108,13 +110,13 @@ class Interpreter:
         event: Event[Any] | None,
         raw_input: bytes,
         began_at_ms: int,
-        payload_bytes_max: int | None = None,
+        limits: RunLimits = DEFAULT_LIMITS,
     ) -> None:
         self._code = code
         self._run_id = run_id
         self._input = raw_input
         self._run = Run(self, run_id, key, event)
-        self.payload_bytes_max = payload_bytes_max
+        self.limits = limits
         self.clock_ms = began_at_ms
         self.news: deque[tuple[Watcher, Step[Any]]] = deque()  # of steps that have settled, for who waits for them
         self.unseen: dict[Step[Any], None] = {}  # steps that failed and that nobody has looked at, in log order
@@ -201,8 +203,8 @@ class Interpreter:
         if self._branch is None:
             raise NotDeterministic("a Run used outside of its own workflow", "what its steps return")
         self._steps += 1
-        if self._steps > STEPS_MAX:
-            raise too_many_steps()
+        if self._steps > self.limits.steps:
+            raise too_many_steps(self.limits.steps)
         return self._branch.reference()
 
     def issue(self, leaf: L) -> L:
@@ -329,7 +331,7 @@ class Interpreter:
             return
         try:
             raw = self._code.encode_result(value)
-            limit_bytes = self.payload_bytes_max
+            limit_bytes = self.limits.payload_bytes
             if limit_bytes is not None and len(raw) > limit_bytes:
                 raise PayloadTooLarge(actual_bytes=len(raw), limit_bytes=limit_bytes)
         except NotDeterministic as forbidden:

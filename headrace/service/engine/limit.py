@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from headrace.topics.errors import HeadraceError
 
@@ -19,20 +19,28 @@ TEXT_MAX: Final = 8_192
 """Characters of an event's type, key or subject: they are headers and keys of Kafka records."""
 
 
+class RunLimits(NamedTuple):
+    """The limits that settings may change. `payload_bytes`: of an argument list, an event's data and the result; None is no limit."""
+
+    steps: int = STEPS_MAX
+    fan_out: int = FAN_OUT_MAX
+    payload_bytes: int | None = None
+
+
 class LimitExceeded(HeadraceError):
     """A run asked for more than a limit allows."""
 
     code = "HR4010"
 
 
-def too_many_steps() -> LimitExceeded:
-    return LimitExceeded(f"The run has made {STEPS_MAX} steps (limits.tasks_per_run).", code="HR4011")
+def too_many_steps(most: int) -> LimitExceeded:
+    return LimitExceeded(f"The run has made {most} steps (limits.tasks_per_run).", code="HR4011")
 
 
-def check_fan_out(count: int) -> None:
+def check_fan_out(count: int, most: int) -> None:
     """LimitExceeded if a group may not have so many members."""
-    if count > FAN_OUT_MAX:
-        message = f"{count} branches at once are more than {FAN_OUT_MAX} (limits.fan_out)."
+    if count > most:
+        message = f"{count} branches at once are more than {most} (limits.fan_out)."
         raise LimitExceeded(message, code="HR4012")
 
 

@@ -59,7 +59,7 @@ class Run:
         if compensate is not None and not isinstance(compensate, Handler):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise interpreter.forbidden(f"run.call with compensate={_name(compensate)}", _HANDLER)
         ref = f"{interpreter.reference()}/{handler.name}"
-        arguments = handler.arguments.encode(args, limit_bytes=interpreter.payload_bytes_max)
+        arguments = handler.arguments.encode(args, limit_bytes=interpreter.limits.payload_bytes)
         step: CallStep[T] = CallStep(interpreter, ref, handler, arguments, interpreter.clock_ms, compensate)
         return interpreter.issue(step)
 
@@ -121,7 +121,7 @@ class Run:
         if concurrency < 1:
             raise ValueError("map needs a concurrency of at least 1")
         items = list(items)
-        check_fan_out(len(items))
+        check_fan_out(len(items), self._interpreter.limits.fan_out)
         interpreter = self._interpreter
         group = Map(interpreter, interpreter.reference())
         group.begin(each, items, concurrency, depth=interpreter.depth_inside())
@@ -164,7 +164,7 @@ class Run:
         if subject is not None:
             _check_text("subject", subject, empty=True)
         ref = f"{interpreter.reference()}/emit"
-        raw = payload_type(data.__class__).encode(data, limit_bytes=interpreter.payload_bytes_max)
+        raw = payload_type(data.__class__).encode(data, limit_bytes=interpreter.limits.payload_bytes)
         return interpreter.issue(EmitStep(interpreter, ref, topic, type, raw, key, subject))
 
     def now(self) -> datetime:
@@ -195,7 +195,7 @@ class Run:
     def _reference(self, members: Sequence[Awaitable[Any]]) -> str:
         """The place of a group. If it cannot be made, its coroutines will never be awaited, which needs no warning."""
         try:
-            check_fan_out(len(members))
+            check_fan_out(len(members), self._interpreter.limits.fan_out)
             return self._interpreter.reference()
         except BaseException:
             _close(members)

@@ -26,6 +26,7 @@ from headrace.service.engine.instruction import (
     Unpark,
 )
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Interpreter, Turn
+from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.state import Forward, OutboxEntry, Output, PartitionState, Phase, RunState
 from headrace.service.engine.step import CallStep, EmitStep, Leaf, TimerStep
 from headrace.topics.command import Cancel, Command, OnConflict, Resume, Start
@@ -359,7 +360,7 @@ class Driver:
             event=None,
             raw_input=bytes(run.start.input),
             began_at_ms=run.began_at_ms,
-            payload_bytes_max=self.payload_bytes_max,
+            limits=RunLimits(payload_bytes=self.payload_bytes_max),
         )
 
     def _wake(self, run: RunState) -> None:

@@ -155,7 +155,7 @@ async def serve(
         try:
             await service.run()
         except BaseExceptionGroup as group:
-            raise _first(group) from group
+            raise first_error(group) from group
         return service.attempts_left
 
 
@@ -222,7 +222,7 @@ def _attempt_fields() -> dict[str, str | int]:
     return {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}
 
 
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+def first_error(group: BaseExceptionGroup[Any]) -> BaseException:
     """The error behind a group: ours before others'."""
     leaves = list(_leaves(group))
     return next((leaf for leaf in leaves if isinstance(leaf, HeadraceError)), leaves[0])

@@ -340,6 +340,8 @@ class Fetcher:
                 state.polling = True
             if catching_up:
                 await self._exchange(node, lane, session, _rotated(readers, turn))
+                self._changes += 1  # the tail's poll left these out: it must take them in now
+                state.tail.set()
                 continue
             try:
                 await self._follow(node, lane, session, _rotated(readers, turn))

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from headrace.service.cli.exit_code import Conflict, ExitCode
 from headrace.service.cli.option import warn
-from headrace.service.composition import Started, serve
+from headrace.service.cli.output import counted
+from headrace.service.composition import Started, first_error, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
 from headrace.service.owner import OwnershipLost
 from headrace.service.settings import Backend
@@ -78,20 +79,23 @@ class Process:
             self._say_started(facts)
             ready.set()
 
-        async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(self._feeding(ready, stop))
-            try:
-                return await serve(
-                    self._settings,
-                    self._app,
-                    stop=stop,
-                    create_topics=self._create_topics,
-                    console=self._lines,
-                    started=started,
-                    observers=[] if self._report is None else [self._report],
-                )
-            finally:
-                feeding.cancel()
+        try:
+            async with asyncio.TaskGroup() as group:
+                feeding = group.create_task(self._feeding(ready, stop))
+                try:
+                    return await serve(
+                        self._settings,
+                        self._app,
+                        stop=stop,
+                        create_topics=self._create_topics,
+                        console=self._lines,
+                        started=started,
+                        observers=[] if self._report is None else [self._report],
+                    )
+                finally:
+                    feeding.cancel()
+        except BaseExceptionGroup as errors:
+            raise first_error(errors) from None
 
     async def _feeding(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
         if self._feed is None:
@@ -101,7 +105,7 @@ class Process:
         await ready.wait()
         seed, limit = self._feed
         published = await publish_feed(self._settings, self._app, seed=seed, limit=limit)
-        warn(f"{published} events are published; waiting for their runs.")
+        warn(f"{counted(published, 'event')} published; waiting for their runs.")
         await worked_off(self._settings, self._app.source_topics)
         stop.set()
 

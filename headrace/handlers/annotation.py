@@ -79,10 +79,14 @@ def survey(annotation: object, *, name: str) -> Survey:
 def refused(place: str, kind: object, why: str) -> DefinitionError:
     """The one error of this file and of `payload.py` for an annotation."""
     return DefinitionError(
-        f"{place}: {kind!r} cannot be a payload: {why}.",
+        f"{place}: {_shown(kind)} cannot be a payload: {why}.",
         code="HR2031",
         do="Use pydantic models, dataclasses, msgspec structs or plain JSON types.",
     )
+
+
+def _shown(kind: object) -> str:
+    return kind.__qualname__ if isinstance(kind, type) and typing.get_origin(kind) is None else repr(kind)
 
 
 def _look(kind: object, place: str, found: Survey) -> None:

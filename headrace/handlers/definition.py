@@ -102,14 +102,17 @@ class Handler(Generic[*Ts, T_co]):
             return
         hints = _hints(self.name, self.function)
         parameters = [each for each in _parameters(self.function).values() if each.kind in _POSITIONAL]
-        types = [payload_type(hints.get(each.name, Any), name=f"{self.name}({each.name})") for each in parameters]
+        types = [
+            payload_type(hints.get(each.name, Any), name=f"{self.place}: {self.name}({each.name})")
+            for each in parameters
+        ]
         required = sum(each.default is inspect.Parameter.empty for each in parameters)
         result = hints.get("return", Any)
         if result in (typing.Never, typing.NoReturn):
             result = None
         arguments = ArgumentsType([each.name for each in parameters], types, required=required)
         object.__setattr__(self, "_arguments", arguments)
-        object.__setattr__(self, "_result", payload_type(result, name=f"{self.name}() -> result"))
+        object.__setattr__(self, "_result", payload_type(result, name=f"{self.place}: {self.name}() -> result"))
 
     @property
     def arguments(self) -> ArgumentsType:

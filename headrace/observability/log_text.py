@@ -16,13 +16,16 @@ SECRET_LENGTH_MIN: Final = 4
 MASK: Final = "***"
 
 
+_HINT_LENGTH = 24
+
+
 def one_line(text: str, length_max: int = TEXT_LENGTH_MAX) -> str:
     """The text with everything unprintable (control characters, line and direction marks, lone surrogates) as visible
     escapes, cut to `length_max`.
     """
-    if len(text) > length_max:
-        left_out = len(text) - length_max
-        text = f"{text[:length_max]}… ({left_out} more)"
+    left_out = len(text) - length_max
+    if left_out > _HINT_LENGTH:  # what is cut must be longer than what says so
+        text = f"{text[:length_max]}… ({left_out} more characters)"
     if text.isprintable():
         return text
     return "".join(

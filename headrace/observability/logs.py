@@ -33,6 +33,9 @@ TRACEBACK_LINES_MAX: Final = 40
 LIBRARIES: Final = ("aiohttp", "aiokafka", "anyio", "asyncio", "opentelemetry", "py.warnings", "sqlalchemy", "urllib3")
 """Loggers by first name that are not the app's; they are heard from WARNING on."""
 
+TOLD_OTHERWISE: Final = "aiokafka"
+"""Its loggers tell each failed try of a connection; our `outage.began` and `outage.ended` say it once. Seen at DEBUG."""
+
 _RESERVED: Final = frozenset({"timestamp", "level", "event", "exc_info", "stack_info"})
 
 
@@ -169,6 +172,8 @@ class Logs:
         if record.levelno < self._level:
             return
         library = record.name.partition(".")[0] in LIBRARIES or record.name in LIBRARIES
+        if record.name.startswith(TOLD_OTHERWISE) and self._level > logging.DEBUG:
+            return
         context = {} if library or self._context is None else dict(self._context())
         try:
             message = record.getMessage()

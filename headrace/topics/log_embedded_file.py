@@ -134,8 +134,15 @@ class OwnerLock:
 
     def acquire(self) -> None:
         """Take the lock or raise `LogOwned` with the pid of the process that has it."""
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+", encoding="ascii")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise LogUnavailable(
+                f"The embedded log cannot be kept in {self._path.parent}: {error.strerror}.",
+                do="Choose another log.path (--log-path), in a folder that can be written.",
+            ) from error
+        file = os.fdopen(lock, "r+", encoding="ascii")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -113,9 +113,9 @@ def test_a_type_that_is_no_payload_names_handler_and_place() -> None:
     @handler
     async def worse(good: int) -> list[set[int]]: ...
 
-    with pytest.raises(DefinitionError, match=r"^bad\(tags\): .*set"):
+    with pytest.raises(DefinitionError, match=r"test_definition\.py:\d+: bad\(tags\): .*set"):
         bad.load()
-    with pytest.raises(DefinitionError, match=r"^worse\(\) -> result: .*set"):
+    with pytest.raises(DefinitionError, match=r"test_definition\.py:\d+: worse\(\) -> result: .*set"):
         worse.load()
 
 

@@ -118,7 +118,7 @@ def test_secrets_are_masked_wherever_they_come_from() -> None:
     logs = Logs(stream=stream, secrets=Secrets([CANARY, Secret(CANARY + "-long")]))
     logs.write(LogEvent.OUTAGE_BEGAN, message=f"login with {CANARY}-long failed")
     with logs.installed():
-        logging.getLogger("aiokafka").error("password=%s", CANARY)
+        logging.getLogger("aiohttp").error("password=%s", CANARY)
         try:
             raise RuntimeError(CANARY)
         except RuntimeError:
@@ -191,17 +191,17 @@ def test_kinds_without_end_take_bounded_memory() -> None:
 
 def test_the_standard_librarys_loggers_come_the_same_way() -> None:
     stream = io.StringIO()
-    before = logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("aiokafka").level
+    before = logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("aiohttp").level
     logs = Logs(stream=stream, context=lambda: CONTEXT)
     with logs.installed():
-        logging.getLogger("aiokafka.conn").info("connected")  # of libraries we hear warnings
-        logging.getLogger("aiokafka.conn").warning("gone: %d", 7)
+        logging.getLogger("aiohttp.conn").info("connected")  # of libraries we hear warnings
+        logging.getLogger("aiohttp.conn").warning("gone: %d", 7)
         logging.getLogger("shop").info("charged %s", "order-1")
         logging.getLogger("shop").debug("not wanted")
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn("old", DeprecationWarning, stacklevel=1)
-    assert (logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("aiokafka").level) == before
+    assert (logging.getLogger().handlers[:], logging.getLogger().level, logging.getLogger("aiohttp").level) == before
     library, app, warning = lines(stream)
     assert (library["event"], library["level"], library["message"]) == ("library.logged", "warning", "gone: 7")
     assert "run_id" not in library
@@ -222,7 +222,7 @@ def test_a_librarys_flood_is_limited_by_its_words_and_not_by_its_numbers() -> No
     logs = Logs(stream=stream)
     with logs.installed():
         for number in range(1000):
-            logging.getLogger("aiokafka").error("Unable to connect to node %d", number)
+            logging.getLogger("aiohttp").error("Unable to connect to node %d", number)
     assert len(lines(stream)) == LINES_MAX
 
 
@@ -262,3 +262,12 @@ def test_a_closed_stderr_fails_nobody() -> None:
     logs = Logs(stream=stream)
     stream.close()
     logs.write(LogEvent.RUN_PARKED)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(logging.INFO, 0), (logging.DEBUG, 1)])
+def test_the_clients_own_lines_on_an_outage_are_for_debugging(level: int, expected: int) -> None:
+    stream = io.StringIO()
+    logs = Logs(stream=stream, style=Format.JSON, level=level)
+    with logs.installed():
+        logging.getLogger("aiokafka.conn").error("Unable connect to node %d", 1)
+    assert len(lines(stream)) == expected

@@ -205,7 +205,9 @@ def _judged_function(function: object) -> Place:
 def _judged_triggers(on: object, refusal: _Refusal) -> tuple[EventTrigger, ...]:
     if isinstance(on, EventTrigger):
         return (on,)
-    listed: tuple[object, ...] = tuple(cast("Sequence[object]", on)) if isinstance(on, Sequence) else (on,)
+    listed: tuple[object, ...] = (
+        tuple(cast("Sequence[object]", on)) if isinstance(on, Sequence) and not isinstance(on, str) else (on,)
+    )
     for trigger in listed:
         message = f"on={trigger!r} is no trigger."
         refusal.unless(isinstance(trigger, EventTrigger), TRIGGER_INVALID, message, 'Write on=EventTrigger("orders").')

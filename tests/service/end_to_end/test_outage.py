@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Iterator
 
 import anyio
 import pytest
@@ -19,6 +20,23 @@ from tests.service.end_to_end.test_kill import orders
 from tests.service.end_to_end.waiting import eventually, eventually_now
 
 ORDERS = 400
+ACTIVE = 40
+
+
+@pytest.fixture(scope="module")
+def fragile(kafka_available: None) -> Iterator[KafkaBroker]:
+    """A broker of this module's own; it need not run when a test begins."""
+    broker = KafkaBroker()
+    yield broker
+    broker.kill()
+    broker.remove()
+
+
+@pytest.fixture
+async def running(fragile: KafkaBroker) -> KafkaBroker:
+    if not fragile.pid:
+        await fragile.start()
+    return fragile
 
 
 def free_port() -> int:
@@ -37,30 +55,26 @@ async def publish_all(view: View, records: list[NewRecord], partition: int) -> N
     await eventually(put, "published")
 
 
-async def test_a_broker_that_is_away_at_start_is_waited_for(kafka_available: None, station: MakeStation) -> None:
-    broker = KafkaBroker()
+async def test_a_broker_that_is_away_at_start_is_waited_for(fragile: KafkaBroker, station: MakeStation) -> None:
+    fragile.kill()
     port = free_port()
-    place = station(Backend("kafka", broker.bootstrap_servers), "orders.py", telemetry__metrics_port=port)
-    try:
-        waiting = place.spawn()
-        await eventually_now(lambda: waiting.lines("outage.began"), "a line about the broker")
-        [line] = waiting.lines("outage.began")
-        assert broker.bootstrap_servers in line["name"]
-        ready, live = f"http://127.0.0.1:{port}/readyz", f"http://127.0.0.1:{port}/livez"
-        assert (status_of(ready), status_of(live)) == (503, 200)
-        await broker.start()
-        await waiting.ready()
-        assert waiting.lines("outage.ended")
-        assert len(waiting.lines("outage.began")) == 1, "one line, not one a try"
-        async with place.view() as view:
-            await view.publish("orders", orders(range(20)))
-            ledger = await view.all_ended(20)
-            assert len(ledger.with_status(RunStatus.SUCCEEDED)) == 20
-        assert "Traceback" not in waiting.stderr
-        assert waiting.stop() == 0
-    finally:
-        broker.kill()
-        broker.remove()
+    place = station(Backend("kafka", fragile.bootstrap_servers), "orders.py", telemetry__metrics_port=port)
+    waiting = place.spawn()
+    await eventually_now(lambda: waiting.lines("outage.began"), "a line about the broker")
+    [line] = waiting.lines("outage.began")
+    assert fragile.bootstrap_servers in line["name"]
+    ready, live = f"http://127.0.0.1:{port}/readyz", f"http://127.0.0.1:{port}/livez"
+    assert (status_of(ready), status_of(live)) == (503, 200)
+    await fragile.start()
+    await waiting.ready()
+    assert waiting.lines("outage.ended")
+    assert len(waiting.lines("outage.began")) == 1, "one line, not one a try"
+    async with place.view() as view:
+        await view.publish("orders", orders(range(20)))
+        ledger = await view.all_ended(20)
+        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == 20
+    assert "Traceback" not in waiting.stderr
+    assert waiting.stop() == 0
 
 
 async def test_sigterm_ends_a_service_that_waits_for_its_broker(kafka_available: None, station: MakeStation) -> None:
@@ -71,30 +85,36 @@ async def test_sigterm_ends_a_service_that_waits_for_its_broker(kafka_available:
     assert "Traceback" not in waiting.stderr
 
 
+async def working(place: Station, view: View) -> int:
+    """All orders published and the work well begun; the number of effects so far."""
+    for partition in range(4):
+        await publish_all(view, orders(range(partition, ORDERS, 4)), partition)
+    await eventually_now(lambda: place.effects.count() >= 300, "work")
+    return place.effects.count()
+
+
 @pytest.mark.parametrize("away_s", [8, pytest.param(30, marks=pytest.mark.slow)])
 async def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(
-    kafka_available: None, station: MakeStation, away_s: int
+    running: KafkaBroker, station: MakeStation, away_s: int
 ) -> None:
     if away_s > 10 and not os.environ.get("HEADRACE_LONG_TESTS"):
         pytest.skip("the long outage runs on demand: HEADRACE_LONG_TESTS=1")
-    async with KafkaBroker() as broker:
-        place = station(Backend("kafka", broker.bootstrap_servers), "orders.py", worker__max_active_runs=40)
-        service = await place.spawn(env={"E2E_WORK_S": "0.03"}).ready()
-        async with place.view() as view:
-            for partition in range(4):
-                await publish_all(view, orders(range(partition, ORDERS, 4)), partition)
-            await eventually_now(lambda: place.effects.count() >= 300, "work")
-            await _outage(place, broker, away_s)
-            await eventually_now(lambda: service.probe("readyz") == 200, lambda: f"ready: {service.stderr[-3000:]}")
-            ledger = await view.all_ended(ORDERS)
-            verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
-            assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
-            assert verdict.repeated_attempts == 0, "the process lived: what it did, it knows"
-            print(f"{away_s} s away: {verdict}, {ledger.skipped} records skipped")
-            assert verdict.physical_duplicates <= 40 * 2
-        assert len(place.instances) == 1
-        assert "Traceback" not in service.stderr
-        assert service.stop() == 0
+    place = station(Backend("kafka", running.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
+    service = await place.spawn(env={"E2E_WORK_S": "0.03"}).ready()
+    async with place.view() as view:
+        before = await working(place, view)
+        await _outage(place, running, away_s)
+        await eventually_now(lambda: service.probe("readyz") == 200, lambda: f"ready: {service.stderr[-3000:]}")
+        ledger = await view.all_ended(ORDERS)
+        assert place.effects.count() > before + 100, "there was work left when the broker died"
+        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+        assert verdict.repeated_attempts == 0, "the process lived: what it did, it knows"
+        print(f"{away_s} s away: {verdict}, {ledger.skipped} records skipped")
+        assert verdict.physical_duplicates <= ACTIVE
+    assert len(place.instances) == 1
+    assert "Traceback" not in service.stderr
+    assert service.stop() == 0
 
 
 async def _outage(place: Station, broker: KafkaBroker, away_s: float) -> None:
@@ -112,20 +132,39 @@ async def _outage(place: Station, broker: KafkaBroker, away_s: float) -> None:
     await broker.start()
 
 
-async def test_an_outage_that_the_process_does_not_survive(kafka_available: None, station: MakeStation) -> None:
+async def test_a_broker_that_stops_answering_loses_and_doubles_nothing(
+    running: KafkaBroker, station: MakeStation
+) -> None:
+    """Its connections stay open and nothing comes: requests are neither refused nor answered."""
+    place = station(Backend("kafka", running.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
+    service = await place.spawn(env={"E2E_WORK_S": "0.03"}).ready()
+    async with place.view() as view:
+        before = await working(place, view)
+        running.pause()
+        try:
+            await anyio.sleep(5)  # the fault itself; a session of the broker's is 2 s
+            stalled = place.effects.count()
+        finally:
+            running.resume()
+        ledger = await view.all_ended(ORDERS)
+        assert place.effects.count() > max(before, stalled), "there was work left when the broker stood still"
+        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+        assert verdict.repeated_attempts == 0
+        print(f"5 s without an answer: {verdict}, {ledger.skipped} records skipped")
+    assert service.stop() == 0
+
+
+async def test_an_outage_that_the_process_does_not_survive(running: KafkaBroker, station: MakeStation) -> None:
     """The broker goes, the process is killed, both come back."""
-    async with KafkaBroker() as broker:
-        place = station(Backend("kafka", broker.bootstrap_servers), "orders.py", worker__max_active_runs=40)
-        service = await place.spawn().ready()
-        async with place.view() as view:
-            for partition in range(4):
-                await publish_all(view, orders(range(partition, ORDERS, 4)), partition)
-            await eventually_now(lambda: place.effects.count() >= 300, "work")
-            broker.kill()
-            await eventually_now(lambda: service.lines("outage.began"), "it has noticed")
-            service.kill()
-            await broker.start()
-            await place.spawn().ready()
-            ledger = await view.all_ended(ORDERS)
-            judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
-        assert place.now.stop() == 0
+    place = station(Backend("kafka", running.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
+    service = await place.spawn().ready()
+    async with place.view() as view:
+        await working(place, view)
+        running.kill()
+        await eventually_now(lambda: service.lines("outage.began"), "it has noticed")
+        service.kill()
+        await running.start()
+        await place.spawn().ready()
+        ledger = await view.all_ended(ORDERS)
+        judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+    assert place.now.stop() == 0

@@ -284,3 +284,19 @@ def test_it_runs_on_uvloop(tmp_path: Path) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(scenario()) == [str(number).encode() for number in range(100)]
+
+
+async def test_a_reader_hears_of_others_records_though_its_own_writer_met_them_first(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    async with EmbeddedLog(path, owner=True) as ours, EmbeddedLog(path, owner=False) as theirs:
+        await ours.create([TopicSpec(name="t", partitions=2)])
+        async with asyncio.timeout(30), ours.read(TopicPartition("t", 0), 0) as batches:
+            for number in range(
+                200
+            ):  # a race: each round has the chance that our turn comes between their commit and our look
+                value = str(number).encode()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(theirs.append(TopicPartition("t", 0), [NewRecord(value=value)]))
+                    group.create_task(ours.append(TopicPartition("t", 1), [NewRecord(value=value)]))
+                batch = await anext(batches)
+                assert [record.value for record in batch.records if isinstance(record, LogRecord)] == [value]

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from difflib import get_close_matches
 from enum import StrEnum
@@ -33,6 +34,7 @@ VALUE_INVALID = "HR1002"
 PREFIX = "HEADRACE_"
 MASK = "********"
 EXTRA = "kafka.extra."
+_IT = re.compile(r"^(?:Input|String|Value) should")
 
 
 class Given(NamedTuple):
@@ -157,10 +159,14 @@ def _from_file(path: Path, problems: list[SettingsError]) -> dict[str, Given]:
         with path.open("rb") as file:
             tables = tomllib.load(file)
     except OSError as error:
-        problems.append(SettingsError(f"{path} cannot be read.", code="HR1003", why=error.strerror or str(error)))
+        why = f"{error.strerror or error}."
+        problems.append(
+            SettingsError(f"{path} cannot be read.", code="HR1003", why=why, do="Correct the path or its permissions.")
+        )
         return {}
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(SettingsError(f"{path} is not valid TOML.", code="HR1003", why=str(error)))
+        do = "Correct that line; docs/settings.md has an example."
+        problems.append(SettingsError(f"{path} is not valid TOML.", code="HR1003", why=f"{error}.", do=do))
         return {}
     return {key: Given(value, str(path)) for key, value in _flat(tables)}
 
@@ -249,7 +255,7 @@ def _invalid(where: str, message: str, given: Mapping[str, Given]) -> SettingsEr
     return SettingsError(
         f"{where}{shown} cannot be used.",
         code=VALUE_INVALID,
-        why=message.removeprefix("Value error, ").replace("Input should", "It should").rstrip(".") + ".",
+        why=_IT.sub("It should", message.removeprefix("Value error, ")).rstrip(".") + ".",
         do="See docs/settings.md for what is allowed.",
     )
 

@@ -35,7 +35,8 @@ class DevProcess:
     def start(self) -> None:
         """Return when it has made its topics."""
         self._starts += 1
-        arguments = ["dev", str(self.app), "--metrics-port", "0", "--log-path", str(self._log_path), *self._options]
+        arguments = ["dev", str(self.app), "--metrics-port", "0", "--log-path", str(self._log_path)]
+        arguments += ["--set", "telemetry.log_level=info", *self._options]  # what breakers do, for `logged`
         with self._said("out").open("wb") as out, self._said("err").open("wb") as err:
             command = [sys.executable, "-m", "headrace", *arguments]
             self._process = subprocess.Popen(command, cwd=self.folder, env=environment(), stdout=out, stderr=err)

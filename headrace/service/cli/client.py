@@ -27,6 +27,12 @@ async def opened(settings: Settings, *, make: bool = False) -> AsyncGenerator[Lo
     Raises `LogUnavailable`.
     """
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what matters of it is in our errors
+    if not make and _is_missing(settings):
+        raise LogUnavailable(
+            f"There is no embedded log at {settings.log.path}.",
+            why="`headrace dev` makes it in the folder where it is started.",
+            do="Go there, give --log-path; or --bootstrap-servers for Kafka.",
+        )
     async with AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(REACH_S):

@@ -7,16 +7,18 @@ function that prints its answer and returns nothing or an `ExitCode`; what a use
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import tempfile
 import traceback
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from cyclopts import App, CycloptsError
 
 from headrace.service.cli.exit_code import ExitCode, exit_code_of
+from headrace.service.cli.output import is_utf8
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ GROUPS = (
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command line (without the program's name) and return its exit code. Never raises for what a user did."""
+    _say_what_can_be_said()
     try:
         code = _answered(list(arguments))
         sys.stdout.flush()
@@ -147,7 +150,8 @@ def _app() -> App:
 
 
 def _usage(error: CycloptsError) -> str:
-    return f"HR1101  {str(error).strip()}\nDo      See `headrace {' '.join(error.command_chain or ())} --help`."
+    words = " ".join(("headrace", *(error.command_chain or ()), "--help"))
+    return f"HR1101  {str(error).strip()}\nDo      See `{words}`."
 
 
 def _one_of(group: BaseExceptionGroup[BaseException], arguments: list[str]) -> int:
@@ -197,6 +201,13 @@ def _first_line(error: BaseException) -> str:
 def _say(text: str) -> None:
     with suppress(OSError):  # nobody listens on stderr: the exit code still speaks
         print(text, file=sys.stderr, flush=True)
+
+
+def _say_what_can_be_said() -> None:
+    """In a locale such as C a character that cannot be written is shown by its number; it must not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if not is_utf8(stream) and isinstance(stream, io.TextIOWrapper):
+            cast("io.TextIOWrapper[Any]", stream).reconfigure(errors="backslashreplace")
 
 
 def _close_stdout() -> None:

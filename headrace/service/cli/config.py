@@ -5,7 +5,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from headrace.service.cli.option import Common, options
-from headrace.service.cli.output import Column, show
+from headrace.service.cli.output import show
+from headrace.service.cli.terminal_table import Column
 from headrace.service.settings_source import FILE_NAME
 
 

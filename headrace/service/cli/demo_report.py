@@ -42,7 +42,7 @@ class DemoReport(Silent):
         delays_ms = sorted(self._delays_ms)
         rows.append(("results", str(len(delays_ms))))
         rows += [
-            (f"event to result, p{percent}", f"{_percentile(delays_ms, percent):.1f} ms")
+            (f"event to result, p{percent}", f"{_percentile(delays_ms, percent):,.0f} ms")
             for percent in (50, 95, 99)
             if delays_ms
         ]

@@ -23,7 +23,8 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, exit_code_of
 from headrace.service.cli.option import Common, options
-from headrace.service.cli.output import Column, show
+from headrace.service.cli.output import counted, show
+from headrace.service.cli.terminal_table import Column
 from headrace.service.cli.version import version
 from headrace.service.refusal import Refusal
 from headrace.service.settings import Backend, Settings
@@ -98,7 +99,7 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
             yield _failed("app", error), exit_code_of(error)
         else:
             sources, outputs = found.source_topics, found.emitted_topics
-            counts = f"{len(found.workflows)} workflows, {len(found.handlers)} handlers"
+            counts = f"{counted(len(found.workflows), 'workflow')}, {counted(len(found.handlers), 'handler')}"
             yield Check("app", State.OK, counts), ExitCode.OK
     for check in _telemetry_endpoints(os.environ.get):
         yield check, ExitCode.ERROR
@@ -186,7 +187,7 @@ async def _log_checks(
         async with opened(settings) as log:
             nodes = await log.nodes()
             where = str(settings.log.path) if embedded else ", ".join(settings.kafka.bootstrap_servers)
-            brokers = "" if embedded else f", {nodes} broker{'s' if nodes > 1 else ''}"
+            brokers = "" if embedded else f", {counted(nodes, 'broker')}"
             answers.append((Check(name, State.OK, f"{where} answers{brokers}"), ExitCode.OK))
             wanted = await planned(log, settings, sources=sources, outputs=outputs)
             problems = await topic_differences(log, wanted)

@@ -1,7 +1,6 @@
 """`headrace event publish`: write source records, as any producer would."""
 
 import random
-import sys
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -10,7 +9,8 @@ from headrace.service.cli.client import opened
 from headrace.service.cli.event_input import EventInput
 from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.option import Common, options
-from headrace.service.cli.output import Column, Format, show
+from headrace.service.cli.output import Format, counted, show
+from headrace.service.cli.terminal_table import Column
 from headrace.topics.log import Log, NewRecord, TopicPartition
 from headrace.topics.partition_hash import kafka_partition_of
 
@@ -45,18 +45,34 @@ async def publish(
             raise Usage(f"{topic} has no partition {partition}: it has {count}.")
         batch: list[NewRecord] = []
         size = 0
-        for record in event.records(topic, settings):
-            batch.append(record)
-            size += record.size
-            if len(batch) >= _BATCH or size >= _BATCH_BYTES:
-                rows += await _published(log, topic, count, partition, batch)
-                batch, size = [], 0
+        wrong: Usage | None = None
+        try:
+            for record in event.records(topic, settings):
+                batch.append(record)
+                size += record.size
+                if len(batch) >= _BATCH or size >= _BATCH_BYTES:
+                    rows += await _published(log, topic, count, partition, batch)
+                    batch, size = [], 0
+        except Usage as error:
+            wrong = error
         if batch:
             rows += await _published(log, topic, count, partition, batch)
-    if len(rows) > 1 and common.output is Format.TABLE:
-        print(f"{len(rows)} events are in {topic}.", file=sys.stdout)
+    if wrong is not None:
+        raise _stopped(wrong, len(rows))
+    if len(rows) != 1 and common.output is Format.TABLE:
+        print(f"{counted(len(rows), 'event')} published to {topic}.")
     else:
         show(rows, _PUBLISHED, common.output, name="id")
+
+
+def _stopped(wrong: Usage, published: int) -> Usage:
+    """What is before a line that cannot be is published, so that one can go on from there."""
+    if not published:
+        return wrong
+    before = f"{counted(published, 'event')} before it {'is' if published == 1 else 'are'} published."
+    return Usage(
+        wrong.message, code=wrong.code, why=f"{wrong.why} {before}".strip(), do=wrong.do or "Go on from there."
+    )
 
 
 async def _published(

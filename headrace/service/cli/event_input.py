@@ -56,7 +56,7 @@ class EventInput:
         """The records, read and made one by one. `Usage` for data that cannot be."""
         limits = event_limits(settings)
         headers = tuple(self._headers())
-        for data in self._texts():
+        for place, data in self._texts():
             try:
                 record = self._record(topic, data, limits)
                 record = msgspec.structs.replace(record, headers=record.headers + headers)
@@ -64,11 +64,13 @@ class EventInput:
                     decode(LogRecord(0, 0, record.key, record.value, record.headers), TopicPartition(topic, 0), limits)
             except EventRejected as error:
                 raise Usage(
-                    error.message,
+                    place + error.message,
                     code=error.code,
                     why="Headrace would send this record to the dead letters.",
                     do="Mend it, or send it as it is with --unchecked.",
                 ) from None
+            except Usage as error:
+                raise Usage(place + error.message, code=error.code, why=error.why, do=error.do) from None
             yield record
 
     def judge(self) -> None:
@@ -88,17 +90,20 @@ class EventInput:
         attributes = (self.type, self.source, self.id, self.subject)
         return self.plain or (not self.structured and all(value is None for value in attributes))
 
-    def _texts(self) -> Iterator[bytes]:
+    def _texts(self) -> Iterator[tuple[str, bytes]]:
+        """Each text, with the words that say which of many it is."""
         assert self.data is not None  # noqa: S101 - judged
         if self.data == "-":
-            yield from (line for line in sys.stdin.buffer if line.strip())
+            for number, line in enumerate(sys.stdin.buffer, start=1):
+                if line.strip():
+                    yield f"Line {number} of stdin: ", line
         elif self.data.startswith("@"):
             try:
-                yield Path(self.data[1:]).read_bytes()
+                yield "", Path(self.data[1:]).read_bytes()
             except OSError as error:
                 raise NotFound(f"{self.data[1:]} cannot be read: {error.strerror}.") from None
         else:
-            yield self.data.encode("utf-8", "surrogateescape")
+            yield "", self.data.encode("utf-8", "surrogateescape")
 
     def _headers(self) -> Iterator[tuple[str, bytes]]:
         for header in self.header:

@@ -10,7 +10,8 @@ from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import EventInput, event_limits
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options
-from headrace.service.cli.output import Column, show
+from headrace.service.cli.output import show
+from headrace.service.cli.terminal_table import Column
 from headrace.service.definitions.matcher import Clause, Matcher
 from headrace.service.settings import Settings
 from headrace.topics.cloudevents import decode

@@ -13,7 +13,8 @@ from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.option import Common, options
-from headrace.service.cli.output import Column, Format, Stream
+from headrace.service.cli.output import Format, Stream
+from headrace.service.cli.terminal_table import Column
 from headrace.topics.cloudevents import decode
 from headrace.topics.dead_letter import DeadLetter, parse_dead_letter
 from headrace.topics.event import format_time
@@ -21,11 +22,11 @@ from headrace.topics.event_data import EventLimits, EventRejected
 from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreadable
 
 _COLUMNS = (
-    (Column("PLACE", "place"), 12),
+    (Column("PLACE", "place"), 9),
     (Column("TIME", "timestamp"), 24),
     (Column("KEY", "key"), 14),
-    (Column("TYPE", "type"), 28),
-    (Column("ID", "id"), 36),
+    (Column("TYPE", "type", spare=1), 24),
+    (Column("ID", "id", spare=2), 36),
     (Column("DATA", "shown"), 0),
 )
 _BATCHES_AHEAD = 4  # batches of all partitions that wait to be printed: a slow terminal slows the reading

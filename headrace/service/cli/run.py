@@ -9,7 +9,8 @@ from cyclopts import Parameter
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, NotFound
 from headrace.service.cli.option import Common, options, seconds, warn
-from headrace.service.cli.output import Column, Format, show, show_one
+from headrace.service.cli.output import Format, show, show_one
+from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.run_view.history import HistoryEntry, RunHistory
 from headrace.service.run_view.scan import scan
@@ -23,11 +24,11 @@ _LIST = (
     Column("WORKFLOW", "workflow"),
     Column("STATUS", "status"),
     Column("KEY", "key"),
-    Column("STARTED", "started_at"),
-    Column("DURATION MS", "duration_ms", right=True),
-    Column("ATTEMPTS", "attempts", right=True),
-    Column("RETRIES", "retries", right=True),
-    Column("SOURCE", "source"),
+    Column("STARTED", "started_at", spare=2),
+    Column("DURATION MS", "duration_ms", right=True, spare=1),
+    Column("ATTEMPTS", "attempts", right=True, spare=5),
+    Column("RETRIES", "retries", right=True, spare=3),
+    Column("SOURCE", "source", spare=4),
     Column("ERROR", "error"),
 )
 _COUNT = (
@@ -42,10 +43,10 @@ HISTORY = (
     Column("TIME", "time"),
     Column("KIND", "kind"),
     Column("STEP", "step"),
-    Column("ATTEMPT", "attempt", right=True),
-    Column("MS", "duration_ms", right=True),
+    Column("ATTEMPT", "attempt", right=True, spare=2),
+    Column("MS", "duration_ms", right=True, spare=3),
     Column("ERROR", "error"),
-    Column("RETRY IN MS", "retry_after_ms", right=True),
+    Column("RETRY IN MS", "retry_after_ms", right=True, spare=1),
     Column("EFFECT", "effect"),
     Column("DETAIL", "detail"),
 )
@@ -105,7 +106,16 @@ async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
     assert history.detail is not None  # noqa: S101 - read_history raises for unknown runs
     detail = msgspec.json.decode(msgspec.json.encode(history.detail))
     row = {**detail.pop("summary"), **detail}
+    if common.output is Format.TABLE:
+        row = _for_eyes(row)
     show_one(row, common.output, name="id")
+
+
+def _for_eyes(row: dict[str, Any]) -> dict[str, Any]:
+    """Without counts of what did not happen; what the run waits for in words."""
+    waits = [f"{one['step']} for {one['waits_for']} until {one['until']}" for one in row["waiting"]]
+    shown = {key: value for key, value in row.items() if value or key not in {"joined", "undone", "undo_failed"}}
+    return {**shown, "waiting": ", ".join(waits)}
 
 
 async def history(run: RunArgument, /, *, common: Common | None = None) -> None:
@@ -123,13 +133,20 @@ def entry_row(entry: HistoryEntry, format_: Format) -> dict[str, Any]:
     if format_ is not Format.TABLE:
         return msgspec.json.decode(msgspec.json.encode(entry))
     row: dict[str, Any] = msgspec.structs.asdict(entry)
-    row["effect"] = entry.effect if entry.reason is None else f"{entry.effect}: {entry.reason}"
+    row["effect"] = _effect(entry)
     row["error"] = ": ".join(part for part in (entry.cause, entry.error) if part)
     row["detail"] = "; ".join(part for part in (entry.detail, entry.message) if part)
     row["step"] = entry.step or ""
     for key in ("attempt", "duration_ms", "retry_after_ms"):
         row[key] = "" if row[key] is None else row[key]
     return row
+
+
+def _effect(entry: HistoryEntry) -> str:
+    """Said only where it is not what one expects."""
+    if entry.effect == "accepted":
+        return ""
+    return entry.effect if entry.reason is None else f"{entry.effect}: {entry.reason}"
 
 
 async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: bool = True) -> RunHistory:
@@ -156,7 +173,7 @@ def partition_of_run(run: str, partitions: int, topic: str) -> int:
     partition = partition_in(run)
     if partition is None:
         raise NotFound(
-            f"{run} is not a run id.",
+            f"{run!r} is not a run id.",
             code="HR4101",
             why="A run id is a partition's number, a dot and 20 hexadecimal digits.",
             do="See `headrace run list`.",

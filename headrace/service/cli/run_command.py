@@ -7,7 +7,7 @@ the run log, from this command's own record on, so the answer is what every owne
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Annotated
+from typing import Annotated, Any
 
 import uuid_utils
 from cyclopts import Parameter
@@ -15,8 +15,9 @@ from cyclopts import Parameter
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import Conflict, ExitCode, TimedOut
 from headrace.service.cli.option import Common, options, seconds, warn
-from headrace.service.cli.output import Column, Format, Stream, show_one
+from headrace.service.cli.output import Format, Stream, show_one
 from headrace.service.cli.run import RunArgument, entry_row, partition_of_run, unknown_run
+from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.run_view.history import RunDetail, RunHistory
 from headrace.service.run_view.scan import Reading, Seen
@@ -33,10 +34,9 @@ _APPEND_WAIT_S = 0.5
 _WATCH = (
     (Column("TIME", "time"), 24),
     (Column("KIND", "kind"), 17),
-    (Column("STEP", "step"), 28),
-    (Column("ATTEMPT", "attempt"), 7),
-    (Column("MS", "duration_ms"), 9),
-    (Column("ERROR", "error"), 24),
+    (Column("STEP", "step"), 24),
+    (Column("ATTEMPT", "attempt", spare=2), 7),
+    (Column("MS", "duration_ms", spare=1), 8),
     (Column("DETAIL", "detail"), 0),
 )
 
@@ -61,7 +61,7 @@ async def watch(run: RunArgument, /, *, patience: _Timeout = None, common: Commo
                         continue
                     entry = follower.history.see(seen)
                     if entry is not None:
-                        stream.row(entry_row(entry, common.output))
+                        stream.row(_followed(entry_row(entry, common.output), common.output))
                     if follower.ended is not None:
                         break
         except TimeoutError:
@@ -71,6 +71,14 @@ async def watch(run: RunArgument, /, *, patience: _Timeout = None, common: Commo
     if common.output is Format.TABLE:
         warn(f"Run {run} {detail.summary.status} after {detail.summary.duration_ms} ms.")
     return ExitCode.OK if detail.summary.status == RunStatus.SUCCEEDED else ExitCode.NOT_SUCCEEDED
+
+
+def _followed(row: dict[str, Any], format_: Format) -> dict[str, Any]:
+    """A row for the stream: its last column has the error too."""
+    if format_ is not Format.TABLE:
+        return row
+    words = (row["effect"], row["error"], row["detail"])
+    return {**row, "detail": "; ".join(word for word in words if word)}
 
 
 async def cancel(

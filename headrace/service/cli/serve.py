@@ -15,7 +15,7 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.settings import Backend, Settings
-from headrace.service.settings_source import VALUE_INVALID
+from headrace.service.settings_source import VALUE_INVALID, Loaded
 from headrace.topics.errors import SettingsError
 
 AppArgument = Annotated[str, Parameter(help="The app: a module, a file or a folder.")]
@@ -43,7 +43,7 @@ def dev(
         raise Usage("--limit and --seed need --feed.")
     if limit is not None and limit < 1:
         raise Usage(f"--limit {limit} is not at least 1.")
-    settings = _judged(common.load(Backend.EMBEDDED).settings)
+    settings = _judged(_calm(common.load(Backend.EMBEDDED)))
     if reset:
         _reset(settings)
     return _run(app, settings, create_topics=create_topics, feed=feed, limit=limit, seed=seed, lines=sys.stdout)
@@ -127,6 +127,15 @@ def _judged(settings: Settings) -> Settings:
             do="Leave worker.processes at 1.",
         )
     return settings
+
+
+def _calm(loaded: Loaded) -> Settings:
+    """`dev` has a line for each run, with its retries: the log beside it says what is wrong, unless it is asked for more."""
+    sources = {item.key: item.source for item in loaded.sourced}
+    if sources["telemetry.log_level"] != "default":
+        return loaded.settings
+    telemetry = loaded.settings.telemetry.model_copy(update={"log_level": "warning"})
+    return loaded.settings.model_copy(update={"telemetry": telemetry})
 
 
 def _seed() -> int:

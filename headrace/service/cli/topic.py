@@ -9,7 +9,8 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import Common, options, warn
-from headrace.service.cli.output import Column, show
+from headrace.service.cli.output import show
+from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.topic_plan import check as differences_of
 from headrace.service.topic_plan import planned, prepare

@@ -10,22 +10,17 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, NotFound
 from headrace.service.cli.option import Common, options, warn
-from headrace.service.cli.output import Column, show, show_one
+from headrace.service.cli.output import Format, show, show_one
+from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import RunFilter, Summaries
 
 AppOption = Annotated[str | None, Parameter(help="The app: a module, a file or a folder; else what the run log has.")]
 
-_LIST = (
-    Column("WORKFLOW", "workflow"),
-    Column("NAMESPACE", "namespace"),
-    Column("VERSION", "version"),
-    Column("TRIGGERS", "triggers"),
-    Column("KEY CONFLICT", "on_conflict"),
-    Column("OPEN", "open", right=True),
-    Column("ENDED", "ended", right=True),
-)
+_NAME = (Column("WORKFLOW", "workflow"), Column("NAMESPACE", "namespace", spare=1), Column("VERSION", "version"))
+_DEFINED = (*_NAME, Column("TRIGGERS", "triggers"), Column("KEY CONFLICT", "on_conflict"), Column("EMITS", "emits"))
+_SEEN = (*_NAME, Column("OPEN", "open", right=True), Column("ENDED", "ended", right=True))
 _OPEN = frozenset({"running", "queued", "parked"})
 
 
@@ -33,7 +28,7 @@ async def list_(*, app: AppOption = None, common: Common | None = None) -> ExitC
     """List the workflows of an app, or those seen in the run log with how many runs they have."""
     common = options(common)
     rows, code = await _rows(app, common)
-    show(rows, _LIST, common.output, name="workflow")
+    show(rows, _SEEN if app is None else _DEFINED, common.output, name="workflow")
     return code
 
 
@@ -49,7 +44,7 @@ async def get(
     rows, code = await _rows(app, common)
     found = [row for row in rows if name in {row["workflow"], f"{row['namespace']}/{row['workflow']}"}]
     if not found:
-        where = "the run log" if app is None else app
+        where = "The run log" if app is None else app
         raise NotFound(f"{where} has no workflow {name}.", do="See `headrace workflow list`.")
     for row in found:
         show_one(row, common.output, name="workflow")
@@ -57,7 +52,22 @@ async def get(
 
 
 async def _rows(app: str | None, common: Common) -> tuple[list[dict[str, Any]], ExitCode]:
-    return (_defined(app), ExitCode.OK) if app is not None else await _seen(common)
+    if app is None:
+        return await _seen(common)
+    rows = _defined(app)
+    return ([_for_eyes(row) for row in rows] if common.output is Format.TABLE else rows), ExitCode.OK
+
+
+def _for_eyes(row: dict[str, Any]) -> dict[str, Any]:
+    """Triggers and topics in words instead of JSON."""
+    triggers = "; ".join(_trigger_words(one) for one in row["triggers"])
+    return {**row, "triggers": triggers, "emits": ", ".join(row["emits"])}
+
+
+def _trigger_words(trigger: dict[str, Any]) -> str:
+    attributes = [f"{name}={value}" for name, value in trigger["attributes"].items()]
+    words = [trigger["topic"], trigger["type"], *attributes, "filter" if trigger["filter"] else None]
+    return " ".join(word for word in words if word)
 
 
 def _defined(app: str) -> list[dict[str, Any]]:

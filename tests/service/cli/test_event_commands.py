@@ -92,7 +92,7 @@ def test_many_come_from_stdin_and_keep_their_order_per_key(headrace: Headrace, m
     text = io.TextIOWrapper(io.BytesIO("\n".join([*lines, "", whole]).encode()))
     monkeypatch.setattr(sys, "stdin", text)
     answer = headrace("event", "publish", "orders", "--data", "-", "--key-from", "id", "--type", "order.placed")
-    assert answer.out == "1201 events are in orders.\n"
+    assert answer.out == "1201 events published to orders.\n"
     events = tail(headrace, "orders")
     assert len(events) == 1201
     own = next(event for event in events if event["id"] == "own")

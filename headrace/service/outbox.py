@@ -6,7 +6,8 @@ Events go to their topics, starts to the partition of their key, refusals to the
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+from zlib import crc32
 
 from headrace.observability import observer as told
 from headrace.observability.label import Stage as StageLabel
@@ -21,6 +22,8 @@ from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.trace_context import parse_traceparent, with_state
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.service.shared import Shared
     from headrace.service.tenure import Tenure
 
@@ -28,12 +31,25 @@ REJECTED_KEY = "HR3201"
 _AGAIN_S = 0.2
 
 
+class _MakeLetter(Protocol):
+    def __call__(self, *, whole: bool) -> NewRecord:
+        """The dead letter with all that its topic takes, or with the facts alone."""
+        ...
+
+
+class _Forwards(NamedTuple):
+    """Starts on their way from one partition to another under one token: offsets by entry, oldest first."""
+
+    token: int
+    waiting: dict[str, int]
+
+
 class Outbox:
     """One per process. `send` never waits."""
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
-        self._forwards: dict[tuple[int, int], dict[str, int]] = {}  # (from, to): entries by offset, oldest first
+        self._forwards: dict[tuple[int, int], _Forwards] = {}  # by (from, to)
 
     def send(self, tenure: Tenure, partition: int, entry: OutboxEntry, *, again: bool = False) -> None:
         """Send one entry. `again`: it was found in the state at take-over, so that it may have left before."""
@@ -80,12 +96,18 @@ class Outbox:
                 )
             )
 
+        # One without a key has a partition of its own all the same: what is sent again comes behind the first, and is dropped if that one arrives.
+        partition = None if emitted.key else crc32(entry.id.encode())
         self._shared.publisher.put(
-            emitted.topic, None, output_record(self._shared, entry), gone, lambda: tenure.wants(entry.id)
+            emitted.topic, partition, output_record(self._shared, entry), gone, _wanted(tenure, entry)
         )
 
     def _forward(self, tenure: Tenure, partition: int, entry: Forward) -> None:
-        waiting = self._forwards.setdefault((partition, entry.partition), {})
+        token = tenure.token
+        forwards = self._forwards.get((partition, entry.partition))
+        if forwards is None or forwards.token != token:  # a new token sends all that is left, oldest first
+            forwards = self._forwards[partition, entry.partition] = _Forwards(token, {})
+        waiting = forwards.waiting
         waiting[entry.id] = entry.identity.offset
         identity = entry.identity
         floor = next(iter(waiting.values()))
@@ -105,8 +127,12 @@ class Outbox:
             if error is None:
                 waiting.pop(entry.id, None)
                 tenure.sent(Sent(entry.id, entry.partition, offset))
-            elif tenure.wants(entry.id):
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._forward, tenure, partition, entry)
+            else:
+                asyncio.get_running_loop().call_later(_AGAIN_S, again)
+
+        def again() -> None:
+            if tenure.token == token and tenure.wants(entry.id):
+                self._forward(tenure, partition, entry)
 
         self._shared.writers.runs(entry.partition).put(NewRecord(value=encode(record)), written)
 
@@ -118,56 +144,88 @@ class Outbox:
             return
         at = TopicPartition(event.topic, event.partition)
         error = f"Key {start.key!r} has an open run of {start.workflow}: {entry.open_run}."
-        letter = dead_letter(
-            LogRecord(event.offset, source.timestamp_ms, source.key, source.value, source.headers),
-            at,
-            stage=Stage.START,
+        record = LogRecord(event.offset, source.timestamp_ms, source.key, source.value, source.headers)
+        bytes_max = self._shared.dead_letter_bytes_max(at.topic)
+        facts = told.EventDeadLettered(
+            topic=at.topic,
+            partition=at.partition,
+            offset=event.offset,
+            stage=StageLabel.START,
             code=REJECTED_KEY,
-            error=error,
-            attempts=1,
+            message=error,
             workflow=start.workflow,
         )
-        self._letter(
-            tenure, entry, dead_letter_topic(at.topic), letter, at, event.offset, StageLabel.START, REJECTED_KEY
-        )
+
+        def letter(*, whole: bool) -> NewRecord:
+            return dead_letter(
+                record,
+                at,
+                stage=Stage.START,
+                code=REJECTED_KEY,
+                error=error,
+                attempts=1,
+                workflow=start.workflow,
+                bytes_max=bytes_max if whole else 0,
+            )
+
+        self._letter(tenure, entry, dead_letter_topic(at.topic), letter, facts)
 
     def _refused_output(self, tenure: Tenure, entry: RefusedOutput) -> None:
         output = entry.output
         at = TopicPartition(output.emitted.topic, 0)
-        letter = dead_letter(
-            output_record(self._shared, output),
-            at,
-            stage=Stage.EMIT,
+        record = output_record(self._shared, output)
+        facts = told.EventDeadLettered(
+            topic=at.topic,
+            partition=at.partition,
+            offset=-1,
+            stage=StageLabel.EMIT,
             code=entry.code,
-            error=entry.message,
-            attempts=3,
+            message=entry.message,
             workflow=output.workflow,
         )
-        self._letter(tenure, entry, self._shared.names.refused, letter, at, -1, StageLabel.EMIT, entry.code)
+
+        def letter(*, whole: bool) -> NewRecord:
+            return dead_letter(
+                record,
+                at,
+                stage=Stage.EMIT,
+                code=entry.code,
+                error=entry.message,
+                attempts=3,
+                workflow=output.workflow,
+                bytes_max=None if whole else 0,
+            )
+
+        self._letter(tenure, entry, self._shared.names.refused, letter, facts)
 
     def _letter(
         self,
         tenure: Tenure,
         entry: OutboxEntry,
         topic: str,
-        letter: NewRecord,
-        source: TopicPartition,
-        offset: int,
-        stage: StageLabel,
-        code: str,
+        letter: _MakeLetter,
+        facts: told.EventDeadLettered,
+        *,
+        whole: bool = True,
     ) -> None:
+        """Send a dead letter. One that is refused goes again with the facts alone."""
+
         def gone(at: TopicPartition, sent_at: int, refused: Rejected | None) -> None:
             if refused is None:
                 tenure.sent(Sent(entry.id, at.partition, sent_at))
-                self._shared.observer.event_dead_lettered(
-                    told.EventDeadLettered(
-                        topic=source.topic, partition=source.partition, offset=offset, stage=stage, code=code
-                    )
-                )
+                self._shared.observer.event_dead_lettered(facts)
+            elif whole:
+                self._letter(tenure, entry, topic, letter, facts, whole=False)
             else:
                 self._shared.dead_letter_refused(at, refused)
 
-        self._shared.publisher.put(topic, source.partition, letter, gone, lambda: tenure.wants(entry.id))
+        self._shared.publisher.put(topic, facts.partition, letter(whole=whole), gone, _wanted(tenure, entry))
+
+
+def _wanted(tenure: Tenure, entry: OutboxEntry) -> Callable[[], bool]:
+    """Whether the entry is still to be sent, by who put it: under a later token it is sent anew."""
+    token = tenure.token
+    return lambda: tenure.token == token and tenure.wants(entry.id)
 
 
 def output_record(shared: Shared, entry: Output) -> NewRecord:

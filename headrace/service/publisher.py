@@ -186,6 +186,8 @@ class _Lane:
         outage = _Outage(self._publisher.observer, Dependency.BROKER, str(self._at))
         tries = 0
         while True:
+            if self._publisher.paused:
+                return  # what was not sent is still in the state, or its source record is not done
             batch = [item for item in batch if item.wanted()]
             if not batch:
                 return

@@ -6,19 +6,22 @@ It never decides anything about runs: identity and deduplication make its repeat
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
+from headrace.service import source_position
+from headrace.service.position_writer import PositionWriter
 from headrace.service.source import Source
+from headrace.service.source_position import SourcePosition
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from headrace.service.shared import Shared
 
-_COMMIT_EVERY_S = 0.25
-_RECOMMIT_EVERY_S = 86_400.0  # a position that nobody commits for seven days is gone
 _LOOK_EVERY_S = 30.0  # for partitions that were added to a topic
+_BACK_OFF_S = (0.1, 5.0)
 
 
 class Router:
@@ -26,47 +29,66 @@ class Router:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._positions = PositionWriter(shared.log, shared.names.router)
         self.sources: dict[TopicPartition, Source] = {}
 
     async def run(self) -> None:
         """Read all source topics until cancelled, then say in the positions that nothing was left half done."""
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._commit_for_ever())
-                while True:
-                    await self._open(group)
-                    await asyncio.sleep(_LOOK_EVERY_S)
-        finally:
-            for source in self.sources.values():
-                source.stop_cleanly()
-            with contextlib.suppress(HeadraceError):
-                await asyncio.shield(self._commit())
+        async with asyncio.TaskGroup() as group:
+            positions = group.create_task(self._positions.run())
+            try:
+                async with asyncio.TaskGroup() as sources:
+                    await self._open_for_ever(sources)
+            except asyncio.CancelledError:
+                for source in self.sources.values():
+                    source.stop_cleanly()
+                raise
+            finally:
+                self._positions.stop()
+                await asyncio.wait([positions])
 
-    async def started(self) -> None:
-        """Return when every source has its position."""
-        for source in list(self.sources.values()):
-            await source.started.wait()
-
-    async def _open(self, group: asyncio.TaskGroup) -> None:
-        for topic in self._shared.matcher.topics:
-            with contextlib.suppress(HeadraceError):
-                for index in range(await self._shared.log.partitions(topic)):
-                    at = TopicPartition(topic, index)
-                    if at not in self.sources:
-                        source = self.sources[at] = Source(self._shared, at)
-                        group.create_task(source.run())
-
-    async def _commit_for_ever(self) -> None:
+    async def _open_for_ever(self, group: asyncio.TaskGroup) -> None:
+        wait_s, longest = _BACK_OFF_S
         while True:
-            await asyncio.sleep(_COMMIT_EVERY_S)
-            with contextlib.suppress(HeadraceError):
-                await self._commit()
+            found = [await self._open(group, topic) for topic in self._shared.matcher.topics]
+            if all(found):
+                wait_s = _BACK_OFF_S[0]
+                await asyncio.sleep(_LOOK_EVERY_S)
+            else:
+                await asyncio.sleep(wait_s)
+                wait_s = min(longest, wait_s * 2)
 
-    async def _commit(self) -> None:
-        moved = {at: position for at, source in self.sources.items() if (position := source.to_commit()) is not None}
-        if moved:
-            await self._shared.log.commit(
-                self._shared.names.router, {at: position.position() for at, position in moved.items()}
-            )
-            for at, position in moved.items():
-                self.sources[at].committed = position
+    async def _open(self, group: asyncio.TaskGroup, topic: str) -> bool:
+        """Begin to read what is not read yet; False if the broker does not say."""
+        try:
+            partitions = [TopicPartition(topic, index) for index in range(await self._shared.log.partitions(topic))]
+            if all(at in self.sources for at in partitions):
+                return True
+            positions = await self._positions_of(partitions)
+        except HeadraceError:
+            return False
+        for at in partitions:
+            if at not in self.sources:
+                self.sources[at] = Source(self._shared, at, self._positions, positions[at])
+                group.create_task(self.sources[at].run())
+        return True
+
+    async def _positions_of(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, SourcePosition]:
+        """Where to go on with one topic. First positions are committed before the first read, all together.
+
+        A topic without any position was never read: it begins where the settings say. Where others have one, a partition was added or its position is lost:
+        it begins at the log start, and deduplication sorts it out.
+        """
+        log, names = self._shared.log, self._shared.names
+        found = {
+            at: source_position.of(position) for at, position in (await log.committed(names.router, partitions)).items()
+        }
+        missing = [at for at in partitions if at not in found]
+        latest = not found and self._shared.settings.router.start == "latest"
+        self._positions.known({at: position for at, position in found.items() if at not in self.sources})
+        if not missing:
+            return found
+        offsets = await log.offsets(missing)
+        first = {at: SourcePosition(each.end if latest else each.start) for at, each in offsets.items()}
+        await self._positions.note(first)
+        return found | first

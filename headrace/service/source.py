@@ -7,30 +7,31 @@ fold. A record that was tried three times before unclean stops becomes a dead le
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from functools import lru_cache
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.observability.label import Stage as StageLabel
-from headrace.service import source_position
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.source_position import SourcePosition
+from headrace.service.stop import bug, reason_of
 from headrace.topics.cloudevents import decode
 from headrace.topics.command import Start
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
-from headrace.topics.errors import HeadraceError
+from headrace.topics.errors import HeadraceError, Rejected, Transient
 from headrace.topics.event_data import EventRejected
 from headrace.topics.identity import Coordinates, start_digest
 from headrace.topics.log import (
-    AppendFailed,
+    AppendRefused,
     LogRecord,
     LogUnavailable,
     NewRecord,
     OffsetOutOfRange,
-    TopicMissing,
     TopicPartition,
     Unreadable,
 )
@@ -38,8 +39,7 @@ from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import CommandRecord, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from headrace.service.position_writer import PositionWriter
     from headrace.service.shared import Shared
     from headrace.topics.log import Batch
 
@@ -50,9 +50,11 @@ _CHUNK = 500  # records between two looks at admission; also how far ahead of a 
 _SLICE_S = 0.01
 _BACK_OFF_S = (0.1, 5.0)
 
+_digest_of = lru_cache(maxsize=1_024)(start_digest)  # a workflow's is the same for every record
+
 
 class _Pending:
-    """Commands of one chunk that are out."""
+    """What was made of one chunk and is on its way."""
 
     __slots__ = ("_done", "_left", "error")
 
@@ -79,98 +81,97 @@ class _Pending:
             raise self.error
 
 
+class _Letter(NamedTuple):
+    """A dead letter to be."""
+
+    record: LogRecord | Unreadable
+    stage: Stage
+    code: str
+    error: str
+    workflow: str | None = None
+    attempts: int = 1
+
+
 class Source:
     """`run` is its task. `floor`: everything below is done for good."""
 
-    def __init__(self, shared: Shared, at: TopicPartition) -> None:
+    def __init__(self, shared: Shared, at: TopicPartition, positions: PositionWriter, position: SourcePosition) -> None:
         self._shared = shared
         self.at = at
-        self.floor = 0
-        self.end_offset = 0
+        self.floor = position.offset
+        self.end_offset = position.offset
         self.waiting_since_ms: int | None = None  # timestamp of the oldest record that is read and not done
-        self.committed = SourcePosition(-1)
         self.stopped = False
-        self.started = asyncio.Event()
-        self._touched = 0
-        self._careful_until = 0
-        self._tries = 0
-        self._clean = False
+        self._positions = positions
+        self._found = position
+        self._careful_until = 0 if position.clean else position.touched
+        self._touched = 0 if position.clean else position.touched
+        self._noted = -1  # the record whose try was noted last: once a process, for a broker that is away ends none
+        self._chunk = max(1, min(_CHUNK, shared.settings.router.max_uncommitted // 2))
 
     # --- the task --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Read until cancelled. A broker that is away is waited for; a topic that is not what it was stops this source, with an alarm."""
-        wait = _BACK_OFF_S[0]
+        first, longest = _BACK_OFF_S
+        wait_s = first
         while True:
+            floor = self.floor
             try:
                 await self._read()
-            except (AppendFailed, LogUnavailable):
-                await asyncio.sleep(wait)
-                wait = min(_BACK_OFF_S[1], wait * 2)
-                continue
+            except Transient:
+                wait_s = first if self.floor > floor else wait_s
+                await asyncio.sleep(wait_s)
+                wait_s = min(longest, wait_s * 2)
             except OffsetOutOfRange as error:
-                if self.floor < error.offsets.start:
-                    continue  # expired while we were behind: `_position` tells
-                self._stop(StopReason.TOPIC_REMADE, error)
-            except TopicMissing as error:
-                self._stop(StopReason.TOPIC_MISSING, error)
-            await asyncio.Event().wait()
+                if self.floor >= error.offsets.start:
+                    await self._stop(StopReason.TOPIC_REMADE, error)
+                # else: expired while we were behind; `_read` tells
+            except HeadraceError as error:
+                await self._stop(StopReason.REFUSED if isinstance(error, AppendRefused) else reason_of(error), error)
+            except Exception as error:  # noqa: BLE001 - a bug of ours stops this source, not its neighbours
+                await self._stop(StopReason.BUG, bug(error))
 
-    def _stop(self, reason: StopReason, error: HeadraceError) -> None:
+    async def _stop(self, reason: StopReason, error: HeadraceError) -> None:
+        """Stand still, with an alarm, until somebody acts. The position stays as it is."""
         self.stopped = True
-        self.started.set()
         self._shared.stopped(self.at, reason, error, self.floor)
+        await asyncio.Event().wait()
 
     async def _read(self) -> None:
-        position = await self._position()
-        self.floor = position
-        self.started.set()
-        async with self._shared.log.read(self.at, position, isolation="committed") as batches:
+        offsets = (await self._shared.log.offsets([self.at]))[self.at]
+        self.end_offset = offsets.end
+        self._careful_until = min(self._careful_until, offsets.end)  # what came later was not touched by who died
+        if self.floor > offsets.end:
+            raise OffsetOutOfRange(self.at, self.floor, offsets)
+        if self.floor < offsets.start:
+            await self._expired(offsets.start)
+        async with self._shared.log.read(self.at, self.floor, isolation="committed") as batches:
             async for batch in batches:
                 await self._do(batch)
 
-    async def _position(self) -> int:
-        """Where to go on. A first position is committed before the first read."""
-        shared = self._shared
-        offsets = (await shared.log.offsets([self.at]))[self.at]
-        self.end_offset = offsets.end
-        found = (await shared.log.committed(shared.names.router, [self.at])).get(self.at)
-        if found is None:
-            first = offsets.start if shared.settings.router.start == "earliest" else offsets.end
-            await self._commit(SourcePosition(first))
-            return first
-        committed = source_position.of(found)
-        self.committed = committed
-        self._touched = committed.touched
-        if committed.offset > offsets.end:
-            raise OffsetOutOfRange(self.at, committed.offset, offsets)
-        if not committed.clean:
-            self._careful_until, self._tries = committed.touched, committed.tries
-        if committed.offset < offsets.start:
-            await self._expired(committed.offset, offsets.start)
-            return offsets.start
-        return committed.offset
-
-    async def _expired(self, first: int, start: int) -> None:
+    async def _expired(self, start: int) -> None:
         """Retention deleted records before they were read. Said, counted and listed; nothing can bring them back."""
-        await self._list_discarded(
-            DiscardReason.EXPIRED, first, start - 1, "deleted by the topic's retention before it was read"
-        )
-        self._tries = 0
+        pending = _Pending()
+        reason = "deleted by the topic's retention before it was read"
+        self._list_discarded(DiscardReason.EXPIRED, self.floor, start - 1, reason, pending)
+        await pending.all_out()
+        self._move(start)
 
     # --- records ---------------------------------------------------------------------------------------------------
 
     async def _do(self, batch: Batch) -> None:
         self.end_offset = max(self.end_offset, batch.end_offset)
         records = batch.records
-        for begin in range(0, len(records), _CHUNK):
-            chunk = records[begin : begin + _CHUNK]
+        for begin in range(0, len(records), self._chunk):
+            chunk = records[begin : begin + self._chunk]
             self.waiting_since_ms = chunk[0].timestamp_ms
             await self._shared.admission.intake()
-            careful = [record for record in chunk if record.offset < self._careful_until]
-            for record in careful:
-                await self._do_carefully(record)
-            rest = chunk[len(careful) :]
+            careful = 0
+            while careful < len(chunk) and chunk[careful].offset < self._careful_until:
+                await self._do_carefully(chunk[careful])
+                careful += 1
+            rest = chunk[careful:]
             if rest:
                 await self._note_touched(_last(rest[-1]) + 1)
                 await self._do_chunk(rest)
@@ -178,64 +179,62 @@ class Source:
 
     async def _note_touched(self, end: int) -> None:
         if end > self._touched:
-            self._touched = end + _CHUNK
-            await self._commit(SourcePosition(self.floor, self._touched))
+            touched = end + self._chunk
+            await self._note(SourcePosition(self.floor, touched))
+            self._touched = touched
 
     async def _do_carefully(self, record: LogRecord | Unreadable) -> None:
         """One record at a time, the try noted before it is touched: it may be what ended the process."""
-        tries = self._tries if record.offset == self.committed.offset else 0
-        self._touched = max(self._touched, self._careful_until)
+        tries = self._found.tries if record.offset == self._found.offset else 0
         if tries >= _TRIES_MAX:
             message = f"The process ended {tries} times while this record was being read; it was not decoded again."
-            await self._dead_letter(record, Stage.DECODE, TRIED_TOO_OFTEN, message, attempts=tries)
-            self._move(record)
-        else:
-            await self._commit(SourcePosition(record.offset, self._touched, tries + 1))
-            await self._do_chunk([record])
-        self._tries = 0
+            pending = _Pending()
+            self._dead_letter(_Letter(record, Stage.DECODE, TRIED_TOO_OFTEN, message, attempts=tries), pending)
+            await pending.all_out()
+            self._move(_last(record) + 1)
+            return
+        if self._noted != record.offset:
+            await self._note(SourcePosition(record.offset, self._touched, tries + 1))
+            self._noted = record.offset
+        await self._do_chunk([record])
 
     async def _do_chunk(self, records: Sequence[LogRecord | Unreadable]) -> None:
         pending = _Pending()
         unmatched: list[tuple[int, str]] = []
-        letters: list[tuple[LogRecord | Unreadable, Stage, str, str, str | None]] = []
         now_ms = self._shared.clock.now_ms()
         began = perf_counter()
         slice_ends = began + _SLICE_S
         for record in records:
             if isinstance(record, Unreadable):
-                letters.append((record, Stage.DECODE, record.code, record.reason, None))
+                self._dead_letter(_Letter(record, Stage.DECODE, record.code, record.reason), pending)
                 continue
             try:
                 event = decode(record, self.at, self._shared.event_limits)
             except EventRejected as rejected:
-                letters.append((record, Stage.DECODE, rejected.code, rejected.message, None))
+                self._dead_letter(_Letter(record, Stage.DECODE, rejected.code, rejected.message), pending)
                 continue
             match self._shared.matcher.match(event, record):
                 case Matched(starts=starts):
-                    refused = self._put(record, starts, pending)
-                    if refused is not None:
-                        letters.append(refused)
+                    self._put(record, starts, pending)
                 case Unmatched(reason=reason):
                     unmatched.append((record.offset, reason))
                 case Refused(stage=stage, code=code, error=error, workflow=workflow):
-                    letters.append((record, stage, code, error, workflow))
+                    self._dead_letter(_Letter(record, stage, code, error, workflow), pending)
             if perf_counter() > slice_ends:
                 await asyncio.sleep(0)
+                if pending.error is not None:
+                    break  # what follows may not overtake what failed
                 slice_ends = perf_counter() + _SLICE_S
         self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000)
-        for letter in letters:
-            record, stage, code, error, workflow = letter
-            await self._dead_letter(record, stage, code, error, workflow=workflow)
-        await self._list_unmatched(unmatched)
+        self._list_unmatched(unmatched, pending)
         await pending.all_out()
-        self._move(records[-1])
+        self._move(_last(records[-1]) + 1)
 
-    def _put(
-        self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending
-    ) -> tuple[LogRecord, Stage, str, str, str | None] | None:
+    def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending) -> None:
         """Queue the commands of one record: all of them, or a dead letter if one is too large."""
         shared = self._shared
         at = self.at
+        bytes_max = shared.settings.log.max_record_bytes
         commands: list[NewRecord] = []
         for start in starts:
             identity = Coordinates(
@@ -243,70 +242,68 @@ class Source:
                 origin=at.topic,
                 partition=at.partition,
                 offset=record.offset,
-                n=start_digest("start", start.namespace, start.workflow),
+                n=_digest_of("start", start.namespace, start.workflow),
                 floor=self.floor,
             )
             value = encode(CommandRecord(id=identity, body=start))
-            if len(value) > shared.settings.log.max_record_bytes:
-                message = f"The start of {start.workflow} has {len(value)} bytes; log.max_record_bytes is {shared.settings.log.max_record_bytes}."
-                return record, Stage.START, START_TOO_LARGE, message, start.workflow
+            if len(value) > bytes_max:
+                message = f"The start of {start.workflow} has {len(value)} bytes; log.max_record_bytes is {bytes_max}."
+                self._dead_letter(_Letter(record, Stage.START, START_TOO_LARGE, message, start.workflow), pending)
+                return
             commands.append(NewRecord(value=value))
         key = record.key if record.key is not None else f"{at.topic}/{at.partition}/{record.offset}".encode()
         writer = shared.writers.runs(partition_of(key, shared.partitions))
         for command in commands:
             pending.add()
             writer.put(command, pending.written)
-        return None
-
-    def _move(self, record: LogRecord | Unreadable) -> None:
-        self.floor = _last(record) + 1
 
     # --- what does not start a run -----------------------------------------------------------------------------------
 
-    async def _dead_letter(
-        self,
-        record: LogRecord | Unreadable,
-        stage: Stage,
-        code: str,
-        error: str,
-        *,
-        workflow: str | None = None,
-        attempts: int = 1,
-    ) -> None:
+    def _dead_letter(self, letter: _Letter, pending: _Pending, *, coordinates_only: bool = False) -> None:
+        """Queue it. One that is refused, because the topic takes less than we were told, goes again with the facts alone."""
         shared = self._shared
         topic = dead_letter_topic(self.at.topic)
-        bytes_max = shared.dead_letter_bytes_max(self.at.topic)
-        letter = dead_letter(
-            record,
+        record = dead_letter(
+            letter.record,
             self.at,
-            stage=stage,
-            code=code,
-            error=error,
-            attempts=attempts,
-            workflow=workflow,
-            bytes_max=bytes_max,
+            stage=letter.stage,
+            code=letter.code,
+            error=letter.error,
+            attempts=letter.attempts,
+            workflow=letter.workflow,
+            bytes_max=0 if coordinates_only else shared.dead_letter_bytes_max(self.at.topic),
         )
-        refused = await shared.publisher.publish(topic, self.at.partition, letter)
-        if refused is not None:  # the topic takes less than we were told: keep the facts
-            letter = dead_letter(record, self.at, stage=stage, code=code, error=error, attempts=attempts, bytes_max=0)
-            refused = await shared.publisher.publish(topic, self.at.partition, letter)
-        if refused is not None:
-            shared.dead_letter_refused(self.at, refused)
-            raise LogUnavailable(f"{topic} takes no dead letters: {refused.message}")
-        shared.observer.event_dead_lettered(
+
+        def gone(_at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
+            if refused is None:
+                self._tell_dead_lettered(letter)
+                pending.written(-1, None)
+            elif not coordinates_only:
+                self._dead_letter(letter, pending, coordinates_only=True)
+                pending.written(-1, None)
+            else:
+                shared.dead_letter_refused(self.at, refused)
+                pending.written(-1, LogUnavailable(f"{topic} takes no dead letters: {refused.message}"))
+
+        pending.add()
+        shared.publisher.put(topic, self.at.partition, record, gone)
+
+    def _tell_dead_lettered(self, letter: _Letter) -> None:
+        record = letter.record
+        self._shared.observer.event_dead_lettered(
             told.EventDeadLettered(
                 topic=self.at.topic,
                 partition=self.at.partition,
                 offset=record.offset,
-                stage=StageLabel(stage),
-                code=code,
-                message=error,
-                workflow=workflow or "",
+                stage=StageLabel(letter.stage),
+                code=letter.code,
+                message=letter.error,
+                workflow=letter.workflow or "",
                 records=_last(record) - record.offset + 1,
             )
         )
 
-    async def _list_unmatched(self, unmatched: list[tuple[int, str]]) -> None:
+    def _list_unmatched(self, unmatched: Sequence[tuple[int, str]], pending: _Pending) -> None:
         """Ranges of neighbours with one reason, in `<app>.audit`."""
         index = 0
         while index < len(unmatched):
@@ -314,10 +311,11 @@ class Source:
             count = 1
             while index + count < len(unmatched) and unmatched[index + count] == (first + count, reason):
                 count += 1
-            await self._list_discarded(DiscardReason.UNMATCHED, first, first + count - 1, reason)
+            self._list_discarded(DiscardReason.UNMATCHED, first, first + count - 1, reason, pending)
             index += count
 
-    async def _list_discarded(self, why: DiscardReason, first: int, last: int, reason: str) -> None:
+    def _list_discarded(self, why: DiscardReason, first: int, last: int, reason: str, pending: _Pending) -> None:
+        shared = self._shared
         entry = {
             "kind": why,
             "topic": self.at.topic,
@@ -325,22 +323,28 @@ class Source:
             "first": first,
             "last": last,
             "reason": reason,
-            "at_ms": self._shared.clock.now_ms(),
+            "at_ms": shared.clock.now_ms(),
         }
-        record = NewRecord(value=msgspec.json.encode(entry), key=str(self.at).encode())
-        refused = await self._shared.publisher.publish(self._shared.names.audit, None, record)
-        if refused is not None:
-            raise LogUnavailable(f"{self._shared.names.audit} takes no records: {refused.message}")
-        self._shared.observer.event_discarded(
-            told.EventDiscarded(
-                topic=self.at.topic,
-                partition=self.at.partition,
-                offset=last,
-                reason=why,
-                detail=reason,
-                records=last - first + 1,
+
+        def gone(at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
+            if refused is not None:
+                pending.written(-1, LogUnavailable(f"{at.topic} takes no records: {refused.message}"))
+                return
+            shared.observer.event_discarded(
+                told.EventDiscarded(
+                    topic=self.at.topic,
+                    partition=self.at.partition,
+                    offset=last,
+                    reason=why,
+                    detail=reason,
+                    records=last - first + 1,
+                )
             )
-        )
+            pending.written(-1, None)
+
+        pending.add()
+        record = NewRecord(value=msgspec.json.encode(entry), key=str(self.at).encode())
+        shared.publisher.put(shared.names.audit, None, record, gone)
 
     def _tell_consumed(self, records: Sequence[LogRecord | Unreadable], now_ms: int, duration_ms: float) -> None:
         readable = [record for record in records if isinstance(record, LogRecord)]
@@ -359,20 +363,23 @@ class Source:
 
     # --- positions -------------------------------------------------------------------------------------------------
 
-    def to_commit(self) -> SourcePosition | None:
-        """What the next commit should say, or None if that is known."""
-        tries = self.committed.tries if self.committed.offset == self.floor else 0  # a try that is noted stays noted
-        wanted = SourcePosition(self.floor, self._touched, tries, self._clean)
-        return None if self.committed == wanted or self.committed.offset < 0 else wanted
+    def _move(self, floor: int) -> None:
+        self.floor = floor
+        self._positions.move(self.at, SourcePosition(floor, self._touched))
+
+    async def _note(self, position: SourcePosition) -> None:
+        await self._positions.note({self.at: position})
 
     def stop_cleanly(self) -> None:
-        """Nothing more will be touched."""
-        self._clean = not self.stopped and self.committed.offset >= 0
-        self._touched = self.floor
-
-    async def _commit(self, position: SourcePosition) -> None:
-        await self._shared.log.commit(self._shared.names.router, {self.at: position.position()})
-        self.committed = position
+        """Nothing more will be touched. What ended a process earlier may still lie ahead, and is met as carefully as before."""
+        if self.stopped:
+            return
+        if self.floor >= self._careful_until:
+            position = SourcePosition(self.floor, self.floor, clean=True)
+        else:  # the try of this process ended no process
+            tries = self._found.tries if self.floor == self._found.offset else 0
+            position = SourcePosition(self.floor, self._touched, tries)
+        self._positions.move(self.at, position)
 
 
 def _last(record: LogRecord | Unreadable) -> int:

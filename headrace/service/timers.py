@@ -35,15 +35,14 @@ class Timers:
         self._count += 1
         self._armed[key] = (due_at_ms, self._count, ring)
         heapq.heappush(self._heap, (due_at_ms, self._count, key))
+        self._compact()
         if self._alarm is None or due_at_ms < self._alarm_at_ms:
             self._set_alarm()
 
     def disarm(self, key: Hashable) -> None:
         """Forget it, if it is armed."""
         self._armed.pop(key, None)
-        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._armed):
-            self._heap = [(due, count, key) for key, (due, count, _) in self._armed.items()]
-            heapq.heapify(self._heap)
+        self._compact()
 
     def stop(self) -> None:
         """Ring no more."""
@@ -52,6 +51,12 @@ class Timers:
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None
+
+    def _compact(self) -> None:
+        """Drop what was disarmed or armed anew, once it is the greater part."""
+        if len(self._heap) > 64 and len(self._heap) > 2 * len(self._armed):
+            self._heap = [(due, count, key) for key, (due, count, _) in self._armed.items()]
+            heapq.heapify(self._heap)
 
     def _set_alarm(self) -> None:
         if self._alarm is not None:
@@ -71,10 +76,12 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         now_ms = self._clock.now_ms()
-        while self._heap and self._heap[0][0] <= now_ms:
-            _, count, key = heapq.heappop(self._heap)
-            armed = self._armed.get(key)
-            if armed is not None and armed[1] == count:
-                del self._armed[key]
-                armed[2]()
-        self._set_alarm()
+        try:
+            while self._heap and self._heap[0][0] <= now_ms:
+                _, count, key = heapq.heappop(self._heap)
+                armed = self._armed.get(key)
+                if armed is not None and armed[1] == count:
+                    del self._armed[key]
+                    armed[2]()
+        finally:  # one that raises keeps no other from ringing
+            self._set_alarm()

@@ -54,9 +54,8 @@ class Writer:
         size = record.size
         self._queue.append(_Put(record, size, waiter))
         self.queued_bytes += size
-        if not self._wake.is_set():
-            self._idle.clear()
-            self._wake.set()
+        self._idle.clear()
+        self._wake.set()
 
     async def flushed(self) -> None:
         """Return when nothing is queued or out."""

@@ -88,9 +88,9 @@ class Ledger:
             if run.parked is not None
         }
 
-    def outbox(self) -> int:
-        """Entries that are still to leave."""
-        return sum(len(state.outbox) for state in self._states.values())
+    def outbox(self, of: str = "") -> int:
+        """Entries that are still to leave; with a run, those that it emitted."""
+        return sum(entry.startswith(of) for state in self._states.values() for entry in state.outbox)
 
     def run_of(self, topic: str, partition: int, offset: int, workflow: str | None = None) -> str:
         """The run that a source record started."""

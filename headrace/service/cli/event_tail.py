@@ -14,7 +14,7 @@ from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import Format, Stream
-from headrace.service.cli.terminal_table import Column
+from headrace.service.cli.terminal_table import TIME_WIDTH, Column
 from headrace.topics.cloudevents import decode
 from headrace.topics.dead_letter import DeadLetter, parse_dead_letter
 from headrace.topics.event import format_time
@@ -23,7 +23,7 @@ from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreada
 
 _COLUMNS = (
     (Column("PLACE", "place"), 9),
-    (Column("TIME", "timestamp"), 24),
+    (Column("TIME", "timestamp"), TIME_WIDTH),
     (Column("KEY", "key"), 14),
     (Column("TYPE", "type", spare=1), 24),
     (Column("ID", "id", spare=2), 36),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
-from headrace.service.cli.terminal_table import GAP, Column, brief_time, cut, fitted
+from headrace.service.cli.terminal_table import BRIEF_TIME_WIDTH, GAP, TIME_WIDTH, Column, brief_time, cut, fitted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -112,7 +112,7 @@ class Stream:
 
 def _streamed(columns: Sequence[tuple[Column, int]], width: int) -> list[tuple[Column, int]]:
     """The columns that leave room for the last one on a terminal of this width, and how much room that is."""
-    kept = list(columns)
+    kept = [(column, BRIEF_TIME_WIDTH if taken == TIME_WIDTH else taken) for column, taken in columns]
     while (left := width - sum(taken + len(GAP) for _, taken in kept[:-1])) < _LAST_LEAST:
         spare = max(range(len(kept)), key=lambda i: kept[i][0].spare)
         if not kept[spare][0].spare:

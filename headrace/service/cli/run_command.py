@@ -17,7 +17,7 @@ from headrace.service.cli.exit_code import Conflict, ExitCode, TimedOut
 from headrace.service.cli.option import Common, options, seconds, warn
 from headrace.service.cli.output import Format, Stream, show_one
 from headrace.service.cli.run import RunArgument, entry_row, partition_of_run, unknown_run
-from headrace.service.cli.terminal_table import Column
+from headrace.service.cli.terminal_table import TIME_WIDTH, Column
 from headrace.service.names import Names
 from headrace.service.run_view.history import RunDetail, RunHistory
 from headrace.service.run_view.scan import Reading, Seen
@@ -32,7 +32,7 @@ APPEND_TRIES = 5  # an append that may or may not have happened is repeated: its
 _APPEND_WAIT_S = 0.5
 
 _WATCH = (
-    (Column("TIME", "time"), 24),
+    (Column("TIME", "time"), TIME_WIDTH),
     (Column("KIND", "kind"), 17),
     (Column("STEP", "step"), 24),
     (Column("ATTEMPT", "attempt", spare=2), 7),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 GAP = "  "  # between two columns
+TIME_WIDTH = 24
+BRIEF_TIME_WIDTH = 18
 _TIME = re.compile(r"\d{4}-(\d\d-\d\d)T(\d\d:\d\d:\d\d(?:\.\d+)?)Z")
 _READABLE = 24  # characters that a text needs to tell something; below that, columns that can be spared go first
 _LEAST = 10  # no column is cut below this

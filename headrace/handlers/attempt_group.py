@@ -50,7 +50,7 @@ class RunningAttempt:
         self._cancel_asked = False
         self._grace: asyncio.TimerHandle | None = None
         self._began = group.guard.clock()
-        self._task = group.loop.create_task(group.guard.invoke(definition, call, self._begin_grace))
+        self._task = group.loop.create_task(group.guard.invoke(definition, call, self._begin_grace, self._present))
         self._task.add_done_callback(self._done)
 
     def cancel(self) -> None:
@@ -59,6 +59,9 @@ class RunningAttempt:
             self._cancel_asked = True
             self._task.cancel()
             self._begin_grace()
+
+    def _present(self) -> asyncio.Task[AttemptResult]:
+        return self._task
 
     def _begin_grace(self) -> None:
         if self._grace is None:

@@ -55,14 +55,18 @@ class Guard:
         self.clock = clock
 
     async def invoke(
-        self, definition: AnyHandler, call: AttemptCall, timed_out: Callable[[], None] | None = None
+        self,
+        definition: AnyHandler,
+        call: AttemptCall,
+        timed_out: Callable[[], None] | None = None,
+        task: Callable[[], asyncio.Task[Any]] | None = None,
     ) -> AttemptResult:
         """Run one attempt in the present asyncio.Task. Raises only CancelledError, when the owner asked.
 
-        `timed_out` is called when the attempt's time is over and it was cancelled: from then on the caller may stop
-        waiting.
+        `timed_out` is called when the attempt's time is over and it was cancelled: from then on the caller may stop waiting.
+        `task` tells the present task to who knows it: asyncio takes microseconds to find out.
         """
-        limit = _Limit(self.clock, call.timeout_ms, timed_out)
+        limit = _Limit(self.clock, call.timeout_ms, timed_out, asyncio.current_task() if task is None else task())
         token = enter_attempt(_attempt(call))
         try:
             try:
@@ -134,8 +138,13 @@ class _Limit:
 
     __slots__ = ("_asked_before", "_began", "_clock", "_handle", "_on_expiry", "_task", "expired")
 
-    def __init__(self, clock: Callable[[], float], timeout_ms: int, on_expiry: Callable[[], None] | None) -> None:
-        task = asyncio.current_task()
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        timeout_ms: int,
+        on_expiry: Callable[[], None] | None,
+        task: asyncio.Task[Any] | None,
+    ) -> None:
         if task is None:
             raise HeadraceError("An attempt needs an asyncio task.", code="HR9011")
         self._task = task

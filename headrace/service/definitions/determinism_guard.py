@@ -12,6 +12,7 @@ them off. They are told by the stack between the call and the workflow's corouti
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import sys
@@ -56,8 +57,9 @@ class stepping:  # noqa: N801 - reads as `with stepping(run_id):`
         self.violation: NotDeterministic | None = None
 
     def __enter__(self) -> Self:
-        self._loop = _get_running_loop()
-        _set_running_loop(_FORBIDDEN_LOOP)
+        if _SWAPS_LOOP:
+            self._loop = _get_running_loop()
+            _set_running_loop(_FORBIDDEN_LOOP)
         _present.stepping = self
         return self
 
@@ -65,7 +67,8 @@ class stepping:  # noqa: N801 - reads as `with stepping(run_id):`
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _present.stepping = None
-        _set_running_loop(self._loop)
+        if _SWAPS_LOOP:
+            _set_running_loop(self._loop)
 
 
 def install() -> None:
@@ -76,6 +79,8 @@ def install() -> None:
             return
         for patch in PATCHES:
             _put(patch)
+        if not _SWAPS_LOOP:
+            _hide_loop()
         sys.addaudithook(_audit)
         _installed = True
 
@@ -169,6 +174,29 @@ def _is_time_zone(path: object) -> bool:
 
 _get_running_loop: Final = events._get_running_loop  # noqa: SLF001
 _set_running_loop: Final = events._set_running_loop  # noqa: SLF001
+
+
+_SWAPS_LOOP: Final = sys.version_info >= (3, 12)
+"""Whether stepping replaces the running loop itself. Until 3.11 each look at it is a system call (getpid), three of them cost more than stepping a workflow:
+there, the functions that find it are patched."""
+
+
+def _hide_loop() -> None:
+    for name in ("get_running_loop", "_get_running_loop", "get_event_loop", "_get_event_loop"):
+        found = _finder(getattr(events, name))
+        for module in (events, asyncio):
+            if hasattr(module, name):
+                setattr(module, name, found)
+
+
+def _finder(original: Callable[..., Any]) -> Callable[..., Any]:
+    present = _present
+
+    @functools.wraps(original)
+    def find(*args: Any, **kwargs: Any) -> Any:
+        return _FORBIDDEN_LOOP if present.stepping is not None else original(*args, **kwargs)
+
+    return find
 
 
 class _ForbiddenLoop:

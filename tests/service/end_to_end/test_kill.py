@@ -1,5 +1,6 @@
 """kill -9 at any moment, and again, until the work is done: nothing is lost, nothing finished is done again."""
 
+import asyncio
 import os
 import random
 
@@ -10,12 +11,36 @@ from headrace.topics.outcome import RunStatus
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.judge import judge
-from tests.service.end_to_end.waiting import eventually_now
+from tests.service.end_to_end.station import Station, View
+from tests.service.end_to_end.waiting import eventually, eventually_now
 
 ORDERS = 400
 KILLS = 5
 ACTIVE = 60
 SEEDS = range(int(os.environ.get("HEADRACE_KILL_SEEDS", "1")))  # more on demand
+
+
+PORTION = 5
+AHEAD = 80  # orders that are published and not worked off: the router works all the time, and so is hit too
+EFFECTS_EACH = 9  # of an order, about
+
+
+async def publish_as_they_are_worked_off(place: Station, view: View) -> None:
+    """A producer that keeps some orders ahead, and does not give up while the broker is away.
+
+    What it repeats after an error may be in the topic twice: another record, another run.
+    """
+    for first in range(0, ORDERS, PORTION):
+        portion = orders(range(first, first + PORTION))
+        partition = first // PORTION % 4
+
+        async def put(first: int = first, partition: int = partition, portion: list[NewRecord] = portion) -> bool:
+            if first * EFFECTS_EACH > place.effects.count() + AHEAD * EFFECTS_EACH:
+                return False
+            await view.publish("orders", portion, partition=partition)
+            return True
+
+        await eventually(put, lambda: f"published: {place.now.stderr[-2000:]}")
 
 
 def orders(numbers: range) -> list[NewRecord]:
@@ -29,9 +54,8 @@ async def test_nothing_is_lost_or_done_again_however_often_the_process_is_killed
     place = station(backend, "orders.py", worker__max_active_runs=ACTIVE)
     rng = random.Random(seed)
     await place.spawn().ready()
-    async with place.view() as view:
-        for partition in range(4):
-            await view.publish("orders", orders(range(partition, ORDERS, 4)), partition=partition)
+    async with place.view() as view, asyncio.TaskGroup() as group:
+        group.create_task(publish_as_they_are_worked_off(place, view))
         interrupted = 0
         for kill in range(KILLS):
             seen = place.effects.count()

@@ -1,5 +1,6 @@
 """Kafka is away: at start, or killed in the middle and back later. A clear line, not ready, then everything goes on; nothing lost, nothing doubled."""
 
+import asyncio
 import os
 import socket
 import time
@@ -8,19 +9,19 @@ from collections.abc import Iterator
 import anyio
 import pytest
 
-from headrace.topics.log import NewRecord
 from headrace.topics.outcome import RunStatus
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.instance import status_of
 from tests.service.end_to_end.judge import judge
+from tests.service.end_to_end.ledger import Ledger
 from tests.service.end_to_end.station import Station, View
-from tests.service.end_to_end.test_kill import orders
-from tests.service.end_to_end.waiting import eventually, eventually_now
+from tests.service.end_to_end.test_kill import ORDERS, orders, publish_as_they_are_worked_off
+from tests.service.end_to_end.waiting import eventually_now
 
-ORDERS = 400
 ACTIVE = 40
+BEGUN = 500  # effects; about a seventh of all: the rest is published, routed and done around the outage
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +44,6 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-async def publish_all(view: View, records: list[NewRecord], partition: int) -> None:
-    """As a producer does that does not give up."""
-
-    async def put() -> bool:
-        await view.publish("orders", records, partition=partition)
-        return True
-
-    await eventually(put, "published")
 
 
 async def test_a_broker_that_is_away_at_start_is_waited_for(fragile: KafkaBroker, station: MakeStation) -> None:
@@ -85,12 +76,11 @@ async def test_sigterm_ends_a_service_that_waits_for_its_broker(kafka_available:
     assert "Traceback" not in waiting.stderr
 
 
-async def working(place: Station, view: View) -> int:
-    """All orders published and the work well begun; the number of effects so far."""
-    for partition in range(4):
-        await publish_all(view, orders(range(partition, ORDERS, 4)), partition)
-    await eventually_now(lambda: place.effects.count() >= 300, "work")
-    return place.effects.count()
+async def all_done(view: View) -> tuple[Ledger, int]:
+    """Wait until every record of the source topic has its run, and all runs have ended; and how many there are."""
+    count = len(await view.records("orders"))
+    assert count >= ORDERS
+    return await view.all_ended(count), count
 
 
 @pytest.mark.parametrize("away_s", [8, pytest.param(30, marks=pytest.mark.slow)])
@@ -102,13 +92,14 @@ async def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(
     place = station(Backend("kafka", running.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
     service = await place.spawn(env={"E2E_WORK_S": "0.03"}).ready()
     async with place.view() as view:
-        before = await working(place, view)
-        await _outage(place, running, away_s)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish_as_they_are_worked_off(place, view))
+            await eventually_now(lambda: place.effects.count() >= BEGUN, "work")
+            await _outage(place, running, away_s)
         await eventually_now(lambda: service.probe("readyz") == 200, lambda: f"ready: {service.stderr[-3000:]}")
-        ledger = await view.all_ended(ORDERS)
-        assert place.effects.count() > before + 100, "there was work left when the broker died"
-        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
-        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+        ledger, count = await all_done(view)
+        verdict = judge(ledger, place.effects, await view.records("results"), orders=count)
+        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == count
         assert verdict.repeated_attempts == 0, "the process lived: what it did, it knows"
         print(f"{away_s} s away: {verdict}, {ledger.skipped} records skipped")
         assert verdict.physical_duplicates <= ACTIVE
@@ -139,16 +130,16 @@ async def test_a_broker_that_stops_answering_loses_and_doubles_nothing(
     place = station(Backend("kafka", running.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
     service = await place.spawn(env={"E2E_WORK_S": "0.03"}).ready()
     async with place.view() as view:
-        before = await working(place, view)
-        running.pause()
-        try:
-            await anyio.sleep(5)  # the fault itself; a session of the broker's is 2 s
-            stalled = place.effects.count()
-        finally:
-            running.resume()
-        ledger = await view.all_ended(ORDERS)
-        assert place.effects.count() > max(before, stalled), "there was work left when the broker stood still"
-        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish_as_they_are_worked_off(place, view))
+            await eventually_now(lambda: place.effects.count() >= BEGUN, "work")
+            running.pause()
+            try:
+                await anyio.sleep(5)  # the fault itself; a session of the broker's is 2 s
+            finally:
+                running.resume()
+        ledger, count = await all_done(view)
+        verdict = judge(ledger, place.effects, await view.records("results"), orders=count)
         assert verdict.repeated_attempts == 0
         print(f"5 s without an answer: {verdict}, {ledger.skipped} records skipped")
     assert service.stop() == 0
@@ -159,12 +150,14 @@ async def test_an_outage_that_the_process_does_not_survive(running: KafkaBroker,
     place = station(Backend("kafka", running.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
     service = await place.spawn().ready()
     async with place.view() as view:
-        await working(place, view)
-        running.kill()
-        await eventually_now(lambda: service.lines("outage.began"), "it has noticed")
-        service.kill()
-        await running.start()
-        await place.spawn().ready()
-        ledger = await view.all_ended(ORDERS)
-        judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(publish_as_they_are_worked_off(place, view))
+            await eventually_now(lambda: place.effects.count() >= BEGUN, "work")
+            running.kill()
+            await eventually_now(lambda: service.lines("outage.began"), "it has noticed")
+            service.kill()
+            await running.start()
+            await place.spawn().ready()
+        ledger, count = await all_done(view)
+        judge(ledger, place.effects, await view.records("results"), orders=count)
     assert place.now.stop() == 0

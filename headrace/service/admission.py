@@ -150,9 +150,10 @@ class Admission:
     def _next_workflow(self) -> str:
         if len(self._waiting) == 1:
             return next(iter(self._waiting))
-        half = self._max_active // 2
-        for workflow in self._waiting:
-            if self._share[workflow] < half:
-                self._waiting[workflow] = self._waiting.pop(workflow)  # the next one's turn comes first next time
-                return workflow
-        return min(self._waiting, key=lambda workflow: self._share[workflow])
+        half = max(1, self._max_active // 2)
+        share = self._share
+        chosen = next((workflow for workflow in self._waiting if share[workflow] < half), None)
+        if chosen is None:
+            chosen = min(self._waiting, key=share.__getitem__)
+        self._waiting[chosen] = self._waiting.pop(chosen)  # the next one's turn comes first next time
+        return chosen

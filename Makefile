@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 
-.PHONY: help run demo test fmt lint types bench kafka lock clean
+.PHONY: help run demo test fmt lint types docs bench kafka lock clean
 
 help: ## this list
 	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
@@ -35,6 +35,10 @@ lint: $(DEV) ## format, style and import rules
 types: $(DEV) ## pyright on everything, mypy on the examples as users would run it
 	$(BIN)/pyright
 	for app in examples/*/; do (cd "$$app" && MYPYPATH=../.. ../../$(BIN)/mypy --config-file ../../pyproject.toml .); done
+
+docs: $(DEV) ## links, commands, options, files, settings, codes and code that the documents name; runs README and guide
+	$(BIN)/pytest -q tests/project/test_documents.py tests/project/test_snippets.py tests/project/test_error_codes.py \
+		tests/service/test_settings.py tests/service/cli/test_command_line.py
 
 bench: $(DEV) ## measure against a real Kafka; results go to benchmarks/results
 	$(BIN)/python -m benchmarks

@@ -27,7 +27,7 @@ from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, 
 from headrace.topics.spec import TopicSpec
 from tests.service.fault_log import FaultLog
 
-PATIENCE_S = 20.0  # how long a test waits for what must happen; none asserts how fast it did
+PATIENCE_S = 10.0  # how long a test waits for what must happen; none asserts how fast it did
 T = TypeVar("T")
 
 
@@ -242,6 +242,10 @@ class Serving:
         self.shared = shared
         self.observer = observer
 
+    def running(self) -> int:
+        """Attempts whose handlers run."""
+        return sum(running for _, running in self.shared.attempts.in_progress())
+
 
 @asynccontextmanager
 async def serving(
@@ -249,6 +253,7 @@ async def serving(
 ) -> AsyncIterator[Serving]:
     """One process, ready. Leaving is a graceful stop; with `log.dead` it is a death."""
     observer = observer or Recorder()
+    options.setdefault("worker", {"handoff_grace": "10ms"})  # tests hold their handlers for as long as they like
     shared = shared_of(log, app, observer=observer, **options)
     stop = asyncio.Event()
     service = Service(shared, Health(), stop)

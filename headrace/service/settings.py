@@ -93,7 +93,7 @@ class AppSettings(Section):
     name: str = Field(
         default="headrace", pattern=r"^[A-Za-z0-9._-]{1,150}$", description="Prefix of all internal topics and groups."
     )
-    environment: str = Field(default="", description="A word such as `production`, shown in telemetry.")
+    environment: str = Field(default="", description="A word such as `production`. Not used yet.")
 
 
 class LogSettings(Section):
@@ -162,7 +162,7 @@ class WorkerSettings(Section):
     """How much one instance does at once, and how it stops."""
 
     processes: Annotated[Count | Literal["auto"], WrapValidator(_processes)] = Field(
-        default=1, description="Worker processes; `auto` is one a core."
+        default=1, description="Worker processes; 1 for now."
     )
     max_active_runs: Count = Field(
         default=4_000, description="Runs with work at once, a process; past it the router pauses."
@@ -229,7 +229,7 @@ class TelemetrySettings(Section):
         default="auto", description="`auto`: text on a terminal, else JSON lines."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="Least level that is written."
+        default="info", description="Least level that is written; `dev`: warning unless it is set."
     )
 
 
@@ -255,7 +255,9 @@ class RunsSettings(Section):
     """How long ended runs are remembered in the log."""
 
     retry_retention_ms: DurationMs = Field(
-        default=30 * 86_400_000, alias="retry_retention", description="Failed runs stay retriable for this long."
+        default=30 * 86_400_000,
+        alias="retry_retention",
+        description="Failed runs stay retriable for this long. Not used yet.",
     )
     client_id_retention_ms: DurationMs = Field(
         default=86_400_000,

@@ -25,11 +25,12 @@ from headrace.service.settings import Settings
 from headrace.topics.command import Cancel, Command, Resume
 from headrace.topics.identity import ClientId
 from headrace.topics.log import AppendFailed, Log, LogUnavailable, NewRecord, TopicPartition
-from headrace.topics.outcome import ParkReason, RunStatus
+from headrace.topics.outcome import RunStatus
 from headrace.topics.run_record import CommandRecord, encode
 
 APPEND_TRIES = 5  # an append that may or may not have happened is repeated: its identity makes that harmless
 _APPEND_WAIT_S = 0.5
+LOOK_ON_S = 1.0  # after a resume: code that still does not fit the log parks the run again within milliseconds
 
 _WATCH = (
     (Column("TIME", "time"), TIME_WIDTH),
@@ -108,6 +109,15 @@ async def resume(
     async with opened(settings) as log:
         follower = await _Follower.of(log, settings, run)
         detail = await _carried_out(log, follower, Resume(run=run), patience=patience, wait=wait)
+    if wait and detail.summary.status == "parked":
+        raise Conflict(
+            f"Run {run} was resumed, and parked again: {detail.summary.parked}.",
+            code="HR4104",
+            why=f"At {detail.parked_step} the log has: {detail.expected}. The code did: {detail.found}."
+            if detail.expected
+            else detail.found,
+            do="Mend the code, start the service with it, and resume once more.",
+        )
     _report(run, "resume", detail, common)
 
 
@@ -150,14 +160,20 @@ async def _carried_out(
 ) -> RunDetail:
     """Append the command once the run's present state allows it, and follow until it took effect."""
     identity = ClientId(f"cli-{uuid_utils.uuid7()}")
-    appended = False
+    appended = resumed = False
+    limit = asyncio.timeout(seconds(patience, "--timeout"))
     try:
-        async with asyncio.timeout(seconds(patience, "--timeout")), aclosing(follower.records(log)) as records:
+        async with limit, aclosing(follower.records(log)) as records:
             async for seen in records:
                 if seen is not None:
-                    follower.history.see(seen)
-                    if appended and _is_done(seen, identity, command, follower):
+                    entry = follower.history.see(seen)
+                    if resumed and entry is not None:
                         return follower.must_exist()
+                    if appended and _is_done(seen, identity, command, follower):
+                        if not isinstance(command, Resume):
+                            return follower.must_exist()
+                        resumed = True
+                        limit.reschedule(asyncio.get_running_loop().time() + LOOK_ON_S)
                     continue
                 detail = follower.must_exist()
                 _must_allow(detail, command)
@@ -166,6 +182,8 @@ async def _carried_out(
                 if not wait:
                     return detail
     except TimeoutError:
+        if resumed:
+            return follower.must_exist()
         raise TimedOut(
             f"Run {follower.run} has not ended within {patience}." if appended else "The run log was not read in time.",
             code="HR4103",
@@ -208,7 +226,4 @@ async def _append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
 
 
 def _report(run: str, verb: str, detail: RunDetail, common: Common) -> None:
-    row = {"id": run, "command": verb, "status": detail.summary.status}
-    if detail.summary.parked == ParkReason.NONDETERMINISTIC:
-        row["expected"], row["found"] = detail.expected, detail.found
-    show_one(row, common.output, name="id")
+    show_one({"id": run, "command": verb, "status": detail.summary.status}, common.output, name="id")

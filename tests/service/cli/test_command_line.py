@@ -92,10 +92,17 @@ def test_an_unknown_setting_ends_every_command_with_7(headrace: Headrace, words:
     assert "app.name" in answer.out + answer.err
 
 
+def test_a_wrong_command_points_at_a_help_that_exists(headrace: Headrace) -> None:
+    for arguments, help_ in ((["--nonsense"], "headrace --help"), (["run", "nonsense"], "headrace run --help")):
+        assert f"See `{help_}`." in headrace(*arguments).err
+
+
 def test_a_missing_embedded_log_is_unreachable(headrace: Headrace) -> None:
     answer = headrace("run", "list")
     assert answer.code == ExitCode.UNREACHABLE
     assert answer.err.startswith("HR5002")
+    assert "--log-path" in answer.err
+    assert "--bootstrap-servers" in answer.err
 
 
 def test_a_bug_is_one_line_with_the_place_of_its_traceback(

@@ -79,6 +79,32 @@ def test_an_event_without_attributes_is_plain_json(headrace: Headrace) -> None:
 
 
 @pytest.mark.usefixtures("topics")
+def test_a_line_that_cannot_be_is_named_and_what_is_before_it_is_published(
+    headrace: Headrace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"id":"1"}\n\n{"id":"2"}\n{"no":3}\n{"id":"4"}\n')))
+    answer = headrace("event", "publish", "orders", "--data", "-", "--key-from", "id")
+    assert answer.code == ExitCode.USAGE
+    assert "Line 4 of stdin" in answer.err
+    assert "2 events before it are published" in answer.err
+    assert sorted(event["key"] for event in tail(headrace, "orders")) == ["1", "2"]
+
+
+@pytest.mark.usefixtures("topics")
+def test_no_line_is_no_event(headrace: Headrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
+    answer = headrace("event", "publish", "orders", "--data", "-")
+    assert (answer.code, answer.out) == (0, "0 events published to orders.\n")
+
+
+@pytest.mark.usefixtures("topics")
+def test_triggers_are_told_in_words(headrace: Headrace, app: Path) -> None:
+    answer = headrace("workflow", "list", "--app", app)
+    assert "orders order.placed source=web filter" in answer.out
+    assert headrace("workflow", "list", "--app", app, "-o", "json").json[0]["triggers"][0]["filter"] is True
+
+
+@pytest.mark.usefixtures("topics")
 def test_structured_mode(headrace: Headrace) -> None:
     assert headrace("event", "publish", "orders", "--data", '{"a":1}', "--structured", "--type", "t").code == 0
     (event,) = tail(headrace, "orders")

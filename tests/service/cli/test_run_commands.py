@@ -230,7 +230,7 @@ def test_what_has_ended_cannot_be_cancelled(headrace: Headrace, runs: dict[str, 
 
 def test_only_a_parked_run_can_be_resumed(headrace: Headrace, runs: dict[str, str]) -> None:
     assert headrace("run", "resume", runs["open"]).code == ExitCode.CONFLICT
-    answer = headrace("run", "resume", runs["parked"], "-o", "json")
+    answer = headrace("run", "resume", runs["parked"], "-o", "json")  # no service runs that could park it again
     assert (answer.code, answer.json["status"]) == (0, "running")
     assert headrace("run", "resume", runs["parked"]).code == ExitCode.CONFLICT
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from headrace.service.cli import run_command
 from headrace.service.cli.exit_code import ExitCode
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.cli.conftest import Headrace
 
+OWN_LOG = ("headrace.runs", "--from", "start", "--no-follow", "-o", "jsonl")
 PATIENCE_S = 60.0  # for states that come within a second on an idle machine
 
 
@@ -113,6 +115,17 @@ def test_a_run_from_event_to_result_with_every_command_beside_it(
     assert "Traceback" not in service.err
 
 
+@pytest.mark.parametrize(("given", "said"), [([], False), (["--set", "telemetry.log_level=info"], True)])
+def test_the_log_of_dev_is_quiet_unless_a_level_is_set(
+    starting: Starting, app: str, given: list[str], said: bool
+) -> None:
+    service = starting("dev", app, "--metrics-port", "0", *given)
+    service.until_started()
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    assert ("service.stopped" in service.err) is said
+
+
 def test_a_running_run_is_cancelled(headrace: Headrace, starting: Starting, here: Path) -> None:
     (here / "sleeper.py").write_text(
         "from headrace import EventTrigger, Run, workflow\n"
@@ -131,6 +144,36 @@ def test_a_running_run_is_cancelled(headrace: Headrace, starting: Starting, here
     assert headrace("run", "watch", run).code == ExitCode.NOT_SUCCEEDED
     service.signal(signal.SIGINT)
     assert service.wait() == 0
+
+
+def test_a_resumed_run_that_is_parked_again_says_why(
+    headrace: Headrace, starting: Starting, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_command, "LOOK_ON_S", PATIENCE_S)  # as long as it takes on a busy machine
+    code = (
+        "from headrace import EventTrigger, Run, handler, workflow\n"
+        "@handler\nasync def left() -> int: return 1\n"
+        "@handler\nasync def right() -> int: return 1\n"
+        "@workflow(on=EventTrigger('turns'))\n"
+        "async def turn(run: Run, data: int) -> None:\n"
+        "    await run.call(SIDE)\n    await run.sleep('1h')\n"
+    )
+    (here / "turner.py").write_text(code.replace("SIDE", "left"))
+    service = starting("dev", "turner.py", "--metrics-port", "0")
+    service.until_started()
+    headrace("event", "publish", "turns", "--data", "1")
+    service.until(lambda: '"timer.armed"' in headrace("event", "tail", *OWN_LOG).out)
+    (run,) = headrace("run", "list", "-o", "name").lines
+    service.signal(signal.SIGTERM)
+    assert service.wait() == 0
+    (here / "turner.py").write_text(code.replace("SIDE", "right"))
+    service = starting("dev", "turner.py", "--metrics-port", "0")
+    service.until(lambda: headrace("run", "list", "--status", "parked", "-o", "name").lines == [run])
+    again = headrace("run", "resume", run)
+    assert again.code == ExitCode.CONFLICT
+    assert again.err.startswith("HR4104")
+    assert "left" in again.err
+    assert "right" in again.err
 
 
 def test_the_second_start_on_a_file_names_the_first(headrace: Headrace, starting: Starting, app: str) -> None:

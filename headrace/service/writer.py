@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter, time
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.observability.label import LogKind, ProduceResult
 from headrace.observability.observer import Appended as AppendedEvent
@@ -27,10 +27,8 @@ class Waiter(Protocol):
     def __call__(self, offset: int, error: HeadraceError | None, /) -> None: ...
 
 
-class _Put(NamedTuple):
-    record: NewRecord
-    size: int
-    waiter: Waiter | None
+_Put = tuple[NewRecord, int, Waiter | None]
+"""A record, its size, and who waits. A plain tuple: a named one costs a third of `put`."""
 
 
 class Writer:
@@ -52,7 +50,7 @@ class Writer:
     def put(self, record: NewRecord, waiter: Waiter | None = None) -> None:
         """Queue one record."""
         size = record.size
-        self._queue.append(_Put(record, size, waiter))
+        self._queue.append((record, size, waiter))
         self.queued_bytes += size
         self._idle.clear()
         self._wake.set()
@@ -86,10 +84,10 @@ class Writer:
             return queue
         size = 0
         count = 0
-        for put in queue:
-            if count and (size + put.size > self._batch_bytes or count >= _BATCH_RECORDS):
+        for _, record_size, _ in queue:
+            if count and (size + record_size > self._batch_bytes or count >= _BATCH_RECORDS):
                 break
-            size += put.size
+            size += record_size
             count += 1
         self._queue = queue[count:]
         self.queued_bytes -= size
@@ -99,7 +97,7 @@ class Writer:
         called_at = time()
         began = perf_counter()
         try:
-            appended = await self._log.append(self.at, [put.record for put in batch])
+            appended = await self._log.append(self.at, [record for record, _, _ in batch])
         except HeadraceError as error:
             self._tell(batch, None, ProduceResult.FAILED, began)
             self._fail(batch, error)
@@ -107,23 +105,23 @@ class Writer:
         self._clock.seen(appended.timestamp_ms, called_at * 1000, time() * 1000)
         self._tell(batch, appended, ProduceResult.ACKNOWLEDGED, began)
         offset = appended.base_offset
-        for put in batch:
-            if put.waiter is not None:
-                put.waiter(offset, None)
+        for _, _, waiter in batch:
+            if waiter is not None:
+                waiter(offset, None)
             offset += 1
 
     def _fail(self, batch: list[_Put], error: HeadraceError) -> None:
         """What came behind a failed batch may not overtake it: it fails as well."""
         behind, self._queue = self._queue, []
         self.queued_bytes = 0
-        for put in batch:
-            if put.waiter is not None:
-                put.waiter(-1, error)
+        for _, _, waiter in batch:
+            if waiter is not None:
+                waiter(-1, error)
         if behind:
             stale = AppendFailed(f"An earlier batch to {self.at} failed.", why=error.message)
-            for put in behind:
-                if put.waiter is not None:
-                    put.waiter(-1, stale)
+            for _, _, waiter in behind:
+                if waiter is not None:
+                    waiter(-1, stale)
 
     def _tell(self, batch: list[_Put], appended: Appended | None, result: ProduceResult, began: float) -> None:
         duration_ms = (perf_counter() - began) * 1000
@@ -136,7 +134,7 @@ class Writer:
                     partition=self.at.partition,
                     kind=LogKind.OUTCOME,
                     records=len(batch),
-                    size_bytes=sum(put.size for put in batch),
+                    size_bytes=sum([size for _, size, _ in batch]),
                     duration_ms=duration_ms,
                 )
             )

@@ -75,6 +75,8 @@ class Attempts:
         work = self._works.get(key)
         if work is not None and work.number == number:
             work.live, work.step = live, step
+            if work.held:
+                live.held.add(step.ref)
             return
         work = _Work(next(self._ids), ended, live, step, number)
         self._works[key] = work
@@ -92,6 +94,8 @@ class Attempts:
         work = self._works.pop((run, step), None)
         if work is None:
             return
+        if work.held:
+            work.live.held.discard(step)
         if work.running is not None:
             work.running.cancel()
             return

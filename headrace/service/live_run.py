@@ -96,7 +96,7 @@ class LiveRun:
     def replay(self) -> Turn:
         """Begin, and notice the history."""
         with stepping(self.state.id) as guard:
-            turn = self._interpreter.replay(self.state.history)
+            turn = self._interpreter.replay(self.state.history, timers=self.state.timers, tried=self.state.tries)
         return self._judged(turn, guard.violation)
 
     def feed(self, record: Woke, at_ms: int) -> Turn:

@@ -165,11 +165,23 @@ class Interpreter:
             self._park(diverged.step, expected, diverged.found)
         return self._go_on()
 
-    def replay(self, history: Iterable[tuple[Woke, int]]) -> Turn:
-        """Begin and feed a whole history; then everything that is open is asked for again."""
+    def replay(
+        self, history: Iterable[tuple[Woke, int]], *, timers: Iterable[str] = (), tried: Iterable[str] = ()
+    ) -> Turn:
+        """Begin and feed a whole history; then everything that is open is asked for again.
+
+        `timers` and `tried` are steps that the log knows to be open: armed, or failed and not over. The code must have made each of them.
+        """
         self.begin()
         for record, at_ms in history:
             self.feed(record, at_ms)
+        try:
+            for ref in timers:
+                self._made(ref, TimerStep, f"a timer at {ref}")
+            for ref in tried:
+                self._made(ref, CallStep, f"a task at {ref}")
+        except Diverged as diverged:
+            self._park(diverged.step, diverged.expected, diverged.found)
         if self._parked is not None:
             return Turn(parked=self._parked)
         return Turn(
@@ -525,6 +537,17 @@ class Interpreter:
         if leaf is not None:
             raise Diverged(record.step, describe(leaf))
         return None
+
+    def _made(self, ref: str, kind: type[Leaf[Any]], expected: str) -> None:
+        """Diverged, unless the code has made a step of this kind there."""
+        if self._parked is not None or ref == TIMEOUT_STEP:
+            return
+        try:
+            leaf = self._leaf(ref)
+        except Diverged as diverged:
+            raise Diverged(ref, diverged.found, expected=expected) from None
+        if leaf is not None and not isinstance(leaf, kind):
+            raise Diverged(ref, describe(leaf), expected=expected)
 
     def _leaf(self, ref: str) -> Leaf[Any] | None:
         """The open step behind a record; None if it is over already (a late record). None of that reference is divergence."""

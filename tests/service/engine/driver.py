@@ -367,7 +367,7 @@ class Driver:
         if run.start.workflow not in self.workflows:
             return
         live = self.live[run.id] = Live(run, self.interpreter(run))
-        self._act(live, live.interpreter.replay(run.history))
+        self._act(live, live.interpreter.replay(run.history, timers=run.timers, tried=run.tries))
 
     def _act(self, live: Live, turn: Turn) -> None:
         run = live.state
@@ -417,7 +417,7 @@ class Driver:
             if live.parked is not None:
                 continue
             replica = self.interpreter(live.state)
-            turn = replica.replay(live.state.history)
+            turn = replica.replay(live.state.history, timers=live.state.timers, tried=live.state.tries)
             assert turn.parked is None, turn.parked
             issued = {leaf.ref for leaf in turn.issued}
             assert (issued, set(turn.cancelled), turn.ended) == live.asks_for()

@@ -113,6 +113,56 @@ def test_a_history_that_does_not_fit_parks_the_run_with_both_sides(
     assert (parked.reason, parked.step, parked.expected, parked.found) == ("nondeterministic", step, expected, found)
 
 
+async def sleeps(run: Run, _: Any) -> None:
+    await run.sleep("1m")
+    await run.call(work, 1)
+
+
+async def calls_first(run: Run, _: Any) -> None:
+    await run.call(undo, 1)
+    await run.sleep("1m")
+
+
+async def ends_at_once(run: Run, _: Any) -> None:
+    return
+
+
+@pytest.mark.parametrize(
+    ("changed", "found"), [(calls_first, "undo called at /1/undo"), (ends_at_once, "the workflow has ended")]
+)
+def test_code_that_no_longer_sleeps_where_a_timer_is_armed_parks(changed: Body, found: str) -> None:
+    driver = Driver(named(sleeps))
+    run = driver.start("shop")
+    driver.workflows["shop"] = named(changed)
+    driver.crash()
+    assert driver.state.runs[run].phase is Phase.PARKED
+    (parked,) = driver.parkings
+    assert (parked.step, parked.expected, parked.found) == ("/1/sleep", "a timer at /1/sleep", found)
+    driver.workflows["shop"] = named(sleeps)
+    driver.resume(run)
+    assert driver.open(run) == ["/1/sleep"]
+
+
+def test_code_that_no_longer_calls_a_task_between_two_attempts_parks() -> None:
+    async def calls(run: Run, _: Any) -> None:
+        await run.call(work, 1)
+
+    driver = Driver(named(calls))
+    run = driver.start("shop")
+    driver.fail(run, "/1/work", retry_after_ms=10_000)
+    driver.workflows["shop"] = named(calls_first)
+    driver.crash()
+    (parked,) = driver.parkings
+    assert (parked.step, parked.expected, parked.found) == (
+        "/1/work",
+        "a task at /1/work",
+        "undo called at /1/undo",
+    )
+    driver.workflows["shop"] = named(calls)
+    driver.resume(run)
+    assert driver.open(run) == ["/1/work"]
+
+
 def test_steps_added_behind_the_history_are_no_divergence() -> None:
     driver = Driver(named(ends_early))
     run = driver.start("shop")

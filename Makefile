@@ -36,7 +36,7 @@ types: $(DEV) ## pyright on everything, mypy on the examples as users would run 
 	$(BIN)/pyright
 	for app in examples/*/; do (cd "$$app" && MYPYPATH=../.. ../../$(BIN)/mypy --config-file ../../pyproject.toml .); done
 
-docs: $(DEV) ## links, commands, options, files, settings, codes and code that the documents name; runs README and guide
+docs: $(DEV) ## is every document true? links, commands, files, settings, codes; runs their code
 	$(BIN)/pytest -q tests/project/test_documents.py tests/project/test_snippets.py tests/project/test_error_codes.py \
 		tests/service/test_settings.py tests/service/cli/test_command_line.py
 

@@ -26,7 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"headrace {version()}\n")
         return 0
     if argv is None and arguments and arguments[0] in _RUNS_WORKFLOWS:
-        _fix_hash_seed()
+        try:
+            _fix_hash_seed()
+        except OSError as error:
+            sys.stderr.write(
+                f"HR1005  Python cannot be started again with a fixed hash seed: {error}.\n"
+                "Why     A set must iterate alike in every process that replays a run.\n"
+                f"Do      Start with PYTHONHASHSEED={_HASH_SEED} in the environment.\n"
+            )
+            return 1
     from headrace.service.cli.command_line import run
 
     return run(arguments)

@@ -44,6 +44,8 @@ async def tail(
 ) -> None:
     """Print a topic's events as they come."""
     common = options(common)
+    if limit is not None and limit < 0:
+        raise Usage(f"--limit {limit} is negative.")
     settings = common.load().settings
     stream = Stream(_COLUMNS, common.output, name="id")
     limits = event_limits(settings)

@@ -61,6 +61,7 @@ def test_version_is_one_line(headrace: Headrace) -> None:
         ["event", "publish", "orders"],
         ["event", "publish", "orders", "--data", "1", "--plain", "--type", "x"],
         ["dev", "app.py", "--limit", "3"],
+        ["event", "tail", "orders", "--limit", "-1"],
     ],
     ids=" ".join,
 )
@@ -159,6 +160,17 @@ def test_no_colour_and_no_cutting_in_a_pipe(headrace: Headrace) -> None:
     answer = headrace("config", "show", "--set", f"app.name={name}")
     assert name in answer.out
     assert "\x1b" not in answer.out
+
+
+def test_a_python_that_cannot_be_started_again_is_one_message(here: Path) -> None:
+    code = "import sys; sys.executable = '/nonexistent/python'; from headrace.__main__ import main; sys.exit(main())"
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONHASHSEED"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "dev", "app.py"], capture_output=True, text=True, check=False, env=environ
+    )
+    assert done.returncode == ExitCode.ERROR
+    assert done.stderr.startswith("HR1005")
+    assert "Traceback" not in done.stderr
 
 
 def test_workflows_run_under_one_hash_seed(here: Path) -> None:

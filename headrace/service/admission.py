@@ -14,7 +14,7 @@ _OUTSTANDING = (
     1_000  # outcomes on their way to the log and back; past it a further run would only wait for those before it
 )
 _A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
-_INTAKE_RUNS = 1_000  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
+_INTAKE_RUNS = 500  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
 
 
 class Admission:

@@ -46,7 +46,8 @@ if TYPE_CHECKING:
 START_TOO_LARGE = "HR3202"
 TRIED_TOO_OFTEN = "HR3203"
 _TRIES_MAX = 3
-_CHUNK = 500  # records between two looks at admission; also how far ahead of a commit `touched` is noted
+_CHUNK = 100  # records between two looks at admission: so many more than it wants may come from each source
+_TOUCHED_AHEAD = 500  # records by which a commit says that more may be touched soon: one commit for so many
 _SLICE_S = 0.01
 _BACK_OFF_S = (0.1, 5.0)
 
@@ -108,6 +109,7 @@ class Source:
         self._touched = 0 if position.clean else position.touched
         self._noted = -1  # the record whose try was noted last: once a process, for a broker that is away ends none
         self._chunk = max(1, min(_CHUNK, shared.settings.router.max_uncommitted // 2))
+        self._ahead = max(1, min(_TOUCHED_AHEAD, shared.settings.router.max_uncommitted // 2))
 
     # --- the task --------------------------------------------------------------------------------------------------
 
@@ -179,7 +181,7 @@ class Source:
 
     async def _note_touched(self, end: int) -> None:
         if end > self._touched:
-            touched = end + self._chunk
+            touched = end + self._ahead
             await self._note(SourcePosition(self.floor, touched))
             self._touched = touched
 

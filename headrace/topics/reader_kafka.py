@@ -46,11 +46,11 @@ from headrace.topics.log import (
 )
 
 WAIT_MS = 100  # how long a poll waits for records; a reader that is added at the tail may wait that long once
-_RECORDS_MAX = 4096  # of one Batch
+_RECORDS_MAX = 1000  # of one Batch: a source with a backlog holds one, a megabyte or so
 _QUEUE_BYTES = 256 * 1024  # raw bytes of one reader below which more is fetched
 _PARTITION_BYTES_MAX = 1024 * 1024  # of one partition in one poll
 _PARTITION_BYTES_MIN = 128 * 1024
-_ALL_PARTITIONS_BYTES = 16 * 1024 * 1024  # shared by all readers: 64 readers get 256 KiB each
+_ALL_PARTITIONS_BYTES = 8 * 1024 * 1024  # shared by all readers: 64 readers get 128 KiB each
 _POLL_BYTES_MAX = 16 * 1024 * 1024
 _ASK_BYTES_MAX = 128 * 1024 * 1024  # for a batch larger than what was asked for; brokers refuse more by default
 _MISSING_S = 10.0  # a broker that starts may not know a topic yet; after this long it is gone

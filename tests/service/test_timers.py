@@ -180,7 +180,7 @@ def test_many_timers_are_armed_replaced_and_disarmed_in_bounded_space(monkeypatc
         bells = Bells()
         for n in range(many):
             bells.arm(f"{n}", 60_000 + n)
-        for n in range(many):
+        for n in range(2 * many):
             bells.arm("one", 60_000 + n)  # a breaker's alarm is armed anew at every turn
         assert len(bells.timers._heap) <= 2 * (many + 1) + 1
         for n in range(many):

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from headrace import Breaker, EventTrigger, NonRetryable, Pool, Retry, Run, TaskFailed, handler, workflow
 from headrace.observability.label import BreakerResult
 from headrace.service.definitions.app import App
@@ -144,7 +142,6 @@ async def test_a_cancelled_run_gives_up_its_held_attempt_and_its_running_one(pla
     assert [each.status for each in await place.outcomes(RunEnded)] == [RunStatus.CANCELLED] * 2
 
 
-@pytest.mark.xfail(reason="a cancelled attempt is not taken from the held ones of its run", strict=False)
 async def test_a_step_given_up_while_held_no_longer_counts_as_held(place: Place) -> None:
     """The loser of a race waits for a pool; its run goes on to work, and is active then."""
     stove = Stove(pool=Pool("stove", size=1))
@@ -188,7 +185,6 @@ async def test_a_step_given_up_while_held_no_longer_counts_as_held(place: Place)
         await until(lambda: len(process.observer.finished) == 2)
 
 
-@pytest.mark.xfail(reason="the run that is alive anew does not hear that its attempt is held", strict=False)
 async def test_a_held_attempt_is_still_held_under_a_new_token(place: Place) -> None:
     stove = Stove(pool=Pool("stove", size=1))
     stove.gate.clear()

@@ -39,6 +39,8 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
             return producer.flags & SAMPLED
         if self.ratio >= 1:
             return SAMPLED
+        if self.ratio <= 0:
+            return 0
         # As OpenTelemetry's TraceIdRatioBased: the lower 64 bits of the trace id against a bound.
         return SAMPLED if int(trace_id_of(run)[16:], 16) < round(self.ratio * 2**64) else 0
 

@@ -89,6 +89,10 @@ class Attempts:
             self._hold(work)
         self._carry_out(dispatched)
 
+    def makes(self, run: str, step: str) -> bool:
+        """Whether an attempt of this task is running or held."""
+        return (run, step) in self._works
+
     def cancel(self, run: str, step: str) -> None:
         """Stop it; its end makes no outcome."""
         work = self._works.pop((run, step), None)

@@ -131,7 +131,8 @@ class AwakeRuns:
         live = self.live.get(run.id)
         if live is not None:
             if isinstance(record, AttemptSucceeded | AttemptFailed):
-                self._drop_step(live, record.step)  # a result that was delivered makes the repetition needless
+                if live.delayed or self._shared.attempts.makes(run.id, record.step):
+                    self._drop_step(live, record.step)  # a result that was delivered makes the repetition needless
             elif isinstance(record, TimerFired) and record.step != TIMEOUT_STEP:
                 armed_at_ms = live.timers.get(record.step, run.started_at_ms)
                 self._shared.observer.timer_fired(

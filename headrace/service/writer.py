@@ -49,11 +49,13 @@ class Writer:
 
     def put(self, record: NewRecord, waiter: Waiter | None = None) -> None:
         """Queue one record."""
-        size = record.size
+        value = record.value
+        size = len(value) if value is not None and record.key is None and not record.headers else record.size
+        if not self._queue:
+            self._idle.clear()
+            self._wake.set()
         self._queue.append((record, size, waiter))
         self.queued_bytes += size
-        self._idle.clear()
-        self._wake.set()
 
     async def flushed(self) -> None:
         """Return when nothing is queued or out."""

@@ -240,9 +240,21 @@ def _varint(data: bytes | bytearray, at: int) -> tuple[int, int]:
             return (number >> 1) ^ -(number & 1), at
 
 
-def packed(records: Sequence[NewRecord], producer_id: int, epoch: int, sequence: int, *, timestamp_ms: int) -> bytes:
-    """A batch of all these records, compressed (zstd) if that is worth while. Raises `UnicodeError` for a header name."""
-    size = sum(record.size for record in records)
+def packed(
+    records: Sequence[NewRecord],
+    producer_id: int,
+    epoch: int,
+    sequence: int,
+    *,
+    timestamp_ms: int,
+    size: int | None = None,
+) -> bytes:
+    """A batch of all these records, compressed (zstd) if that is worth while. Raises `UnicodeError` for a header name.
+
+    `size` is about how many bytes they have, if that is known.
+    """
+    if size is None:
+        size = sum(record.size for record in records)
     codec = _ZSTD if size >= _COMPRESS_BYTES_MIN else 0
     builder = DefaultRecordBatchBuilder(2, codec, 0, producer_id, epoch, sequence, _NO_LIMIT)
     for offset, record in enumerate(records):

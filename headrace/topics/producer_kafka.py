@@ -326,7 +326,12 @@ class Producer:
         sequence = identity.next_sequence.get(batch.at, 0) if self._idempotent else -1
         try:
             batch.data = packed(
-                batch.records, identity.producer_id, identity.epoch, sequence, timestamp_ms=batch.timestamp_ms
+                batch.records,
+                identity.producer_id,
+                identity.epoch,
+                sequence,
+                timestamp_ms=batch.timestamp_ms,
+                size=batch.size,
             )
         except (UnicodeError, TypeError) as error:
             self._settle(batch, AppendRefused(f"A record for {batch.at} cannot be encoded: {error}."))

@@ -36,7 +36,12 @@ def checked_sizes(at: TopicPartition, records: Sequence[NewRecord], message_byte
     if not records:
         raise ValueError("a batch needs at least one record")
     room = message_bytes_max - BATCH_FRAMING_BYTES
-    sizes = [wire_size(record) for record in records]
+    sizes = [
+        len(record.value) + RECORD_FRAMING_BYTES  # as the run log's are: without a call for each
+        if record.value is not None and record.key is None and not record.headers
+        else wire_size(record)
+        for record in records
+    ]
     if max(sizes) > room:
         index = next(i for i, size in enumerate(sizes) if size > room)
         raise AppendRefused(

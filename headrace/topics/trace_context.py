@@ -8,6 +8,7 @@ https://www.w3.org/TR/trace-context/
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,7 @@ def span_id_of(run_id: str, text: str) -> str:
     return _digest(f"headrace.span\n{run_id}\n{text}", 16)
 
 
+@lru_cache(maxsize=4_096)  # asked for a run's start, attempts and outputs: four digests each time
 def context_of_run(run_id: str, producer: TraceContext | None = None, *, flags: int = SAMPLED) -> TraceContext:
     """The context of a run's anchor span: a trace of its own, the producer's context kept in its `tracestate`."""
     state = "" if producer is None else with_producer(producer.state, producer.traceparent)

@@ -46,9 +46,9 @@ from headrace.topics.log import (
 )
 
 WAIT_MS = 100  # how long a poll waits for records; a reader that is added at the tail may wait that long once
-_RECORDS_MAX = 1000  # of one Batch: a source with a backlog holds one, a megabyte or so
+_RECORDS_MAX = 300  # of one Batch: a source with a backlog holds one
 _QUEUE_BYTES = 256 * 1024  # raw bytes of one reader below which more is fetched
-_PARTITION_BYTES_MAX = 1024 * 1024  # of one partition in one poll
+_PARTITION_BYTES_MAX = 256 * 1024  # of one partition in one poll
 _PARTITION_BYTES_MIN = 128 * 1024
 _ALL_PARTITIONS_BYTES = 8 * 1024 * 1024  # shared by all readers: 64 readers get 128 KiB each
 _POLL_BYTES_MAX = 16 * 1024 * 1024

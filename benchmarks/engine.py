@@ -17,6 +17,7 @@ from headrace import Run, handler, workflow
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.instruction import Advance, Begin, Close
 from headrace.service.engine.interpreter import Interpreter, Turn
+from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.state import PartitionState, RunState
 from headrace.service.engine.step import CallStep, EmitStep
 from headrace.topics.command import OnConflict, Start
@@ -157,7 +158,7 @@ def interpreter(run: RunState) -> Interpreter:
         event=None,
         raw_input=bytes(run.start.input),
         began_at_ms=run.began_at_ms,
-        payload_bytes_max=900_000,
+        limits=RunLimits(payload_bytes=900_000),
     )
 
 

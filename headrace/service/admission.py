@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 _OUTSTANDING = (
-    2_000  # outcomes on their way to the log and back; past it a further run would only wait for those before it
+    1_750  # outcomes on their way to the log and back; past it a further run would only wait for those before it
 )
 _A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
 _INTAKE_RUNS = 500  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes

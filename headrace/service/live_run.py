@@ -16,14 +16,13 @@ from headrace.topics.outcome import (
     StepsCancelled,
     TimerFired,
 )
-from headrace.topics.trace_context import TraceContext, parse_traceparent, with_state
+from headrace.topics.trace_context import TraceContext, kept_context
 
 if TYPE_CHECKING:
     from headrace.observability.traces import Contexts
     from headrace.service.definitions.workflow import Workflow
     from headrace.service.engine.limit import RunLimits
     from headrace.service.engine.state import RunState, Woke
-    from headrace.topics.command import Start
 
 
 class LiveRun:
@@ -90,7 +89,9 @@ class LiveRun:
     def trace(self) -> TraceContext:
         """The context of the run's anchor span."""
         if self._trace is None:
-            self._trace = self._contexts.anchor(self.state.id, producer_of(self.state.start))
+            self._trace = self._contexts.anchor(
+                self.state.id, kept_context(self.state.start.traceparent, self.state.start.tracestate)
+            )
         return self._trace
 
     def replay(self) -> Turn:
@@ -139,9 +140,3 @@ class LiveRun:
             if isinstance(step, EmitStep):
                 self._emits.add(step.ref)
         return turn
-
-
-def producer_of(start: Start) -> TraceContext | None:
-    """The context that the source record came with."""
-    producer = parse_traceparent(start.traceparent) if start.traceparent else None
-    return with_state(producer, start.tracestate) if producer is not None and start.tracestate else producer

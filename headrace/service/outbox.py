@@ -19,7 +19,7 @@ from headrace.topics.log import LogRecord, NewRecord, TopicPartition
 from headrace.topics.new_event import NewEvent, Provenance, encode_output
 from headrace.topics.outcome import Sent
 from headrace.topics.run_record import CommandRecord, encode
-from headrace.topics.trace_context import parse_traceparent, with_state
+from headrace.topics.trace_context import kept_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,9 +231,7 @@ def _wanted(tenure: Tenure, entry: OutboxEntry) -> Callable[[], bool]:
 def output_record(shared: Shared, entry: Output) -> NewRecord:
     """The record of an emitted event: the same bytes and the same id however often it is made."""
     emitted = entry.emitted
-    producer = parse_traceparent(entry.traceparent) if entry.traceparent else None
-    if producer is not None and entry.tracestate:
-        producer = with_state(producer, entry.tracestate)
+    producer = kept_context(entry.traceparent, entry.tracestate)
     origin = entry.origin
     return encode_output(
         NewEvent(

@@ -105,7 +105,6 @@ class Shared:
         )
         self.writers = Writers(self._writer, partitions)
         self.stops: dict[TopicPartition, StopReason] = {}
-        self.held_runs: dict[str, str] = {}
         self._dead_letter_bytes = dead_letter_bytes
 
     def _writer(self, partition: int) -> Writer:

@@ -120,6 +120,12 @@ def with_state(context: TraceContext, state: str) -> TraceContext:
     return TraceContext(context.trace_id, context.span_id, context.flags, state)
 
 
+def kept_context(traceparent: str | None, tracestate: str | None) -> TraceContext | None:
+    """A context from the two headers as a start keeps them: they were judged when the record was decoded."""
+    context = parse_traceparent(traceparent) if traceparent else None
+    return with_state(context, tracestate) if context is not None and tracestate else context
+
+
 def trace_id_of(run_id: str) -> str:
     """The trace id of a run: 32 hex digits of SHA-256. The same for ever; people and tools may compute it."""
     return _digest(f"headrace.trace\n{run_id}", 32)

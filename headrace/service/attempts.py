@@ -20,6 +20,7 @@ from headrace.handlers.retry import RetryAfter, after_failure, fraction_of
 from headrace.observability import observer as told
 from headrace.observability.label import BreakerResult, BreakerState, Ending
 from headrace.observability.traces import attempt_traceparent
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import Cause
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 
@@ -231,10 +232,13 @@ class Attempts:
                     number=work.number,
                 )
             )
+        maybe(FaultPoint.ATTEMPT_BEGINNING if step.undoes is None else FaultPoint.UNDOING)
         work.running = self._group.start(handler, call, lambda _call, end: self._ended(work, end))
+        maybe(FaultPoint.ATTEMPT_BEGUN)
 
     def _ended(self, work: _Work, end: HandlerEnd) -> None:
         work.running = None  # they refer to each other
+        maybe(FaultPoint.ATTEMPT_ENDED)
         if not work.limited:
             self._end(work, end)
         else:

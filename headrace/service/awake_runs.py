@@ -28,6 +28,7 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
 from headrace.service.engine.state import PartitionState, Phase, RunState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.command import Cancel
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -104,6 +105,7 @@ class AwakeRuns:
         if run.history and isinstance(run.history[0][0], Cancel):
             self._end_without_code(run)  # nothing is finished that could want an undo
             return
+        maybe(FaultPoint.RUN_WAKING)
         live = self._shared.live_run(run)
         if live is None:
             self._hold(run)
@@ -133,6 +135,8 @@ class AwakeRuns:
             if isinstance(record, AttemptSucceeded | AttemptFailed):
                 if live.delayed or self._shared.attempts.makes(run.id, record.step):
                     self._drop_step(live, record.step)  # a result that was delivered makes the repetition needless
+            elif isinstance(record, Cancel):
+                maybe(FaultPoint.CANCEL_READ)
             elif isinstance(record, TimerFired) and record.step != TIMEOUT_STEP:
                 armed_at_ms = live.timers.get(record.step, run.started_at_ms)
                 self._shared.observer.timer_fired(
@@ -163,6 +167,7 @@ class AwakeRuns:
         run = live.state
         if turn.parked is not None:
             self._tenure.propose(turn.parked)
+            maybe(FaultPoint.RUN_PARKING)
             return
         for step in turn.issued:
             if isinstance(step, CallStep):
@@ -184,6 +189,7 @@ class AwakeRuns:
                         subject=step.subject,
                     )
                 )
+                maybe(FaultPoint.EMIT_QUEUED)
         if turn.cancelled:
             for ref in turn.cancelled:
                 self._drop_step(live, ref)
@@ -192,6 +198,7 @@ class AwakeRuns:
                 self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(steps)))
         if turn.ended is not None:
             self._tenure.propose(turn.ended)
+            maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
             self._shared.admission.idle(run.id)
 
@@ -212,11 +219,15 @@ class AwakeRuns:
     def _schedule(self, live: LiveRun, step: CallStep[Any], number: int, due_at_ms: int) -> None:
         if due_at_ms and due_at_ms > self._shared.clock.now_ms():
             live.delayed.add(step.ref)
-            self._shared.timers.arm((live.state.id, step.ref), due_at_ms, lambda: self._start(live, step, number))
+            self._shared.timers.arm((live.state.id, step.ref), due_at_ms, lambda: self._start_later(live, step, number))
             if live.waits():
                 self._shared.admission.idle(live.state.id)
         else:
             self._start(live, step, number)
+
+    def _start_later(self, live: LiveRun, step: CallStep[Any], number: int) -> None:
+        maybe(FaultPoint.RETRY_DUE)
+        self._start(live, step, number)
 
     def _start(self, live: LiveRun, step: CallStep[Any], number: int) -> None:
         run = live.state
@@ -235,12 +246,14 @@ class AwakeRuns:
             self._shared.attempts.cancel(live.state.id, ref)
 
     def _close(self, run: RunState, ended: RunEnded, at_ms: int) -> None:
+        maybe(FaultPoint.RUN_CLOSED)
         live = self._forget(run.id)
         self.held.pop(run.id, None)
         self._shared.observer.run_finished(run_report.finished(run, live, ended, at_ms))
 
     def _arm(self, run: RunState, step: str, due_at_ms: int, *, skew_ms: int = 0) -> None:
         def fire() -> None:
+            maybe(FaultPoint.TIMER_RANG)
             self._tenure.propose(TimerFired(run=run.id, step=step, due_at_ms=due_at_ms))
 
         live = self.live.get(run.id)

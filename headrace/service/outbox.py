@@ -12,6 +12,7 @@ from zlib import crc32
 from headrace.observability import observer as told
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.engine.state import Forward, OutboxEntry, Output, Refusal, RefusedOutput
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.identity import Coordinates
@@ -125,6 +126,7 @@ class Outbox:
 
         def written(offset: int, error: HeadraceError | None) -> None:
             if error is None:
+                maybe(FaultPoint.FORWARDED)
                 waiting.pop(entry.id, None)
                 tenure.sent(Sent(entry.id, entry.partition, offset))
             else:
@@ -135,6 +137,7 @@ class Outbox:
                 self._forward(tenure, partition, entry)
 
         self._shared.writers.runs(entry.partition).put(NewRecord(value=encode(record)), written)
+        maybe(FaultPoint.FORWARDING)
 
     def _refusal(self, tenure: Tenure, entry: Refusal) -> None:
         start = entry.start
@@ -212,6 +215,7 @@ class Outbox:
 
         def gone(at: TopicPartition, sent_at: int, refused: Rejected | None) -> None:
             if refused is None:
+                maybe(FaultPoint.DEAD_LETTER_SENT)
                 tenure.sent(Sent(entry.id, at.partition, sent_at))
                 self._shared.observer.event_dead_lettered(facts)
             elif whole:

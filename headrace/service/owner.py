@@ -20,6 +20,7 @@ from headrace.observability.label import LossReason, SkipReason, TakeReason
 from headrace.service.awake_runs import AwakeRuns
 from headrace.service.engine.fold import Folded, fold, new_state
 from headrace.service.engine.state import Phase
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure
 from headrace.topics.command import Abandoned, Deliver
@@ -117,6 +118,7 @@ class Owner:
         async with log.read(self.at, offsets.start) as batches:
             if offsets.start < end:
                 await self._replay(batches, end)
+            maybe(FaultPoint.REPLAYED)
             self._announce()
             async for batch in batches:
                 await self._fold_batch(batch)
@@ -139,6 +141,7 @@ class Owner:
                 return
 
     async def _fold_batch(self, batch: Batch) -> None:
+        maybe(FaultPoint.READ_BACK)
         slice_ends = perf_counter() + _SLICE_S
         for record in batch.records:
             if isinstance(record, Unreadable):
@@ -151,6 +154,7 @@ class Owner:
                 await asyncio.sleep(0)
                 slice_ends = perf_counter() + _SLICE_S
         self._shared.admission.read_back()
+        maybe(FaultPoint.FOLDED)
 
     def _fold_record(self, record: LogRecord) -> None:
         value = record.value
@@ -198,6 +202,7 @@ class Owner:
             partitions=self._shared.partitions,
         )
         self._writer.put(NewRecord(value=encode(record)), self._announce_written)
+        maybe(FaultPoint.ANNOUNCING)
 
     def _announce_written(self, _offset: int, error: HeadraceError | None) -> None:
         if error is not None:
@@ -238,6 +243,7 @@ class Owner:
             raise OwnershipLost(self.at, record.offset)
 
     def _taken(self, offset: int) -> None:
+        maybe(FaultPoint.TAKEN)
         self._failures = 0
         self._stage = _Stage.LIVE
         self._shared.observer.partition_taken(
@@ -261,11 +267,13 @@ class Owner:
             if not self._tenure.has_sent(entry.id):
                 self._shared.outbox.send(self._tenure, self.at.partition, entry, again=True)
         self.ready.set()
+        maybe(FaultPoint.WOKEN)
 
     def _break(self) -> None:
         """Stop proposing, and announce anew. Attempts that run go on: their results are proposed under the next token."""
         if self._stage is not _Stage.LIVE:
             return
+        maybe(FaultPoint.BROKEN)
         self._shared.observer.partition_lost(
             told.PartitionLost(partition=self.at.partition, token=self._tenure.token, reason=LossReason.APPEND_FAILED)
         )
@@ -287,6 +295,7 @@ class Owner:
         if self._stage is _Stage.LIVE:
             self._given_token = self._tenure.token
             self._tenure.release(running, grace_ms)
+            maybe(FaultPoint.RELEASED)
             self._shared.observer.partition_released(
                 told.PartitionReleased(
                     partition=self.at.partition,
@@ -317,6 +326,7 @@ class Owner:
         identity = ClientId(f"deliver/{self._given_token}/{result.run}{result.step}/{result.number}")
         record = CommandRecord(id=identity, body=Deliver(token=self._given_token, result=result))
         self._writer.put(NewRecord(value=encode(record)))
+        maybe(FaultPoint.RESULT_DELIVERING)
 
     def _drop(self) -> None:
         """Not ours any more."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -88,7 +89,9 @@ class PositionWriter:
         error: HeadraceError | None = None
         try:
             if moved:
+                maybe(FaultPoint.POSITION_COMMITTING)
                 await self._log.commit(self._group, {at: self._newest[at].position() for at in moved})
+                maybe(FaultPoint.POSITION_COMMITTED)
         except HeadraceError as failed:
             error = failed
             for at in moved:

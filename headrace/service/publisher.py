@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from headrace.observability import observer as told
 from headrace.observability.label import Dependency, ProduceResult
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.log import AppendFailed, Log, NewRecord, TopicMissing, TopicPartition
 from headrace.topics.partition_hash import kafka_partition_of, partition_of
@@ -202,6 +203,7 @@ class _Lane:
                         await self._send([item])
                     return
                 if tries >= _TRIES_ALONE:
+                    maybe(FaultPoint.OUTPUT_REFUSED)
                     batch[0].gone(self._at, -1, refused)
                     return
             except HeadraceError as error:
@@ -218,8 +220,10 @@ class _Lane:
         began = perf_counter()
         self._publisher.went_out()
         result = ProduceResult.FAILED
+        maybe(FaultPoint.OUTPUT_SENDING)
         try:
             appended = await self._publisher.log.publish(self._at, [item.record for item in batch])
+            maybe(FaultPoint.OUTPUT_SENT)
             result = ProduceResult.ACKNOWLEDGED
             return appended.base_offset
         except Rejected:

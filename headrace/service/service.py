@@ -23,6 +23,7 @@ from headrace.observability import observer as told
 from headrace.observability.health import Condition
 from headrace.observability.label import AbandonReason, Dependency
 from headrace.service.attempts import Attempts
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
 from headrace.service.outbox import Outbox
 from headrace.service.owner import Owner
@@ -97,25 +98,30 @@ class Service:
         shared = self._shared
         settings = shared.settings.worker
         self._health.drain("stopping")
+        maybe(FaultPoint.STOPPING)
         began = perf_counter()
         shared.observer.service_stopping(
             told.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms)
         )
         router.cancel()
         await asyncio.wait([router])
+        maybe(FaultPoint.ROUTER_STOPPED)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OUTPUTS_HOME_S):
                 await shared.publisher.pause()
+        maybe(FaultPoint.OUTPUTS_HOME)
         left = [owner.release(settings.handoff_grace_ms) for owner in self.owners]
         if any(left):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(settings.handoff_grace_ms / 1000):
                     await shared.attempts.none_running()
+        maybe(FaultPoint.GRACE_OVER)
         for owner in self.owners:
             owner.abandon()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1.0, settings.shutdown_grace_ms / 1000 - (perf_counter() - began))):
                 await shared.writers.flushed()
+        maybe(FaultPoint.FLUSHED)
         shared.observer.service_stopped(
             told.ServiceStopped(duration_ms=(perf_counter() - began) * 1000, attempts_left=self.attempts_left)
         )

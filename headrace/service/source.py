@@ -18,6 +18,7 @@ from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.source_position import SourcePosition
 from headrace.service.stop import bug, reason_of
 from headrace.topics.cloudevents import decode
@@ -164,6 +165,7 @@ class Source:
 
     async def _do(self, batch: Batch) -> None:
         self.end_offset = max(self.end_offset, batch.end_offset)
+        maybe(FaultPoint.SOURCE_POLLED)
         records = batch.records
         for begin in range(0, len(records), self._chunk):
             chunk = records[begin : begin + self._chunk]
@@ -184,6 +186,7 @@ class Source:
             touched = end + self._ahead
             await self._note(SourcePosition(self.floor, touched))
             self._touched = touched
+            maybe(FaultPoint.SOURCE_TOUCHED)
 
     async def _do_carefully(self, record: LogRecord | Unreadable) -> None:
         """One record at a time, the try noted before it is touched: it may be what ended the process."""
@@ -198,6 +201,7 @@ class Source:
         if self._noted != record.offset:
             await self._note(SourcePosition(record.offset, self._touched, tries + 1))
             self._noted = record.offset
+            maybe(FaultPoint.SOURCE_TRIED)
         await self._do_chunk([record])
 
     async def _do_chunk(self, records: Sequence[LogRecord | Unreadable]) -> None:
@@ -229,7 +233,9 @@ class Source:
                 slice_ends = perf_counter() + _SLICE_S
         self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000)
         self._list_unmatched(unmatched, pending)
+        maybe(FaultPoint.SOURCE_DECODED)
         await pending.all_out()
+        maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
         self._move(_last(records[-1]) + 1)
 
     def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending) -> None:
@@ -278,6 +284,7 @@ class Source:
 
         def gone(_at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
             if refused is None:
+                maybe(FaultPoint.DEAD_LETTER_SENT)
                 self._tell_dead_lettered(letter)
                 pending.written(-1, None)
             elif not coordinates_only:
@@ -289,6 +296,7 @@ class Source:
 
         pending.add()
         shared.publisher.put(topic, self.at.partition, record, gone)
+        maybe(FaultPoint.DEAD_LETTER_QUEUED)
 
     def _tell_dead_lettered(self, letter: _Letter) -> None:
         record = letter.record

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.log import NewRecord
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -98,6 +99,7 @@ class Tenure:
         """The same for the result of an attempt, which is a fact: it is kept until it is read back."""
         self._results[outcome.run, outcome.step, outcome.number] = outcome
         self.propose(outcome)
+        maybe(FaultPoint.RESULT_QUEUED)
 
     def has_result(self, run: str, step: str, number: int) -> bool:
         """Whether this attempt has ended and its result is on its way."""
@@ -144,6 +146,7 @@ class Tenure:
         self._progress_due = False
         progress, self._progress = self._progress, []
         if progress:
+            maybe(FaultPoint.PROGRESS_QUEUED)
             self.propose(OutboxProgress(sent=tuple(progress)))
 
     def has_sent(self, entry: str) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from headrace.observability.label import LogKind, ProduceResult
 from headrace.observability.observer import Appended as AppendedEvent
 from headrace.observability.observer import Observer, Produced
+from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import Appended, AppendFailed, Log, NewRecord, TopicPartition
 
@@ -98,12 +99,15 @@ class Writer:
     async def _append(self, batch: list[_Put]) -> None:
         called_at = time()
         began = perf_counter()
+        maybe(FaultPoint.APPEND_BEGINNING)
         try:
             appended = await self._log.append(self.at, [record for record, _, _ in batch])
         except HeadraceError as error:
+            maybe(FaultPoint.APPEND_FAILED)
             self._tell(batch, None, ProduceResult.FAILED, began)
             self._fail(batch, error)
             return
+        maybe(FaultPoint.APPEND_ACKNOWLEDGED)
         self._clock.seen(appended.timestamp_ms, called_at * 1000, time() * 1000)
         self._tell(batch, appended, ProduceResult.ACKNOWLEDGED, began)
         offset = appended.base_offset

@@ -26,7 +26,8 @@ from headrace.service.engine.instruction import (
     Unpark,
 )
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
-from headrace.service.engine.state import PartitionState, Phase, RunState
+from headrace.service.engine.run_state import Phase, RunState
+from headrace.service.engine.state import PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.command import Cancel

@@ -17,7 +17,7 @@ from headrace.observability.snapshot import (
     TaskState,
     WorkflowNow,
 )
-from headrace.service.engine.state import Phase
+from headrace.service.engine.run_state import Phase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from headrace.observability.traces import Contexts
     from headrace.service.definitions.workflow import Workflow
     from headrace.service.engine.limit import RunLimits
-    from headrace.service.engine.state import RunState, Woke
+    from headrace.service.engine.run_state import RunState, Woke
 
 
 class LiveRun:

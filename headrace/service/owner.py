@@ -19,7 +19,7 @@ from headrace.observability import observer as told
 from headrace.observability.label import LossReason, SkipReason, TakeReason
 from headrace.service.awake_runs import AwakeRuns
 from headrace.service.engine.fold import Folded, fold, new_state
-from headrace.service.engine.state import Phase
+from headrace.service.engine.run_state import Phase
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure

@@ -8,7 +8,7 @@ from headrace.observability import observer as told
 from headrace.observability.label import TriggerKind
 
 if TYPE_CHECKING:
-    from headrace.service.engine.state import RunState
+    from headrace.service.engine.run_state import RunState
     from headrace.service.live_run import LiveRun
     from headrace.topics.outcome import RunEnded, RunParked
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from headrace.observability.traces import Contexts
     from headrace.service.attempts import Attempts
     from headrace.service.definitions.app import App
-    from headrace.service.engine.state import RunState
+    from headrace.service.engine.run_state import RunState
     from headrace.service.outbox import Outbox
     from headrace.service.publisher import Publisher
     from headrace.service.settings import Settings

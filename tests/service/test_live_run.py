@@ -7,7 +7,7 @@ import msgspec
 
 from headrace import Run, handler, workflow
 from headrace.observability.traces import contexts
-from headrace.service.engine.state import Phase, RunState
+from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.step import CallStep
 from headrace.service.live_run import LiveRun
 from headrace.topics.command import Start

@@ -18,7 +18,7 @@ from headrace.topics.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from headrace.service.engine.state import Woke
+    from headrace.service.engine.run_state import Woke
 
 FOR_RUN_ALONE = "a workflow that only awaits its run"
 """What is expected of a body that did something else."""

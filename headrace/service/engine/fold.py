@@ -24,18 +24,8 @@ from headrace.service.engine.instruction import (
     TryAgain,
     Unpark,
 )
-from headrace.service.engine.state import (
-    Forward,
-    Given,
-    KeySlot,
-    Output,
-    PartitionState,
-    Phase,
-    Refusal,
-    RefusedOutput,
-    RunState,
-    StepTries,
-)
+from headrace.service.engine.run_state import Phase, RunState, StepTries
+from headrace.service.engine.state import Forward, Given, KeySlot, Output, PartitionState, Refusal, RefusedOutput
 from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume, Start
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.outcome import (
@@ -55,7 +45,7 @@ from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
 
 if TYPE_CHECKING:
-    from headrace.service.engine.state import Woke
+    from headrace.service.engine.run_state import Woke
 
 
 class Folded(msgspec.Struct, gc=False):

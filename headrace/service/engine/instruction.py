@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from headrace.service.engine.state import OutboxEntry, RunState, Woke
+from headrace.service.engine.run_state import RunState, Woke
+from headrace.service.engine.state import OutboxEntry
 from headrace.topics.command import Start
 from headrace.topics.outcome import AttemptFailed, RunEnded, RunParked
 

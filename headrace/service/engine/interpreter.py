@@ -27,7 +27,7 @@ from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe
 from headrace.service.engine.failure import output_refused, task_failed
 from headrace.service.engine.limit import RunLimits, check_depth, too_many_steps
 from headrace.service.engine.run import Run
-from headrace.service.engine.state import Woke
+from headrace.service.engine.run_state import Woke
 from headrace.service.engine.step import CallStep, EmitStep, Leaf, Step, TimerStep, Watcher
 from headrace.topics.command import Cancel
 from headrace.topics.errors import Cancelled, NotDeterministic, TaskFailed

@@ -1,81 +1,17 @@
-"""State: what the records of one run-log partition mean so far. Changed by `fold.py` alone; refolding the log gives the same state.
-
-start ──► OPEN ──────────────► (ended, gone) ──► outbox entries may remain
-  │        ▲ │ park    cancel ▲
-  │        │ ▼                │
-  │ key    PARKED ────────────┘
-  ▼ taken  (resume: OPEN)
-QUEUED ──► OPEN when the open run of its key ends
-"""
+"""State: what the records of one run-log partition mean so far. Changed by `fold.py` alone; refolding the log gives the same state."""
 
 from __future__ import annotations
 
 from collections import deque
-from enum import StrEnum
 
 import msgspec
 
 from headrace.service.engine.dedupe import Dedupe
 from headrace.service.engine.gate import Gate
-from headrace.topics.command import Cancel, Start
-from headrace.topics.identity import Coordinates, Identity
-from headrace.topics.outcome import (
-    AttemptFailed,
-    AttemptSucceeded,
-    Emitted,
-    OutputRefused,
-    RunParked,
-    StepsCancelled,
-    TimerFired,
-)
-
-Woke = AttemptSucceeded | AttemptFailed | TimerFired | StepsCancelled | Emitted | OutputRefused | Cancel
-"""The records that a run's coroutine may notice."""
-
-
-class Phase(StrEnum):
-    """A run's place in the picture above. Ended runs are not in the state."""
-
-    OPEN = "open"
-    QUEUED = "queued"
-    PARKED = "parked"
-
-
-class StepTries(msgspec.Struct):
-    """A task that has failed and is not over: attempts that failed so far, and when the next may start."""
-
-    failed: int
-    not_before_ms: int
-
-
-class RunState(msgspec.Struct):
-    """One run that has not ended."""
-
-    id: str
-    offset: int  # of its start
-    size: int  # bytes of its start's record
-    identity: Identity
-    start: Start
-    started_at_ms: int  # append time of the start
-    began_at_ms: int  # when its turn came: the same, or when the run before it in the queue of its key ended
-    phase: Phase
-    clock_ms: int
-    history: list[tuple[Woke, int]] = []  # what its coroutine has noticed, with append times
-    history_bytes: int = 0
-    tries: dict[str, StepTries] = {}
-    settled: set[str] = set()  # steps that are over
-    timers: dict[str, int] = {}  # armed ones, by due time
-    parked: RunParked | None = None
-    joined: int = 0  # starts that found this run open and were noted on it
-
-    def cancelled_by(self) -> str | None:
-        """The reason of a cancel command that the run has got, or None."""
-        return next((record.reason or "cancelled" for record, _ in self.history if isinstance(record, Cancel)), None)
-
-    @property
-    def slot(self) -> tuple[str, str, str]:
-        """What conflict policies compare."""
-        return (self.start.namespace, self.start.workflow, self.start.key or "")
+from headrace.service.engine.open_runs import OpenRuns
+from headrace.topics.command import Start
+from headrace.topics.identity import Coordinates
+from headrace.topics.outcome import Emitted
 
 
 class KeySlot(msgspec.Struct):
@@ -148,7 +84,7 @@ class PartitionState(msgspec.Struct):
     clock_ms: int = 0
     gate: Gate = msgspec.field(default_factory=Gate)
     dedupe: Dedupe = msgspec.field(default_factory=Dedupe)
-    runs: dict[str, RunState] = {}
+    runs: OpenRuns = msgspec.field(default_factory=OpenRuns)
     slots: dict[tuple[str, str, str], KeySlot] = {}
     outbox: dict[str, OutboxEntry] = {}
     given: dict[tuple[str, str], Given] = {}  # attempts that a release listed and whose result is still awaited

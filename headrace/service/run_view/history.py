@@ -26,7 +26,8 @@ from headrace.topics.outcome import (
 from headrace.topics.run_record import CommandRecord, OutcomeRecord
 
 if TYPE_CHECKING:
-    from headrace.service.engine.state import PartitionState, RunState
+    from headrace.service.engine.run_state import RunState
+    from headrace.service.engine.state import PartitionState
     from headrace.service.run_view.scan import Seen
     from headrace.topics.command import Command
     from headrace.topics.outcome import Outcome

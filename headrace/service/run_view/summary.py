@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.service.engine.instruction import Close
-from headrace.service.engine.state import Phase
+from headrace.service.engine.run_state import Phase
 from headrace.topics.command import Deliver
 from headrace.topics.event import format_time
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 from headrace.topics.run_record import CommandRecord, OutcomeRecord
 
 if TYPE_CHECKING:
-    from headrace.service.engine.state import PartitionState, RunState
+    from headrace.service.engine.run_state import RunState
+    from headrace.service.engine.state import PartitionState
     from headrace.service.run_view.scan import Seen
     from headrace.topics.outcome import RunEnded
 

@@ -27,7 +27,8 @@ from headrace.service.engine.instruction import (
 )
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Interpreter, Turn
 from headrace.service.engine.limit import RunLimits
-from headrace.service.engine.state import Forward, OutboxEntry, Output, PartitionState, Phase, RunState
+from headrace.service.engine.run_state import Phase, RunState
+from headrace.service.engine.state import Forward, OutboxEntry, Output, PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, Leaf, TimerStep
 from headrace.topics.command import Cancel, Command, OnConflict, Resume, Start
 from headrace.topics.errors import Cause

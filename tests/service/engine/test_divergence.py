@@ -8,7 +8,7 @@ import pytest
 
 from headrace import NotDeterministic, Run, workflow
 from headrace.service.definitions.workflow import Workflow
-from headrace.service.engine.state import Phase
+from headrace.service.engine.run_state import Phase
 from tests.service.engine.driver import Driver
 from tests.service.engine.handlers import number, other, undo, work
 

@@ -9,7 +9,8 @@ from headrace import Run, workflow
 from headrace.service.engine.fold import fold
 from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import Begin, Close, Joined, Rearm, Send, TryAgain
-from headrace.service.engine.state import Forward, Given, Output, Phase, Refusal, RefusedOutput
+from headrace.service.engine.run_state import Phase
+from headrace.service.engine.state import Forward, Given, Output, Refusal, RefusedOutput
 from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates
@@ -77,7 +78,7 @@ def test_a_start_of_one_identity_opens_one_run() -> None:
     driver.succeed(run, "/1/work")
     driver.start(shop, identity=identity)  # nor after its end
     assert driver.last.skip is Skip.DUPLICATE
-    assert driver.state.runs == {}
+    assert not driver.state.runs
 
 
 def test_an_open_run_keeps_its_client_id_however_long_it_takes() -> None:
@@ -163,7 +164,7 @@ def test_a_start_whose_key_lives_elsewhere_is_forwarded_once() -> None:
     sender.start(shop, 1, key="k", policy=OnConflict.QUEUE)
     (entry,) = sender.entries(Forward)
     assert isinstance(entry, Forward)
-    assert sender.state.runs == {}
+    assert not sender.state.runs
     assert entry.partition == home
     sender.restart()
     assert sender.entries(Forward) == [entry]  # the same identity on every owner
@@ -294,7 +295,7 @@ def test_an_outcome_of_an_unknown_run_has_no_effect(index: int) -> None:
     driver = Driver(shop)
     driver.propose(unknown("0.00000000000000000000")[index])
     assert driver.last.without_effect
-    assert (driver.state.runs, driver.state.outbox, driver.last.instructions) == ({}, {}, [])
+    assert (len(driver.state.runs), driver.state.outbox, driver.last.instructions) == (0, {}, [])
 
 
 @pytest.mark.parametrize("index", range(10))

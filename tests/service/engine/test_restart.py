@@ -192,5 +192,5 @@ def test_every_run_ends_once_its_steps_do(seed: int) -> None:
         else:
             assert isinstance(step, TimerStep), step
             driver.fire(run, ref)
-    assert driver.state.runs == {}
+    assert not driver.state.runs
     assert driver.state.slots == {}

@@ -1,0 +1,75 @@
+"""The state of one run: what the records of the log mean for it so far. Changed by `fold.py` alone; kept as bytes by `run_bytes.py` while nobody needs it.
+
+start ──► OPEN ──────────────► (ended, gone) ──► outbox entries may remain
+  │        ▲ │ park    cancel ▲
+  │        │ ▼                │
+  │ key    PARKED ────────────┘
+  ▼ taken  (resume: OPEN)
+QUEUED ──► OPEN when the open run of its key ends
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from headrace.topics.command import Cancel, Start
+from headrace.topics.identity import Identity
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    OutputRefused,
+    RunParked,
+    StepsCancelled,
+    TimerFired,
+)
+
+Woke = AttemptSucceeded | AttemptFailed | TimerFired | StepsCancelled | Emitted | OutputRefused | Cancel
+"""The records that a run's coroutine may notice."""
+
+
+class Phase(StrEnum):
+    """A run's place in the picture above. Ended runs are not in the state."""
+
+    OPEN = "open"
+    QUEUED = "queued"
+    PARKED = "parked"
+
+
+class StepTries(msgspec.Struct, array_like=True):
+    """A task that has failed and is not over: attempts that failed so far, and when the next may start."""
+
+    failed: int
+    not_before_ms: int
+
+
+class RunState(msgspec.Struct, array_like=True):
+    """One run that has not ended. The field order is the format of `run_bytes.py`: fields are added at the end, with a default."""
+
+    id: str
+    offset: int  # of its start
+    size: int  # bytes of its start's record
+    identity: Identity
+    start: Start
+    started_at_ms: int  # append time of the start
+    began_at_ms: int  # when its turn came: the same, or when the run before it in the queue of its key ended
+    phase: Phase
+    clock_ms: int
+    history: list[tuple[Woke, int]] = []  # what its coroutine has noticed, with append times
+    history_bytes: int = 0
+    tries: dict[str, StepTries] = {}
+    settled: set[str] = set()  # steps that are over
+    timers: dict[str, int] = {}  # armed ones, by due time
+    parked: RunParked | None = None
+    joined: int = 0  # starts that found this run open and were noted on it
+
+    def cancelled_by(self) -> str | None:
+        """The reason of a cancel command that the run has got, or None."""
+        return next((record.reason or "cancelled" for record, _ in self.history if isinstance(record, Cancel)), None)
+
+    @property
+    def slot(self) -> tuple[str, str, str]:
+        """What conflict policies compare."""
+        return (self.start.namespace, self.start.workflow, self.start.key or "")

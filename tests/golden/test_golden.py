@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.open_runs import OpenRuns
 from headrace.service.engine.state import PartitionState
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import decode
@@ -29,6 +30,8 @@ def shown(value: Any) -> Any:
         case msgspec.Struct():
             fields = {name: shown(getattr(value, name)) for name in value.__struct_fields__}
             return {"type": type(value).__name__, **fields}
+        case OpenRuns():
+            return {run.id: shown(run) for run in value.values()}
         case dict():
             return {key if isinstance(key, str) else str(key): shown(item) for key, item in value.items()}
         case set() | frozenset():

@@ -107,6 +107,7 @@ class LiveRun:
                 self.calls.pop(step, None)
             case Emitted(step=step):
                 self._emits.discard(step)
+                return self._interpreter.confirm(record, at_ms)
             case TimerFired(step=step):
                 self.timers.pop(step, None)
             case StepsCancelled(steps=steps):

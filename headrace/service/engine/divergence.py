@@ -66,8 +66,6 @@ def describe(leaf: Leaf[Any]) -> str:
 
 def found_instead(ref: str, open_steps: Iterable[Leaf[Any]], *, over: bool) -> str:
     """What is there when no open step has this reference."""
-    if over:
-        return "the workflow has ended"
     place = _place(ref)
     waits_for: list[str] = []
     for leaf in open_steps:
@@ -75,6 +73,8 @@ def found_instead(ref: str, open_steps: Iterable[Leaf[Any]], *, over: bool) -> s
             return describe(leaf)
         if len(waits_for) < _SHOWN_MAX:
             waits_for.append(leaf.ref)
+    if over:
+        return "the workflow has ended"
     return f"no such step; the workflow waits for {', '.join(waits_for) or 'nothing'}"
 
 

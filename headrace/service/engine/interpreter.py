@@ -126,6 +126,7 @@ class Interpreter:
         self._ready: deque[Branch[Any]] = deque()
         self._branches: dict[Branch[Any], None] = {}  # open ones beside the body
         self._open: dict[str, Leaf[Any]] = {}
+        self._emits: dict[str, EmitStep] = {}  # done for the code, not in the log yet
         self._past: set[str] = set()  # references of steps that the log has settled: their late records are ignored
         self._issued: dict[str, Leaf[Any]] = {}
         self._cancelled: list[str] = []
@@ -165,6 +166,18 @@ class Interpreter:
             self._park(diverged.step, expected, diverged.found)
         return self._go_on()
 
+    def confirm(self, emitted: Emitted, at_ms: int) -> Turn:
+        """The same as `feed` for an event that the outbox has: the code has gone on without it, nothing of it runs."""
+        if self._parked is not None:
+            return Turn()
+        if at_ms > self.clock_ms:
+            self.clock_ms = at_ms
+        try:
+            self._confirm(emitted)
+        except Diverged as diverged:
+            self._park(diverged.step, diverged.expected or expected_by(emitted, diverged.step), diverged.found)
+        return self._turn()
+
     def replay(
         self, history: Iterable[tuple[Woke, int]], *, timers: Iterable[str] = (), tried: Iterable[str] = ()
     ) -> Turn:
@@ -185,7 +198,7 @@ class Interpreter:
         if self._parked is not None:
             return Turn(parked=self._parked)
         return Turn(
-            issued=[step for step in self._open.values() if not step.cancelling],
+            issued=[step for step in (*self._emits.values(), *self._open.values()) if not step.cancelling],
             cancelled=[ref for ref, step in self._open.items() if step.cancelling],
             ended=self._outcome,
         )
@@ -226,6 +239,12 @@ class Interpreter:
         if self._branch is not None:
             self._branch.own(leaf)
         return leaf
+
+    def emit(self, emit: EmitStep) -> EmitStep:
+        """It is done where it is written: what the run proposes later comes behind it in the log, or not at all."""
+        self._emits[emit.ref] = self._issued[emit.ref] = emit
+        emit.succeed(f"{self._run_id}{emit.ref}")
+        return emit
 
     def own(self, step: S) -> S:
         """It is given up with the branch that made it."""
@@ -399,6 +418,9 @@ class Interpreter:
         self._drop_coroutines()
         for leaf in list(self._open.values()):
             leaf.cancel()
+        for ref, emit in list(self._emits.items()):
+            if ref in self._issued and not emit.seen:  # neither begun nor awaited
+                del self._emits[ref], self._issued[ref]
 
     def _must_wait(self) -> bool:
         """Whether a task that is being cancelled might still finish and want its undo, or others have one already."""
@@ -433,7 +455,7 @@ class Interpreter:
         self._outcome = ended
         self._past.update(self._open)
         self._open.clear()
-        self._issued.clear()
+        self._issued = {ref: emit for ref, emit in self._emits.items() if ref in self._issued}
         self._cancelled.clear()
 
     def _park(self, step: str, expected: str, found: str) -> None:
@@ -498,12 +520,8 @@ class Interpreter:
                         self._settle(sleeper).succeed(None)
                     elif sleeper is not None:
                         raise Diverged(step, describe(sleeper))
-            case Emitted(step=step):
-                emit = self._leaf(step)
-                if isinstance(emit, EmitStep) and emit.type == record.type:
-                    self._settle(emit).succeed(f"{self._run_id}{step}")
-                elif emit is not None:
-                    raise Diverged(step, describe(emit))
+            case Emitted():
+                self._confirm(record)
             case StepsCancelled(steps=steps):
                 for step in steps:
                     leaf = self._leaf(step)
@@ -530,6 +548,18 @@ class Interpreter:
         self._compensation.note(call)
         call.succeed(value)
 
+    def _confirm(self, emitted: Emitted) -> None:
+        emit = self._emits.get(emitted.step)
+        if emit is None:
+            leaf = self._leaf(emitted.step)
+            if leaf is not None:
+                raise Diverged(emitted.step, describe(leaf))
+        elif emit.type == emitted.type:
+            del self._emits[emitted.step]
+            self._past.add(emitted.step)
+        else:
+            raise Diverged(emitted.step, describe(emit))
+
     def _call(self, record: AttemptSucceeded | AttemptFailed) -> CallStep[Any] | None:
         leaf = self._leaf(record.step)
         if isinstance(leaf, CallStep) and leaf.handler.name == record.handler:
@@ -553,7 +583,8 @@ class Interpreter:
         """The open step behind a record; None if it is over already (a late record). None of that reference is divergence."""
         leaf = self._open.get(ref)
         if leaf is None and ref not in self._past:
-            raise Diverged(ref, found_instead(ref, self._open.values(), over=self._phase is _Phase.OVER))
+            made = (*self._open.values(), *self._emits.values())
+            raise Diverged(ref, found_instead(ref, made, over=self._phase is _Phase.OVER))
         return leaf
 
     def _settle(self, leaf: L) -> L:

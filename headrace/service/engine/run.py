@@ -148,7 +148,7 @@ class Run:
         key: str | None = None,
         subject: str | None = None,
     ) -> Step[str]:
-        """Publish an event. Done when it is in the outbox, which it leaves however often the process dies; the result is the CloudEvents id.
+        """Publish an event; the result is its CloudEvents id. The run goes on at once: its next records come behind the event in the log, or not at all.
 
         Without `key` it gets the run's. ValueError: a text is empty, too long or not Unicode, or no topic can have the name.
         """
@@ -165,7 +165,7 @@ class Run:
             _check_text("subject", subject, empty=True)
         ref = f"{interpreter.reference()}/emit"
         raw = payload_type(data.__class__).encode(data, limit_bytes=interpreter.limits.payload_bytes)
-        return interpreter.issue(EmitStep(interpreter, ref, topic, type, raw, key, subject))
+        return interpreter.emit(EmitStep(interpreter, ref, topic, type, raw, key, subject))
 
     def now(self) -> datetime:
         """The run's clock: the newest append time it has seen, in UTC."""

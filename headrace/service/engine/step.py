@@ -90,6 +90,11 @@ class Step(Generic[T_co]):
         return cast("T_co", self._value)
 
     @property
+    def seen(self) -> bool:
+        """Awaited, or a member of a group."""
+        return self._seen
+
+    @property
     def cancelling(self) -> bool:
         """Given up, though the log does not say so yet."""
         return self._cancelling

@@ -81,7 +81,7 @@ class Live:
         settled = self.state.settled
         open_ = {ref for ref in self.open if ref not in settled}
         if self.ended is not None:
-            return set(), set(), self.ended
+            return {ref for ref in open_ if isinstance(self.open[ref], EmitStep)}, set(), self.ended
         return open_ - self.cancelling, open_ & self.cancelling, None
 
 
@@ -101,12 +101,10 @@ class Driver:
         self.now_ms = BEGAN_MS
         self.log: list[tuple[int, bytes]] = []
         self.auto = True
-        self.hold_emits = False
         self.state = empty_state(partition, partitions)
         self.live: dict[str, Live] = {}
         self.numbers: dict[tuple[str, str], int] = {}  # attempts that run, or wait for their turn
         self.due: dict[tuple[str, str], int] = {}
-        self.held_emits: list[Emitted] = []
         self.endings: dict[str, list[RunEnded]] = {}
         self.closed: dict[str, RunState] = {}
         self.parkings: list[RunParked] = []
@@ -249,11 +247,6 @@ class Driver:
     def time_out(self, run: str) -> None:
         self.propose(TimerFired(run=run, step=TIMEOUT_STEP, due_at_ms=self.now_ms))
 
-    def emit_held(self) -> None:
-        held, self.held_emits = self.held_emits, []
-        for emitted in held:
-            self.propose(emitted)
-
     def refuse(self, entry: str) -> None:
         self.propose(OutputRefused(entry=entry, code="HR6001", message="no such topic"))
 
@@ -315,7 +308,6 @@ class Driver:
         self.live.clear()
         self.numbers.clear()
         self.due.clear()
-        self.held_emits.clear()
         del self.log[self.state.next_offset :]
         self.announce()
         self.read(1)
@@ -406,10 +398,7 @@ class Driver:
             key=leaf.key,
             subject=leaf.subject,
         )
-        if self.hold_emits:
-            self.held_emits.append(emitted)
-        else:
-            self.propose(emitted)
+        self.propose(emitted)
 
     # --- what must always hold -------------------------------------------------------------------------------------
 

@@ -96,7 +96,7 @@ def _act(driver: Driver, chance: Random, runs: list[str]) -> None:
     options += [("refuse", entry, "") for entry in driver.state.outbox] + [
         ("sent", entry, "") for entry in driver.state.outbox
     ]
-    options += [("emit", "", ""), ("restart", "", ""), ("crash", "", ""), ("read", "", "")]
+    options += [("restart", "", ""), ("crash", "", ""), ("read", "", "")]
     what, run, ref = chance.choice(options)
     driver.now_ms += chance.randint(0, 7)
     match what:
@@ -119,8 +119,6 @@ def _act(driver: Driver, chance: Random, runs: list[str]) -> None:
             driver.refuse(run)
         case "sent":
             driver.sent(run)
-        case "emit":
-            driver.emit_held()
         case "restart":
             driver.restart()
         case "crash":
@@ -133,7 +131,6 @@ def history(seed: int) -> Driver:
     """What happens is drawn from a seed: programs and histories of some size, where strategies prefer empty ones."""
     chance = Random(seed)
     driver = Driver(program)
-    driver.hold_emits = chance.random() < 0.5
     policy = chance.choice([OnConflict.ALLOW, OnConflict.QUEUE, OnConflict.JOIN])
     runs = [driver.start(program, block(chance), key="k", policy=policy) for _ in range(chance.randint(1, 3))]
     hurry = chance.random()
@@ -178,8 +175,6 @@ def test_every_run_has_at_most_one_terminal_record_and_nothing_after_it(seed: in
 def test_every_run_ends_once_its_steps_do(seed: int) -> None:
     """Nothing hangs: whatever the past, if all attempts succeed and all timers fire, all runs end."""
     driver = history(seed)
-    driver.emit_held()
-    driver.hold_emits = False
     driver.restart()
     for _ in range(500):
         todo = [(run, ref) for run in driver.live for ref in driver.open(run)]

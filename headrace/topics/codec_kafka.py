@@ -30,7 +30,7 @@ _GZIP_STEP_BYTES = 1024 * 1024
 SMALL_BYTES_MAX = 1024 * 1024  # unpacked on the event loop (1 ms); more goes to a thread
 _BOMB_BYTES = 256 * 1024
 _NO_LIMIT = 2**31 - 1  # of aiokafka's builder: the producer cuts batches
-_COMPRESS_BYTES_MIN = 16 * 1024  # smaller batches cost more time than they save bytes: zstd has 20 us for each, whatever its size
+_COMPRESS_BYTES_MIN = 16 * 1024  # zstd takes 20 us for a batch of any size: smaller ones are not worth it
 
 
 class TooLarge(Exception):

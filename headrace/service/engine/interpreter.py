@@ -170,8 +170,7 @@ class Interpreter:
         """The same as `feed` for an event that the outbox has: the code has gone on without it, nothing of it runs."""
         if self._parked is not None:
             return Turn()
-        if at_ms > self.clock_ms:
-            self.clock_ms = at_ms
+        self.clock_ms = max(self.clock_ms, at_ms)
         try:
             self._confirm(emitted)
         except Diverged as diverged:

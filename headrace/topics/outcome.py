@@ -142,6 +142,19 @@ class RunParked(msgspec.Struct, frozen=True, tag_field="is", tag="run.parked", o
     found: str = ""
 
 
+class CheckpointChunk(msgspec.Struct, frozen=True, tag_field="is", tag="checkpoint.chunk", gc=False):
+    """A piece of a checkpoint: the partition's whole state as of `as_of`, the offset of the last record that is in it.
+
+    Chunks of one checkpoint have one token and one `as_of`, and come in the order of `index`, from 0 on, with other outcomes between them. The checkpoint
+    counts once all of them, `last` included, were accepted. What an item means is said in `service/engine/checkpoint.py`.
+    """
+
+    as_of: int
+    index: int
+    last: bool
+    items: tuple[msgspec.Raw, ...]
+
+
 Outcome = (
     AttemptSucceeded
     | AttemptFailed
@@ -153,4 +166,5 @@ Outcome = (
     | OutputRefused
     | RunEnded
     | RunParked
+    | CheckpointChunk
 )

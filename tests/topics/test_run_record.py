@@ -23,6 +23,7 @@ from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
+    CheckpointChunk,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -90,6 +91,8 @@ OUTCOMES: list[Outcome] = [
     RunEnded("0.r", RunStatus.SUCCEEDED, RAW),
     RunEnded("0.r", RunStatus.COMPENSATED, error="E", message="m", failed_step="/1/work", undone=1, undo_failed=2),
     RunParked("0.r", ParkReason.NONDETERMINISTIC, "/1/work", "e", "f"),
+    CheckpointChunk(4, 0, last=False, items=(RAW, msgspec.Raw(b'["run","0.r",{}]'))),
+    CheckpointChunk(4, 1, last=True, items=()),
 ]
 RECORDS: list[RunRecord] = [
     Announce("app", "i", "m", "n", -1, 12),

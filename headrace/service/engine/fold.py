@@ -31,6 +31,7 @@ from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
+    CheckpointChunk,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -237,6 +238,8 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
                 return _NO_EFFECT  # a cancelled run ends, whatever its code does
             run.phase, run.parked = Phase.PARKED, outcome
             return Folded(instructions=[Park(run, outcome)])
+        case CheckpointChunk():
+            return _DONE  # what it says is known already
         case _:
             assert_never(outcome)
 

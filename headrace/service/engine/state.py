@@ -21,7 +21,7 @@ class KeySlot(msgspec.Struct):
     queued: deque[str]
 
 
-class Output(msgspec.Struct, frozen=True, gc=False):
+class Output(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="output"):
     """An event on its way to a topic."""
 
     id: str
@@ -37,7 +37,7 @@ class Output(msgspec.Struct, frozen=True, gc=False):
     at_ms: int  # append time of the record that put it here: the event's CloudEvents time
 
 
-class Forward(msgspec.Struct, frozen=True, gc=False):
+class Forward(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="forward"):
     """A start on its way to the partition of its key."""
 
     id: str
@@ -46,7 +46,7 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     start: Start
 
 
-class Refusal(msgspec.Struct, frozen=True, gc=False):
+class Refusal(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="refusal"):
     """A start that its policy rejected, on its way to the dead letters of its source."""
 
     id: str
@@ -54,7 +54,7 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     open_run: str
 
 
-class RefusedOutput(msgspec.Struct, frozen=True, gc=False):
+class RefusedOutput(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="refused"):
     """An ended run's output that its topic refused, on its way to `<app>.dlq`."""
 
     id: str

@@ -14,6 +14,7 @@ from headrace.topics.identity import run_id
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
+    CheckpointChunk,
     Emitted,
     OutboxProgress,
     OutputRefused,
@@ -166,6 +167,8 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
     """The entry of an outcome, or None if it is about other runs."""
     offset, time = seen.offset, format_time(seen.timestamp_ms)
     match body:
+        case CheckpointChunk():
+            return None
         case OutboxProgress(sent=sent):
             mine = [one for one in sent if one.entry.startswith(f"{run}/")]
             places = ", ".join(f"{one.entry.removeprefix(run)} at {one.partition}/{one.offset}" for one in mine)

@@ -1,0 +1,109 @@
+"""What a record may change: the open runs and the key slots that the fold would look up for it.
+
+A checkpoint that is being written captures these before the record is folded. More than what really changes does no harm, less would put the future into it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, assert_never
+
+from headrace.service.engine.state import Output, PartitionState
+from headrace.topics.command import Cancel, Deliver, OnConflict, Resume, Start
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    CheckpointChunk,
+    Emitted,
+    OutboxProgress,
+    Outcome,
+    OutputRefused,
+    RunEnded,
+    RunParked,
+    StepsCancelled,
+    TimerArmed,
+    TimerFired,
+)
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from headrace.topics.command import Command
+    from headrace.topics.run_record import RunRecord
+
+Slot = tuple[str, str, str]
+"""A key with an open run: namespace, workflow, key."""
+
+
+class Touched(NamedTuple):
+    """Run ids (some may not be open) and slots (some may not exist)."""
+
+    runs: Iterable[str] = ()
+    slots: Iterable[Slot] = ()
+
+
+NOTHING = Touched()
+
+
+def touched(state: PartitionState, record: RunRecord) -> Touched:
+    """What `fold(state, ..., record)` may change, whether or not the record counts."""
+    match record:
+        case OutcomeRecord(body=body):
+            return _by_outcome(state, body)
+        case CommandRecord(body=body):
+            return _by_command(state, body)
+        case Announce() | Release():
+            return NOTHING
+        case _:
+            assert_never(record)
+
+
+def _by_command(state: PartitionState, command: Command) -> Touched:
+    match command:
+        case Start(key=key, policy=policy):
+            if key is None or policy is OnConflict.ALLOW:
+                return NOTHING
+            slot = (command.namespace, command.workflow, key)
+            held = state.slots.get(slot)
+            return Touched((held.open,), (slot,)) if held is not None else NOTHING
+        case Deliver(result=result):
+            return Touched((result.run,))
+        case Cancel(run=run):
+            return _with_slot(state, run)
+        case Resume(run=run):
+            return Touched((run,))
+        case _:
+            assert_never(command)
+
+
+def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:
+    match outcome:
+        case (
+            AttemptSucceeded(run=run)
+            | AttemptFailed(run=run)
+            | TimerArmed(run=run)
+            | TimerFired(run=run)
+            | StepsCancelled(run=run)
+            | Emitted(run=run)
+            | RunParked(run=run)
+        ):
+            return Touched((run,))
+        case RunEnded(run=run):
+            return _with_slot(state, run)
+        case OutputRefused(entry=entry):
+            output = state.outbox.get(entry)
+            return Touched((output.run,)) if isinstance(output, Output) else NOTHING
+        case OutboxProgress() | CheckpointChunk():
+            return NOTHING
+        case _:
+            assert_never(outcome)
+
+
+def _with_slot(state: PartitionState, id_: str) -> Touched:
+    """The run, its slot, and the run whose turn may come."""
+    run = state.runs.get(id_)
+    slot = None if run is None else state.slots.get(run.slot)
+    if run is None or slot is None:
+        return Touched((id_,))
+    following = (slot.queued[0],) if slot.queued else ()
+    return Touched((id_, *following), (run.slot,))

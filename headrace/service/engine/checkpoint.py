@@ -15,7 +15,7 @@ Pure. Items are JSON arrays whose first element says what they are:
     ["slot", key, open, [queued]]
     ["origin", [topic, partition], epoch, floor, pruned_at, [[offset, [n, ...]], ...]]   repeated until all marks are there
     ["clients", [[id, at], ...]]
-    ["run", id, {...}]              in log order
+    ["run", id, state]              in log order; the bytes of `run_bytes.py`
     ["part", bytes, last]           of one item that does not fit into a chunk
 """
 
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import msgspec
 
 from headrace.service.engine.dedupe import OriginMarks
-from headrace.service.engine.state import KeySlot, PartitionState, RunState
+from headrace.service.engine.state import KeySlot, PartitionState
 from headrace.service.engine.touched import touched
 from headrace.topics.errors import Fatal
 from headrace.topics.outcome import CheckpointChunk
@@ -95,7 +95,6 @@ _Item = _Head | _Entry | _Slot | _Origin | _Clients | _Run | _Part
 
 _encode = msgspec.json.Encoder().encode
 _decode_item = msgspec.json.Decoder(_Item).decode
-_decode_run = msgspec.json.Decoder(RunState).decode
 _PLAIN: dict[str, msgspec.json.Decoder[Any]] = {}
 _DICTS: dict[str, msgspec.json.Decoder[Any]] = {}
 for _field in msgspec.structs.fields(PartitionState):
@@ -169,7 +168,7 @@ class Dump:
             yield _encode(_Clients(accepted))
 
     def _run(self, id_: str) -> bytes:
-        return _encode(_Run(id_, msgspec.Raw(_encode(self._state.runs[id_]))))
+        return _encode(_Run(id_, msgspec.Raw(self._state.runs.packed_of(id_))))
 
     def _slot(self, key: tuple[str, str, str]) -> bytes:
         slot = self._state.slots[key]
@@ -257,9 +256,7 @@ class Load:
         item: _Item = _decode_item(raw)
         match item:
             case _Run(id=id_, run=run):
-                state.runs[id_] = _decode_run(
-                    bytes(run)
-                )  # bytes of its own: what is cut out of it must not keep the chunk
+                state.runs.put_packed(id_, bytes(run))
             case _Entry(field=field, entry=entry):
                 key, value = self._known(_DICTS, field).decode(bytes(entry))
                 getattr(state, field)[key] = value

@@ -14,7 +14,8 @@ from headrace.service.engine.checkpoint import CHUNK_BYTES, CheckpointUnusable, 
 from headrace.service.engine.dedupe import Dedupe, OriginMarks
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.gate import Gate
-from headrace.service.engine.state import KeySlot, PartitionState, RunState
+from headrace.service.engine.run_state import RunState
+from headrace.service.engine.state import KeySlot, PartitionState
 from headrace.topics.command import Start
 from headrace.topics.identity import ClientId
 from headrace.topics.outcome import AttemptSucceeded, CheckpointChunk

@@ -43,6 +43,8 @@ class Lane(IntEnum):
     READ_ALL_CATCH_UP = 13
     READ_COMMITTED = 14
     READ_COMMITTED_CATCH_UP = 15
+    GROUP = 16  # JoinGroup waits for other members, and heartbeats behind it need not go out meanwhile
+    GROUP_TALK = 17  # what must get through while it waits
 
 
 class KafkaClientSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,6 +271,12 @@ class KafkaClient:
         self.reachable = True
         self._failures = 0
         return response
+
+    def hang_up(self, node: int, lane: Lane) -> None:
+        """Close a connection that does not answer; the next request makes a new one."""
+        connection = self._client._conns.pop((node, lane), None)  # noqa: SLF001 - aiokafka does it only after its own timeout
+        if connection is not None:
+            connection.close()
 
     def leader(self, at: TopicPartition) -> int | None:
         """The broker that leads the partition, or None while nobody is known to."""

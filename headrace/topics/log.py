@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from types import TracebackType
 
+    from headrace.topics.membership import Membership
     from headrace.topics.spec import TopicSpec
 
 Partition = NewType("Partition", int)
@@ -256,6 +257,23 @@ class Log(Protocol):
     async def commit(self, group: str, positions: Mapping[TopicPartition, Position]) -> None:
         """Commit positions of a group without members. The last write wins; positions are hints. Raises `TopicMissing`,
         `LogUnavailable`.
+        """
+        ...
+
+    def join(
+        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+    ) -> AbstractAsyncContextManager[Membership]:
+        """Be a member of `group`, whose members share the `partitions` of the topic `runs` and all partitions of `sources`.
+
+        Entering waits for nobody; `Membership.placements` tells what comes. Leaving it leaves the group. A source topic that is not there yet is placed
+        once it is, and so are partitions that are added.
+        """
+        ...
+
+    async def expel(self, group: str) -> Sequence[str]:
+        """Say of every member whose process ran on this machine and is gone that it is dead; their names. Raises `LogUnavailable`.
+
+        The others are then placed anew at once, not after the session timeout. For a supervisor whose worker died.
         """
         ...
 

@@ -8,6 +8,7 @@ thread switch interval is short.
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
@@ -35,6 +36,8 @@ from headrace.topics.log import (
 from headrace.topics.log_embedded_file import OwnerLock, open_file
 from headrace.topics.log_embedded_reader import FileReads, ForeignWatch, Reader
 from headrace.topics.log_embedded_writer import AppendRequest, Head, Turn, Writer, WriteRequest, insert_many
+from headrace.topics.membership import Membership
+from headrace.topics.membership_embedded import EmbeddedMembership
 from headrace.topics.record_size import DEFAULT_MESSAGE_BYTES_MAX, checked_sizes
 from headrace.topics.spec import TopicSpec, check_creatable
 
@@ -233,6 +236,26 @@ class EmbeddedLog:
             )
 
         await self._write(write)
+
+    # --- who owns what ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def join(
+        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+    ) -> AsyncGenerator[Membership]:
+        membership = EmbeddedMembership(
+            partitions=partitions, sources=sources, count=self.partitions, member=f"{group}.{os.getpid()}"
+        )
+        # A task that outlives this call needs an owner: the end of the `async with`, which ends it and waits.
+        task = asyncio.get_running_loop().create_task(membership.run(), name="headrace-membership")
+        try:
+            yield membership
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def expel(self, group: str) -> Sequence[str]:
+        return ()  # one owner per file: the lock knows who is dead
 
     # --- topics -------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from typing import Self
 
 import aiokafka
 import msgspec
+from aiokafka.errors import KafkaError
 from aiokafka.record import default_records
 
 from headrace.topics.admin_kafka import Admin
@@ -33,6 +34,8 @@ from headrace.topics.log import (
     TopicMissing,
     TopicPartition,
 )
+from headrace.topics.membership import Membership
+from headrace.topics.membership_kafka import Group, KafkaMembership
 from headrace.topics.producer_kafka import Producer
 from headrace.topics.reader_kafka import Fetcher
 from headrace.topics.spec import TopicSpec
@@ -152,6 +155,35 @@ class KafkaLog:
 
     async def commit(self, group: str, positions: Mapping[TopicPartition, Position]) -> None:
         await self._live.admin.commit(group, positions)
+
+    # --- who owns what ------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def join(
+        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+    ) -> AsyncGenerator[Membership]:
+        place = Group(self._settings, group)
+        membership = KafkaMembership(place, runs=runs, partitions=partitions, sources=sources, count=self.partitions)
+        # A task that outlives this call needs an owner: the end of the `async with`, which ends it and waits.
+        task = asyncio.get_running_loop().create_task(membership.run(), name="headrace-membership")
+        try:
+            yield membership
+        finally:
+            try:
+                await membership.leave()
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+                await place.stop()
+
+    async def expel(self, group: str) -> Sequence[str]:
+        place = Group(self._settings, group)
+        try:
+            return await place.expel()
+        except (KafkaError, TimeoutError) as error:
+            raise LogUnavailable(f"The group {group} could not be told of deaths: {error!r}.") from error
+        finally:
+            await place.stop()
 
     # --- topics -------------------------------------------------------------------------------------------------------
 

@@ -2,8 +2,8 @@
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from enum import Enum, auto
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,8 @@ from headrace.topics.log import (
     TopicMissing,
     TopicPartition,
 )
+from headrace.topics.membership import Membership
+from headrace.topics.membership_embedded import EmbeddedMembership
 from headrace.topics.spec import TopicSpec
 
 
@@ -137,6 +139,23 @@ class FaultLog:
         await self._log.commit(group, positions)
         self.commits.append(positions)
         await self._acknowledged(group)
+
+    @asynccontextmanager
+    async def join(
+        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+    ) -> AsyncGenerator[Membership]:
+        """Everything is ours, as far as this log shows it."""
+        membership = EmbeddedMembership(partitions=partitions, sources=sources, count=self.partitions, member="test-1")
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(membership.run())
+            try:
+                yield membership
+            finally:
+                task.cancel()
+
+    async def expel(self, group: str) -> Sequence[str]:
+        self._check()
+        return await self._log.expel(group)
 
     async def partitions(self, topic: str) -> int:
         self._check(topic)

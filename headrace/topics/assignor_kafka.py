@@ -1,0 +1,87 @@
+# pyright: reportMissingTypeStubs=false
+"""Our one assignor: what members of the group write into their JoinGroup, and what the leader answers to each.
+
+The frame is Kafka's consumer protocol, so that every tool shows who has what. What is ours lies in its user data, as JSON.
+Pure; called by `membership_kafka.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment, ConsumerProtocolMemberMetadata
+
+from headrace.topics.log import TopicPartition
+from headrace.topics.placement import Candidate, place
+
+PROTOCOL_TYPE = "consumer"
+NAME = "headrace"
+_VERSION = 0  # of the consumer protocol's frame: the one without fields that we do not use
+
+
+class _Wish(msgspec.Struct, frozen=True, omit_defaults=True):
+    held: dict[str, tuple[int, ...]] = {}
+    generation: int = -1
+    retiring: bool = False
+
+
+class _Group(msgspec.Struct, frozen=True):
+    members: tuple[str, ...]
+
+
+class Assigned(msgspec.Struct, frozen=True):
+    """What a member gets, and who was in the group."""
+
+    partitions: frozenset[TopicPartition]
+    members: tuple[str, ...]
+
+
+def wish(topics: Sequence[str], held: frozenset[TopicPartition], generation: int, *, retiring: bool) -> bytes:
+    """What a member says of itself when it joins."""
+    ours = _Wish(_by_topic(held), generation, retiring)
+    metadata: Any = ConsumerProtocolMemberMetadata
+    return metadata(_VERSION, sorted(topics), msgspec.json.encode(ours)).encode()
+
+
+def candidate(name: str, metadata: bytes) -> Candidate:
+    """What a member said. User data that cannot be read count as none: it holds nothing."""
+    found = ConsumerProtocolMemberMetadata.decode(metadata)
+    try:
+        ours = msgspec.json.decode(found.user_data or b"{}", type=_Wish)
+    except msgspec.DecodeError:
+        ours = _Wish()
+    held = frozenset(TopicPartition(topic, number) for topic, numbers in ours.held.items() for number in numbers)
+    return Candidate(name, frozenset(found.subscription), held, ours.generation, ours.retiring)
+
+
+def assign(candidates: Sequence[Candidate], partitions: Mapping[str, int]) -> list[tuple[str, bytes]]:
+    """The leader's answer to each member."""
+    placed = place(partitions, candidates)
+    group = msgspec.json.encode(_Group(tuple(sorted(placed))))
+    assignment: Any = ConsumerProtocolMemberAssignment
+    return [
+        (name, assignment(_VERSION, [(t, list(n)) for t, n in _by_topic(given).items()], group).encode())
+        for name, given in placed.items()
+    ]
+
+
+def assigned(answer: bytes) -> Assigned:
+    """What the leader answered us. An empty answer (a leader that left us out) is nothing."""
+    if not answer:
+        return Assigned(frozenset(), ())
+    found = ConsumerProtocolMemberAssignment.decode(answer)
+    try:
+        members = msgspec.json.decode(found.user_data or b"", type=_Group).members
+    except msgspec.DecodeError:
+        members = ()
+    given = frozenset(TopicPartition(topic, number) for topic, numbers in found.assignment for number in numbers)
+    return Assigned(given, members)
+
+
+def _by_topic(at: frozenset[TopicPartition]) -> dict[str, tuple[int, ...]]:
+    topics: dict[str, list[int]] = {}
+    for topic, number in sorted(at):
+        topics.setdefault(topic, []).append(number)
+    return {topic: tuple(numbers) for topic, numbers in topics.items()}

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from headrace.topics.trace_context import attempt_traceparent
+
 if TYPE_CHECKING:
     from contextvars import Token
 
@@ -25,8 +27,13 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     task: str
     deadline_ms: int  # milliseconds since 1970
-    traceparent: str | None = None
+    anchor: str | None = None
     tracestate: str | None = None
+
+    @property
+    def traceparent(self) -> str | None:
+        """What calls made by this attempt carry: its own span in the run's trace."""
+        return None if self.anchor is None else attempt_traceparent(self.run_id, self.task, self.number, self.anchor)
 
     @property
     def deadline(self) -> datetime:

@@ -194,7 +194,7 @@ def _attempt(call: AttemptCall) -> Attempt:
         run_id=call.run_id,
         task=call.task,
         deadline_ms=call.now_ms + call.timeout_ms,
-        traceparent=call.traceparent,
+        anchor=call.anchor,
         tracestate=call.tracestate,
     )
 

@@ -27,7 +27,7 @@ class AttemptCall(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timeout_ms: int
     now_ms: int
     cause_on_timeout: Cause = Cause.TIMED_OUT
-    traceparent: str | None = None
+    anchor: str | None = None  # the `traceparent` of the run's anchor span
     tracestate: str | None = None
 
 

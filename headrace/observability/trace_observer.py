@@ -23,9 +23,8 @@ from opentelemetry.util.types import AttributeValue
 from headrace.observability import observer as o
 from headrace.observability.label import Ending
 from headrace.observability.silent import Silent
-from headrace.observability.traces import attempt_span_id
 from headrace.topics.outcome import RunStatus
-from headrace.topics.trace_context import TraceContext, parse_traceparent, span_id_of
+from headrace.topics.trace_context import TraceContext, attempt_span_id, parse_traceparent, span_id_of
 
 SCOPE: Final = "headrace"
 MESSAGE_LENGTH_MAX: Final = 500

@@ -79,26 +79,6 @@ def contexts(environment: Mapping[str, str] | None = None, *, parent_from_kafka:
     return Contexts(sampling=Sampling(ratio=ratio, follow_producer=based), parent_from_kafka=parent_from_kafka)
 
 
-def attempt_span_id(run: str, step: str, number: int) -> str:
-    """The span id of an attempt, 16 hex digits."""
-    return span_id_of(run, f"{step}#{number}")
-
-
-def attempt_context(anchor: TraceContext, run: str, step: str, number: int) -> TraceContext:
-    """The context of an attempt: what its calls and the records made from it carry. 1 us."""
-    return TraceContext(anchor.trace_id, attempt_span_id(run, step, number), anchor.flags, anchor.state)
-
-
-def attempt_traceparent(run: str, step: str, number: int, anchor: str | None = None) -> str:
-    """The `traceparent` of an attempt.
-
-    `anchor`: the run's own, if it is known; else the run's id says the trace, and it is not sampled. 1 us.
-    """
-    if anchor is not None and len(anchor) == 55:
-        return f"{anchor[:36]}{attempt_span_id(run, step, number)}{anchor[52:]}"
-    return f"00-{trace_id_of(run)}-{attempt_span_id(run, step, number)}-00"
-
-
 def configured(environment: Mapping[str, str] | None = None) -> bool:
     """Do the standard variables ask for traces? An OTLP endpoint, or `OTEL_TRACES_EXPORTER=otlp`.
 

@@ -19,7 +19,6 @@ from headrace.handlers.result import AttemptEnd as HandlerEnd
 from headrace.handlers.retry import RetryAfter, after_failure, fraction_of
 from headrace.observability import observer as told
 from headrace.observability.label import BreakerResult, BreakerState, Ending
-from headrace.observability.traces import attempt_traceparent
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import Cause
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
@@ -219,7 +218,7 @@ class Attempts:
             timeout_ms=timeout_ms,
             now_ms=now_ms,
             cause_on_timeout=cause,
-            traceparent=attempt_traceparent(run.id, step.ref, work.number, live.traceparent),
+            anchor=live.traceparent,
             tracestate=live.trace.state or None,
         )
         if self._shared.listens_to_starts:

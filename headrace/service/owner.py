@@ -157,9 +157,9 @@ class Owner:
         maybe(FaultPoint.FOLDED)
 
     def _fold_record(self, record: LogRecord) -> None:
-        value = record.value
-        entry = decode(value)
-        size = len(value or b"")
+        value = record.value or b""
+        entry = self._tenure.proposed(value) or decode(record.value)
+        size = len(value)
         self.folded_bytes += size
         folded = fold(self.state, record.offset, record.timestamp_ms, size, entry)
         if self._stage is _Stage.REPLAYING:

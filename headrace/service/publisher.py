@@ -16,6 +16,7 @@ from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.log import AppendFailed, Log, NewRecord, TopicMissing, TopicPartition
 from headrace.topics.partition_hash import kafka_partition_of, partition_of
+from headrace.topics.wake import Wake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ class _Lane:
         self._publisher = publisher
         self._at = at
         self._queue: deque[_Item] = deque()
-        self._wake = asyncio.Event()
+        self._wake = Wake()
 
     def put(self, item: _Item) -> None:
         self._queue.append(item)

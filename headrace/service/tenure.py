@@ -7,6 +7,7 @@ Nothing proposed has an effect before it is read back. What is lost with a token
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,7 @@ class Tenure:
         self._state = state
         self._broke = broke
         self._seq = 0
-        self._outstanding = 0  # outcomes proposed and not read back
+        self._proposed: deque[tuple[bytes, OutcomeRecord]] = deque()  # not read back, oldest first
         self._results: dict[tuple[str, str, int], AttemptSucceeded | AttemptFailed] = {}  # not read back
         self._sent: dict[str, Sent] = {}  # outbox entries that left and whose progress is not read back
         self._progress: list[Sent] = []  # of these, not proposed yet
@@ -76,8 +77,8 @@ class Tenure:
         self._forget_outstanding()
 
     def _forget_outstanding(self) -> None:
-        self._shared.admission.outstanding -= self._outstanding
-        self._outstanding = 0
+        self._shared.admission.outstanding -= len(self._proposed)
+        self._proposed.clear()
 
     # --- proposing -------------------------------------------------------------------------------------------------
 
@@ -91,9 +92,10 @@ class Tenure:
         if self._sample is None:
             self._sample = (self._seq, perf_counter())
         self._seq += 1
-        self._outstanding += 1
         self._shared.admission.outstanding += 1
-        self._writer.put(NewRecord(value=encode(record)), self._written)
+        value = encode(record)
+        self._proposed.append((value, record))
+        self._writer.put(NewRecord(value=value), self._written)
 
     def propose_result(self, outcome: AttemptSucceeded | AttemptFailed) -> None:
         """The same for the result of an attempt, which is a fact: it is kept until it is read back."""
@@ -116,10 +118,16 @@ class Tenure:
         if error is not None and self.token != CLOSED:
             self._broke()
 
+    def proposed(self, value: bytes) -> OutcomeRecord | None:
+        """The record behind a value that was read, if it is the next one that comes back: the same bytes need no decoding."""
+        proposed = self._proposed
+        return proposed[0][1] if proposed and proposed[0][0] == value else None
+
     def confirm(self, seq: int, body: Outcome) -> None:
         """An outcome under the present token was read back and accepted."""
-        self._outstanding -= 1
-        self._shared.admission.outstanding -= 1
+        if self._proposed:  # or somebody else wrote it, with our token
+            self._proposed.popleft()
+            self._shared.admission.outstanding -= 1
         if self._sample is not None and seq == self._sample[0]:
             duration_ms = (perf_counter() - self._sample[1]) * 1000
             self._sample = None

@@ -15,6 +15,7 @@ from headrace.observability.observer import Observer, Produced
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import Appended, AppendFailed, Log, NewRecord, TopicPartition
+from headrace.topics.wake import Wake
 
 if TYPE_CHECKING:
     from headrace.service.log_clock import LogClock
@@ -42,7 +43,7 @@ class Writer:
         self._observer = observer
         self._clock = clock
         self._queue: list[_Put] = []
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopped = False

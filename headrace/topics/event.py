@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -157,5 +158,9 @@ def format_time(timestamp_ms: int) -> str:
 
     Raises ValueError or OverflowError outside of years 1 to 9999.
     """
-    whole = datetime.fromtimestamp(timestamp_ms // 1000, UTC).isoformat()[:19]
-    return f"{whole}.{timestamp_ms % 1000:03d}Z"
+    return f"{_second(timestamp_ms // 1000)}.{timestamp_ms % 1000:03d}Z"
+
+
+@lru_cache(maxsize=16)  # outputs of the same second follow each other
+def _second(timestamp_s: int) -> str:
+    return datetime.fromtimestamp(timestamp_s, UTC).isoformat()[:19]

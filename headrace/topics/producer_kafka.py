@@ -58,6 +58,7 @@ class _Outgoing:
     __slots__ = (
         "at",
         "data",
+        "deadline_s",
         "done",
         "identity",
         "missing_since",
@@ -66,15 +67,24 @@ class _Outgoing:
         "sequence",
         "size",
         "timestamp_ms",
+        "waiter",
     )
 
     def __init__(
-        self, at: TopicPartition, records: Sequence[NewRecord], size: int, done: asyncio.Future[Appended]
+        self,
+        at: TopicPartition,
+        records: Sequence[NewRecord],
+        size: int,
+        done: asyncio.Future[Appended],
+        waiter: asyncio.Future[Appended],
+        deadline_s: float,
     ) -> None:
         self.at = at
         self.records = records
         self.size = size
-        self.done = done
+        self.done = done  # it has ended; those behind it wait for this
+        self.waiter = waiter  # the caller's, who may go
+        self.deadline_s = deadline_s
         self.timestamp_ms = time.time_ns() // 1_000_000
         self.identity: _Identity | None = None
         self.sequence = -1
@@ -108,6 +118,8 @@ class Producer:
         self._new_node = asyncio.Event()
         self._outstanding: dict[TopicPartition, asyncio.Future[Appended]] = {}
         self._timers: set[asyncio.TimerHandle] = set()
+        self._pending: dict[_Outgoing, None] = {}  # oldest first
+        self._sweep: asyncio.TimerHandle | None = None  # at the deadline of one of them
         self._loop = asyncio.get_running_loop()
 
     async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
@@ -153,17 +165,28 @@ class Producer:
             except asyncio.CancelledError:
                 before.add_done_callback(lambda _: self._drop(at, done))  # those behind us wait for us
                 raise
-        batch = _Outgoing(at, records, size, done)
-        deadline = self._loop.call_later(self._client.settings.append_timeout_ms / 1000, self._expire, batch)
+        if done.done():  # failed with all the others
+            return done.result()
+        waiter: asyncio.Future[Appended] = self._loop.create_future()
+        deadline_s = self._loop.time() + self._client.settings.append_timeout_ms / 1000
+        batch = _Outgoing(at, records, size, done, waiter, deadline_s)
+        self._pending[batch] = None
+        if self._sweep is None:
+            self._sweep = self._loop.call_at(deadline_s, self._expire_due)
         self._enqueue(batch)
-        try:
-            return await asyncio.shield(done)
-        except asyncio.CancelledError:
-            done.add_done_callback(_retrieved)
-            raise
-        finally:
-            if done.done():
-                deadline.cancel()
+        return await waiter
+
+    def _expire_due(self) -> None:
+        """All have the same time, so the oldest is the first."""
+        self._sweep = None
+        now = self._loop.time()
+        while self._pending:
+            batch = next(iter(self._pending))
+            if batch.deadline_s > now:
+                self._sweep = self._loop.call_at(batch.deadline_s, self._expire_due)
+                return
+            self._expire(batch)
+            self._pending.pop(batch, None)
 
     def _drop(self, at: TopicPartition, done: asyncio.Future[Appended]) -> None:
         if self._outstanding.get(at) is done:
@@ -177,10 +200,12 @@ class Producer:
 
     def fail_all(self, error: Exception) -> None:
         """Nothing more will be sent: tell the callers."""
-        for done in self._outstanding.values():
+        for batch in list(self._pending):
+            self._settle(batch, error)
+        for done in self._outstanding.values():  # of those that wait behind another call
             if not done.done():
                 done.set_exception(error)
-                done.add_done_callback(_retrieved)
+                done.exception()  # whoever waits looks at the future, not at this
 
     # --- the way of a batch -------------------------------------------------------------------------------------------
 
@@ -210,12 +235,19 @@ class Producer:
     def _settle(self, batch: _Outgoing, result: Appended | Exception) -> None:
         if self._outstanding.get(batch.at) is batch.done:
             del self._outstanding[batch.at]
+        self._pending.pop(batch, None)
         if batch.done.done():
             return
         if isinstance(result, Exception):
             batch.done.set_exception(result)
+            batch.done.exception()  # retrieved: the waiter is who must look
+            if not batch.waiter.done():
+                batch.waiter.set_exception(result)
+                batch.waiter.exception()  # its caller may be cancelled before it looks
         else:
             batch.done.set_result(result)
+            if not batch.waiter.done():
+                batch.waiter.set_result(result)
 
     def _expire(self, batch: _Outgoing) -> None:
         seconds = self._client.settings.append_timeout_ms / 1000
@@ -262,6 +294,8 @@ class Producer:
         finally:
             for timer in self._timers:
                 timer.cancel()
+            if self._sweep is not None:
+                self._sweep.cancel()
 
     async def _serve(self, node: int) -> None:
         queue, wake = self._queues[node], self._wakes[node]
@@ -400,9 +434,3 @@ def _cuts(sizes: Sequence[int], room: int) -> list[tuple[int, int, int]]:
         filled += size
     cuts.append((begin, len(sizes), filled))
     return cuts
-
-
-def _retrieved(done: asyncio.Future[Appended]) -> None:
-    """Nobody waits any more: an error is not worth a warning."""
-    if not done.cancelled():
-        done.exception()

@@ -44,6 +44,7 @@ from headrace.topics.log import (
     TopicPartition,
     Unreadable,
 )
+from headrace.topics.wake import Wake
 
 WAIT_MS = 100  # how long a poll waits for records; a reader that is added at the tail may wait that long once
 _RECORDS_MAX = 300  # of one Batch: a source with a backlog holds one
@@ -87,7 +88,7 @@ class Reader:
         self._open: StoredBatch | None = None
         self._open_data: bytes | bytearray = b""
         self._error: Exception | None = None
-        self._wake = asyncio.Event()
+        self._wake = Wake()
         self._aborted: set[int] = set()  # producers whose transaction at this place was aborted
 
     def wanted(self, share: int) -> Wanted:

@@ -139,6 +139,26 @@ def span_id_of(run_id: str, text: str) -> str:
     return _digest(f"headrace.span\n{run_id}\n{text}", 16)
 
 
+def attempt_span_id(run: str, step: str, number: int) -> str:
+    """The span id of an attempt, 16 hex digits."""
+    return span_id_of(run, f"{step}#{number}")
+
+
+def attempt_context(anchor: TraceContext, run: str, step: str, number: int) -> TraceContext:
+    """The context of an attempt: what its calls and the records made from it carry. 1 us."""
+    return TraceContext(anchor.trace_id, attempt_span_id(run, step, number), anchor.flags, anchor.state)
+
+
+def attempt_traceparent(run: str, step: str, number: int, anchor: str | None = None) -> str:
+    """The `traceparent` of an attempt.
+
+    `anchor`: the run's own, if it is known; else the run's id says the trace, and it is not sampled. 1 us.
+    """
+    if anchor is not None and len(anchor) == 55:
+        return f"{anchor[:36]}{attempt_span_id(run, step, number)}{anchor[52:]}"
+    return f"00-{trace_id_of(run)}-{attempt_span_id(run, step, number)}-00"
+
+
 @lru_cache(maxsize=4_096)  # asked for a run's start, attempts and outputs: four digests each time
 def context_of_run(run_id: str, producer: TraceContext | None = None, *, flags: int = SAMPLED) -> TraceContext:
     """The context of a run's anchor span: a trace of its own, the producer's context kept in its `tracestate`."""

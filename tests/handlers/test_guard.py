@@ -12,6 +12,7 @@ from headrace.handlers.definition import handler
 from headrace.handlers.result import AttemptError, AttemptOk, AttemptResult
 from headrace.handlers.retry import Retry
 from headrace.topics.errors import Cause, NonRetryable, Retryable
+from headrace.topics.trace_context import attempt_traceparent
 from tests.handlers.calls import RESULT_BYTES_MAX, Watched, call_of
 from tests.handlers.virtual_loop import run
 
@@ -64,7 +65,13 @@ def test_the_handler_sees_its_attempt() -> None:
     async def main() -> None:
         guard = Watched().guard
         for each in (look, look_in_thread):
-            call = call_of(each, number=3, task="/1/t", traceparent="00-a-b-01", tracestate="x=1")
+            call = call_of(
+                each,
+                number=3,
+                task="/1/t",
+                anchor="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+                tracestate="x=1",
+            )
             assert isinstance(await guard.invoke(each, call), AttemptOk)
         with pytest.raises(LookupError):
             current_attempt()
@@ -76,10 +83,11 @@ def test_the_handler_sees_its_attempt() -> None:
         run_id="3.abc",
         task="/1/t",
         deadline_ms=1_795_257_002_000,
-        traceparent="00-a-b-01",
+        anchor="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         tracestate="x=1",
     )
     assert seen == [expected, expected]
+    assert expected.traceparent == attempt_traceparent("3.abc", "/1/t", 3, expected.anchor)
 
 
 def raising(error: BaseException, **policies: Any) -> Any:

@@ -12,9 +12,9 @@ from headrace.observability import observer as o
 from headrace.observability import trace_observer
 from headrace.observability.label import Ending
 from headrace.observability.trace_observer import TraceObserver
-from headrace.observability.traces import Contexts, Sampling, attempt_context, tracing
+from headrace.observability.traces import Contexts, Sampling, tracing
 from headrace.topics.outcome import RunStatus
-from headrace.topics.trace_context import TraceContext, span_id_of, trace_id_of
+from headrace.topics.trace_context import TraceContext, attempt_context, span_id_of, trace_id_of
 from tests.observability.otlp_receiver import OtlpReceiver
 from tests.observability.workload import ONE_OF_EACH, RUN
 

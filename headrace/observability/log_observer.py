@@ -311,6 +311,7 @@ class LogObserver(Silent):
             reason=taken.reason,
             records=taken.records,
             runs=taken.runs,
+            probing=taken.probing or None,
             duration_ms=_ms(taken.duration_ms),
         )
 

@@ -287,6 +287,7 @@ class PartitionTaken(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     records: int  # replayed
     duration_ms: float
     runs: int = 0  # open runs found
+    probing: bool = False  # several owners have died lately: runs are woken on trial
 
 
 class PartitionReleased(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -19,6 +19,8 @@ from headrace.service.engine.instruction import (
     Instruction,
     Joined,
     Park,
+    Probe,
+    Proven,
     Queued,
     Rearm,
     Send,
@@ -26,6 +28,7 @@ from headrace.service.engine.instruction import (
     Unpark,
 )
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
+from headrace.service.engine.probation import STRIKES_MAX
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
@@ -35,7 +38,11 @@ from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
+    ParkReason,
+    ProbePassed,
     RunEnded,
+    RunParked,
+    RunProbed,
     RunStatus,
     StepsCancelled,
     TimerArmed,
@@ -64,6 +71,7 @@ class AwakeRuns:
         self._state = state
         self._tenure = tenure
         self._ended = ended
+        self._passed: set[str] = set()  # runs that have proven themselves under this token
 
     def carry_out(self, instruction: Instruction) -> None:
         """Do what a folded record asks for."""
@@ -88,6 +96,10 @@ class AwakeRuns:
             case Park(run=run, parked=parked):
                 self._forget(run.id)
                 self._shared.observer.run_parked(run_report.parked(run, parked))
+            case Probe(run=run_id):
+                self._wake_on_trial(run_id)
+            case Proven(run=run_id):
+                self._proven(run_id)
             case Queued(run=run):
                 self._shared.admission.keep(run.id, run.size)
             case Joined():
@@ -106,6 +118,18 @@ class AwakeRuns:
         if run.history and isinstance(run.history[0][0], Cancel):
             self._end_without_code(run)  # nothing is finished that could want an undo
             return
+        probation = self._state.probation
+        if probation.unclean and run.id not in self._passed:
+            strikes = probation.strikes(run.id)
+            if strikes >= STRIKES_MAX:
+                self._park_as_poison(run, strikes)
+                return
+            if strikes or probation.probing(self._state.clock_ms):
+                self._shared.probes.ask(run.id, strikes, lambda: self._probe(run.id))
+                return
+        self._wake_now(run)
+
+    def _wake_now(self, run: RunState) -> None:
         maybe(FaultPoint.RUN_WAKING)
         live = self._shared.live_run(run)
         if live is None:
@@ -121,7 +145,7 @@ class AwakeRuns:
     def _hold(self, run: RunState) -> None:
         """Its version is not loaded: a cancel still ends it, anything else waits for an instance that has it."""
         self.held[run.id] = f"{run.start.workflow} {run.start.version}"
-        self._shared.admission.idle(run.id)
+        self._rest(run.id)
         self._shared.observer.run_held(told.RunHeld(run=run.id, workflow=run.start.workflow, version=run.start.version))
         self._end_without_code(run)
 
@@ -201,7 +225,7 @@ class AwakeRuns:
             self._tenure.propose(turn.ended)
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
-            self._shared.admission.idle(run.id)
+            self._rest(run.id)
 
     def _call(self, live: LiveRun, step: CallStep[Any]) -> None:
         run = live.state
@@ -222,7 +246,7 @@ class AwakeRuns:
             live.delayed.add(step.ref)
             self._shared.timers.arm((live.state.id, step.ref), due_at_ms, lambda: self._start_later(live, step, number))
             if live.waits():
-                self._shared.admission.idle(live.state.id)
+                self._rest(live.state.id)
         else:
             self._start(live, step, number)
 
@@ -262,7 +286,51 @@ class AwakeRuns:
             live.timers.setdefault(step, self._shared.clock.now_ms())
         self._shared.timers.arm((run.id, step), due_at_ms + skew_ms, fire)
 
+    # --- probation ---------------------------------------------------------------------------------------------------
+
+    def _probe(self, run_id: str) -> None:
+        self._tenure.propose(RunProbed(run=run_id))
+        maybe(FaultPoint.PROBE_QUEUED)
+
+    def _wake_on_trial(self, run_id: str) -> None:
+        """The log says that the run is about to be woken."""
+        maybe(FaultPoint.PROBE_READ)
+        run = self._state.runs.get(run_id)
+        if run is None or run.phase is not Phase.OPEN:
+            self._shared.probes.over(run_id)
+        else:
+            self._wake_now(run)
+
+    def _proven(self, run_id: str) -> None:
+        self._passed.add(run_id)
+        self._shared.probes.over(run_id)
+
+    def _park_as_poison(self, run: RunState, strikes: int) -> None:
+        """It is not woken again: its code may end this process too."""
+        self._shared.admission.idle(run.id)
+        if run.cancelled_by() is not None:
+            self._end_without_code(run)
+            return
+        found = f"the process ended {strikes} times while this run was being woken, the last {strikes - 1} times alone"
+        expected = "a run that ends no process"
+        self._tenure.propose(RunParked(run=run.id, reason=ParkReason.POISON, expected=expected, found=found))
+        maybe(FaultPoint.RUN_PARKING)
+
+    def _rest(self, run_id: str) -> None:
+        """Nothing is being done for the run: its slot is free, and if it was on trial, it has passed."""
+        self._shared.admission.idle(run_id)
+        if self._shared.probes.open and run_id in self._shared.probes.open:
+            self._tenure.propose(ProbePassed(run=run_id))
+
+    def end_trials(self) -> None:
+        """Nothing is woken by this token any more."""
+        self._passed.clear()
+        self._shared.probes.forget(self._state.runs)
+
+    # --- forgetting --------------------------------------------------------------------------------------------------
+
     def _forget(self, run_id: str) -> LiveRun | None:
+        self._passed.discard(run_id)
         live = self.live.pop(run_id, None)
         if live is not None:
             for ref in live.calls:
@@ -276,6 +344,7 @@ class AwakeRuns:
 
     def forget_all(self) -> None:
         """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts."""
+        self.end_trials()
         for run_id, live in list(self.live.items()):
             for ref in (*live.calls, *live.timers):
                 self._shared.timers.disarm((run_id, ref))
@@ -286,6 +355,7 @@ class AwakeRuns:
 
     def drop(self) -> None:
         """The partition is not ours any more: nothing of it goes on here."""
+        self.end_trials()
         for run_id in list(self.live):
             self._forget(run_id)
         self._shared.admission.forget(set(self._state.runs))

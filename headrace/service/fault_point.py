@@ -42,6 +42,8 @@ class FaultPoint(StrEnum):
     RELEASED = "partition.released"  # the release is queued
     # runs
     RUN_WAKING = "run.waking"  # a run is about to begin, or to be rebuilt
+    PROBE_QUEUED = "run.probe_queued"  # that a run is about to be woken on trial is queued
+    PROBE_READ = "run.probe_read"  # it was read back, and the run does not know
     RUN_ENDING = "run.ending"  # its end is queued
     RUN_CLOSED = "run.closed"  # its end was read back, and its attempts still run
     RUN_PARKING = "run.parking"  # its parking is queued

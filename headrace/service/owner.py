@@ -254,6 +254,7 @@ class Owner:
                 records=self._replayed,
                 duration_ms=(perf_counter() - self._began) * 1000,
                 runs=len(self.state.runs),
+                probing=self.state.probation.probing(self.state.clock_ms),
             )
         )
         self.runs.forget_all()
@@ -304,6 +305,7 @@ class Owner:
                     attempts=len(running),
                 )
             )
+        self.runs.end_trials()
         if self._retry_at is not None:
             self._retry_at.cancel()
         self._stage = _Stage.RELEASING

@@ -13,6 +13,7 @@ from headrace.service.engine.limit import RunLimits
 from headrace.service.live_run import LiveRun
 from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
+from headrace.service.probes import Probes
 from headrace.service.timers import Timers
 from headrace.service.writer import Writer
 from headrace.topics.event_data import EventLimits
@@ -92,6 +93,7 @@ class Shared:
         self.clock = LogClock()
         self.timers = Timers(self.clock)
         self.admission = Admission(settings.worker.max_active_runs, settings.worker.max_queued_bytes)
+        self.probes = Probes()
         self.matcher = Matcher(app.workflows)
         self.event_limits = EventLimits(
             payload_bytes_max=settings.limits.payload_bytes,

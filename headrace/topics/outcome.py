@@ -155,6 +155,18 @@ class CheckpointChunk(msgspec.Struct, frozen=True, tag_field="is", tag="checkpoi
     items: tuple[msgspec.Raw, ...]
 
 
+class RunProbed(msgspec.Struct, frozen=True, tag_field="is", tag="run.probed", gc=False):
+    """The owner is about to wake this run, and it has not proven itself: if the owner dies now, the run may be why."""
+
+    run: str
+
+
+class ProbePassed(msgspec.Struct, frozen=True, tag_field="is", tag="probe.passed", gc=False):
+    """A probed run was woken and waits now, without an outcome that would show it."""
+
+    run: str
+
+
 Outcome = (
     AttemptSucceeded
     | AttemptFailed
@@ -167,4 +179,6 @@ Outcome = (
     | RunEnded
     | RunParked
     | CheckpointChunk
+    | RunProbed
+    | ProbePassed
 )

@@ -13,7 +13,7 @@ from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import decode
 
 HERE = Path(__file__).parent
-FORMATS = ["format_1"]
+FORMATS = ["format_1", "format_1_recovery"]
 
 
 class Line(msgspec.Struct):
@@ -89,10 +89,10 @@ def test_every_recorded_line_has_the_recorded_effect(name: str) -> None:
     assert effects == msgspec.json.decode((HERE / f"{name}.effects.json").read_bytes())
 
 
-def test_the_recorded_log_has_records_of_every_kind_and_skip() -> None:
+def test_the_recorded_logs_have_records_of_every_kind_and_skip() -> None:
     from headrace.service.engine.gate import Skip
     from headrace.service.engine.instruction import Instruction
 
-    _, effects = folded("format_1")
+    effects = [effect for name in FORMATS for effect in folded(name)[1]]
     assert {skip for _, skip, _, _ in effects} == {None, *map(str, Skip)}
     assert {kind for *_, kinds in effects for kind in kinds} == {each.__name__ for each in Instruction.__args__}

@@ -77,6 +77,7 @@ class Recorder(Silent):
         self.stopped: list[Any] = []
         self.breaker_calls: list[Any] = []
         self.finished: list[Any] = []
+        self.parked: list[Any] = []
 
     def output_resent(self, told: Any, /) -> None:
         self.resent.append(told)
@@ -107,6 +108,9 @@ class Recorder(Silent):
 
     def run_finished(self, told: Any, /) -> None:
         self.finished.append(told)
+
+    def run_parked(self, told: Any, /) -> None:
+        self.parked.append(told)
 
 
 class Place:
@@ -184,7 +188,16 @@ async def place_at(path: Path, *, partitions: int = 2, sources: int = 1) -> Asyn
         yield place
 
 
-def shared_of(log: Log, app: App, /, *, partitions: int = 2, observer: Silent | None = None, **settings: Any) -> Shared:
+def shared_of(
+    log: Log,
+    app: App,
+    /,
+    *,
+    partitions: int = 2,
+    observer: Silent | None = None,
+    instance: str = "test-1",
+    **settings: Any,
+) -> Shared:
     """`settings` are tables, as in `worker={"max_active_runs": 2}`."""
     tables: dict[str, Any] = {"app": {"name": "shop"}, "telemetry": {"metrics_port": 0}, **settings}
     shared = Shared(
@@ -193,7 +206,7 @@ def shared_of(log: Log, app: App, /, *, partitions: int = 2, observer: Silent | 
         log=log,
         observer=observer or Silent(),
         contexts=contexts({}),
-        instance="test-1",
+        instance=instance,
         partitions=partitions,
         listens_to_starts=False,
         dead_letter_bytes={},

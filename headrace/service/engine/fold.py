@@ -18,6 +18,8 @@ from headrace.service.engine.instruction import (
     Instruction,
     Joined,
     Park,
+    Probe,
+    Proven,
     Queued,
     Rearm,
     Send,
@@ -36,8 +38,10 @@ from headrace.topics.outcome import (
     OutboxProgress,
     Outcome,
     OutputRefused,
+    ProbePassed,
     RunEnded,
     RunParked,
+    RunProbed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -70,12 +74,19 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
     match record:
         case OutcomeRecord():
             skip = state.gate.admit(record)
-            return _SKIPPED[skip] if skip is not None else _outcome(state, timestamp_ms, size, record.body)
+            if skip is not None:
+                return _SKIPPED[skip]
+            folded = _outcome(state, timestamp_ms, size, record.body)
+            return _proven(state, record.body, folded) if state.probation.suspects else folded
         case CommandRecord():
             return _command(state, offset, timestamp_ms, size, record)
         case Announce():
+            open_token = state.gate.token
             skip = state.gate.announce(offset, record)
-            return _SKIPPED[skip] if skip is not None else _DONE
+            if skip is not None:
+                return _SKIPPED[skip]
+            state.probation.announced(record.instance, open_token, timestamp_ms)
+            return _DONE
         case Release():
             skip = state.gate.admit(record)
             if skip is not None:
@@ -240,8 +251,20 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
             return Folded(instructions=[Park(run, outcome)])
         case CheckpointChunk():
             return _DONE  # what it says is known already
+        case RunProbed(run=id_):
+            if id_ in state.runs:
+                state.probation.probed(id_, state.gate.token)
+            return Folded(instructions=[Probe(id_)])
+        case ProbePassed():
+            return _DONE
         case _:
             assert_never(outcome)
+
+
+def _proven(state: PartitionState, outcome: Outcome, folded: Folded) -> Folded:
+    """The same, and who has proven itself by it. A record of its own, for the constants are shared."""
+    run = None if folded.without_effect else state.probation.proven_by(outcome)
+    return folded if run is None else Folded(instructions=[Proven(run), *folded.instructions])
 
 
 def _settled(run: RunState, step: str, record: Woke, at_ms: int, size: int) -> Folded:

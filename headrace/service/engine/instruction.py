@@ -70,6 +70,18 @@ class Unpark(msgspec.Struct, frozen=True, gc=False):
     run: RunState
 
 
+class Probe(msgspec.Struct, frozen=True, gc=False):
+    """That the run is about to be woken is in the log: wake it."""
+
+    run: str
+
+
+class Proven(msgspec.Struct, frozen=True, gc=False):
+    """The run is not on trial any more: the next one may be probed."""
+
+    run: str
+
+
 class Queued(msgspec.Struct, frozen=True, gc=False):
     """A start waits until the open run of its key ends; its bytes are kept meanwhile."""
 
@@ -83,4 +95,4 @@ class Joined(msgspec.Struct, frozen=True, gc=False):
     start: Start
 
 
-Instruction = Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Queued | Joined
+Instruction = Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Probe | Proven | Queued | Joined

@@ -9,6 +9,7 @@ import msgspec
 from headrace.service.engine.dedupe import Dedupe
 from headrace.service.engine.gate import Gate
 from headrace.service.engine.open_runs import OpenRuns
+from headrace.service.engine.probation import Probation
 from headrace.topics.command import Start
 from headrace.topics.identity import Coordinates
 from headrace.topics.outcome import Emitted
@@ -88,3 +89,4 @@ class PartitionState(msgspec.Struct):
     slots: dict[tuple[str, str, str], KeySlot] = {}
     outbox: dict[str, OutboxEntry] = {}
     given: dict[tuple[str, str], Given] = {}  # attempts that a release listed and whose result is still awaited
+    probation: Probation = msgspec.field(default_factory=Probation)

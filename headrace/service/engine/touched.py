@@ -17,8 +17,10 @@ from headrace.topics.outcome import (
     OutboxProgress,
     Outcome,
     OutputRefused,
+    ProbePassed,
     RunEnded,
     RunParked,
+    RunProbed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -93,7 +95,7 @@ def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:
         case OutputRefused(entry=entry):
             output = state.outbox.get(entry)
             return Touched((output.run,)) if isinstance(output, Output) else NOTHING
-        case OutboxProgress() | CheckpointChunk():
+        case OutboxProgress() | CheckpointChunk() | RunProbed() | ProbePassed():
             return NOTHING
         case _:
             assert_never(outcome)

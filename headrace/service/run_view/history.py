@@ -18,8 +18,10 @@ from headrace.topics.outcome import (
     Emitted,
     OutboxProgress,
     OutputRefused,
+    ProbePassed,
     RunEnded,
     RunParked,
+    RunProbed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -210,6 +212,11 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
                 message=body.message or None,
                 detail=str(body.status),
             )
+        case RunProbed():
+            detail = "several owners have died lately: woken on trial"
+            return HistoryEntry(offset=offset, time=time, kind="run.probed", detail=detail)
+        case ProbePassed():
+            return HistoryEntry(offset=offset, time=time, kind="probe.passed", detail="it waits")
         case RunParked():
             sides = f": the log has {body.expected}, the code did {body.found}" if body.expected or body.found else ""
             return HistoryEntry(

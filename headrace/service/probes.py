@@ -1,0 +1,67 @@
+"""Probes: whose turn it is to be woken on trial. One per process, for a process that dies takes the runs of all its partitions with it.
+
+Runs without a strike are tried a few at a time: whoever dies with them strikes all of them. A struck run is tried alone, after all others: what dies
+then, died of it. Called by `awake_runs.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+_TOGETHER = (
+    16  # unstruck runs on trial at once: so many are tried alone after a death, each as long as its first outcome takes
+)
+
+
+class _Waiting(NamedTuple):
+    run: str
+    strikes: int
+    begin: Callable[[], None]
+
+
+class Probes:
+    """`ask`, then one of `over` and `forget`. `begin` says in the log that the run is about to be woken."""
+
+    def __init__(self) -> None:
+        self.open: dict[str, bool] = {}  # runs on trial; True: alone
+        self._unstruck: deque[_Waiting] = deque()
+        self._struck: list[_Waiting] = []
+
+    def ask(self, run: str, strikes: int, begin: Callable[[], None]) -> None:
+        """Call `begin` when the run's turn has come: perhaps at once."""
+        waiting = _Waiting(run, strikes, begin)
+        if strikes:
+            self._struck.append(waiting)
+            self._struck.sort(key=lambda each: each.strikes)  # stable: else the order in which they asked
+            asyncio.get_running_loop().call_soon(self._go_on)  # its neighbours ask in this same turn, and come first
+        else:
+            self._unstruck.append(waiting)
+            self._go_on()
+
+    def over(self, run: str) -> None:
+        """It has proven itself, or will not be woken."""
+        if self.open.pop(run, None) is not None:
+            self._go_on()
+
+    def forget(self, runs: Container[str]) -> None:
+        """A partition's token is over: none of these is woken by it any more."""
+        self._unstruck = deque(each for each in self._unstruck if each.run not in runs)
+        self._struck = [each for each in self._struck if each.run not in runs]
+        for run in [run for run in self.open if run in runs]:
+            del self.open[run]
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._unstruck and len(self.open) < _TOGETHER and not any(self.open.values()):
+            waiting = self._unstruck.popleft()
+            self.open[waiting.run] = False
+            waiting.begin()
+        if self._struck and not self._unstruck and not self.open:
+            waiting = self._struck.pop(0)
+            self.open[waiting.run] = True
+            waiting.begin()

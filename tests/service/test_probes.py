@@ -1,0 +1,74 @@
+"""Whose turn it is to be woken on trial."""
+
+import asyncio
+
+from headrace.service.probes import Probes
+
+
+class Order:
+    def __init__(self) -> None:
+        self.probes = Probes()
+        self.began: list[str] = []
+
+    def ask(self, run: str, strikes: int = 0) -> None:
+        self.probes.ask(run, strikes, lambda: self.began.append(run))
+
+
+async def test_unstruck_runs_are_tried_a_few_at_a_time() -> None:
+    order = Order()
+    for n in range(100):
+        order.ask(f"r{n}")
+    assert order.began == [f"r{n}" for n in range(16)]
+    order.probes.over("r3")
+    assert order.began[16:] == ["r16"]
+
+
+async def test_struck_runs_are_tried_alone_after_all_others_the_least_struck_first() -> None:
+    order = Order()
+    order.ask("twice", 2)
+    order.ask("once", 1)
+    order.ask("also once", 1)
+    order.ask("fine")
+    await asyncio.sleep(0)
+    assert order.began == ["fine"]
+    for run in ("fine", "once", "also once", "twice"):
+        assert order.began[-1] == run
+        order.probes.over(run)
+    assert not order.probes.open
+
+
+async def test_nobody_joins_a_run_that_is_tried_alone() -> None:
+    order = Order()
+    order.ask("struck", 1)
+    await asyncio.sleep(0)
+    order.ask("fine")
+    assert order.began == ["struck"]
+    order.probes.over("struck")
+    assert order.began == ["struck", "fine"]
+
+
+async def test_a_partition_that_is_given_away_makes_room() -> None:
+    order = Order()
+    order.ask("struck", 1)
+    await asyncio.sleep(0)
+    order.ask("mine")
+    order.ask("theirs")
+    order.probes.forget({"struck", "theirs", "unknown"})
+    assert order.began == ["struck", "mine"]
+    order.probes.forget({"mine"})
+    assert not order.probes.open
+    order.probes.over("mine")
+
+
+async def test_what_is_over_at_once_lets_the_next_one_begin() -> None:
+    probes = Probes()
+    began: list[int] = []
+
+    def begin(n: int) -> None:
+        began.append(n)
+        probes.over(f"r{n}")
+
+    for n in range(40):
+        probes.ask(f"r{n}", n % 3, lambda n=n: begin(n))
+    await asyncio.sleep(0)
+    assert sorted(began) == list(range(40))

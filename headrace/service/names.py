@@ -29,3 +29,8 @@ class Names(msgspec.Struct, frozen=True):
     def router(self) -> str:
         """The group of source positions."""
         return f"{self.app}.router"
+
+    @property
+    def owners(self) -> str:
+        """The group of checkpoints: one position for each run-log partition."""
+        return f"{self.app}.owners"

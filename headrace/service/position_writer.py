@@ -1,14 +1,14 @@
-"""Group commit of source positions: one commit is out, the next one fills meanwhile.
+"""Group commit of positions: one commit is out, the next one fills meanwhile.
 
-All positions of a process go through its one writer, each source's in the order in which it gave them, so that nothing old ever lands on something new.
-Called by `router.py` and its sources.
+All positions of a process in a group go through its one writer, each partition's in the order in which it gave them, so that nothing old ever lands on
+something new. Called by `router.py` and its sources, and by `owner_position.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
@@ -16,11 +16,18 @@ from headrace.topics.errors import HeadraceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from headrace.service.source_position import SourcePosition
-    from headrace.topics.log import Log, TopicPartition
+    from headrace.topics.log import Log, Position, TopicPartition
 
 _COMMIT_EVERY_S = 0.25
 _RECOMMIT_EVERY_S = 86_400.0  # a position that nobody commits for seven days is gone
+
+
+class Committable(Protocol):
+    """What is known of a partition, as it is kept in a group."""
+
+    def position(self) -> Position:
+        """As it is committed."""
+        raise NotImplementedError
 
 
 class PositionWriter:
@@ -29,25 +36,30 @@ class PositionWriter:
     def __init__(self, log: Log, group: str) -> None:
         self._log = log
         self._group = group
-        self._newest: dict[TopicPartition, SourcePosition] = {}
+        self._newest: dict[TopicPartition, Committable] = {}
         self._moved: set[TopicPartition] = set()
         self._waiting: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._alarm: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    def known(self, positions: Mapping[TopicPartition, SourcePosition]) -> None:
+    def known(self, positions: Mapping[TopicPartition, Committable]) -> None:
         """These are committed already, and are kept alive from now on."""
         self._newest.update(positions)
 
-    def move(self, at: TopicPartition, position: SourcePosition) -> None:
+    def move(self, at: TopicPartition, position: Committable) -> None:
         """Commit it soon."""
         self._newest[at] = position
         self._moved.add(at)
         if self._alarm is None:
             self._alarm = asyncio.get_running_loop().call_later(_COMMIT_EVERY_S, self._wake.set)
 
-    async def note(self, positions: Mapping[TopicPartition, SourcePosition]) -> None:
+    def forget(self, at: TopicPartition) -> None:
+        """Somebody else keeps it from now on."""
+        self._newest.pop(at, None)
+        self._moved.discard(at)
+
+    async def note(self, positions: Mapping[TopicPartition, Committable]) -> None:
         """Commit them now, and return when they are there. Raises what the log raises; they are committed later then."""
         self._newest.update(positions)
         self._moved.update(positions)
@@ -94,7 +106,7 @@ class PositionWriter:
                 maybe(FaultPoint.POSITION_COMMITTED)
         except HeadraceError as failed:
             error = failed
-            for at in moved:
+            for at in moved & self._newest.keys():
                 self.move(at, self._newest[at])
         for done in waiting:
             with contextlib.suppress(asyncio.InvalidStateError):  # who waited was cancelled

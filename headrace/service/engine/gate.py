@@ -20,12 +20,17 @@ class Skip(StrEnum):
 
 
 class Gate(msgspec.Struct):
-    """`last` is the newest accepted announce's offset, `token` the same while it is open (-1: released, or none yet), `seq` the last accepted one."""
+    """`last` is the newest accepted announce's offset, `token` the same while it is open (-1: released, or none yet), `seq` the last accepted one.
+
+    `first` is the nonce of the very first accepted announce: it tells this log from another one of the same name. `partitions` is what the newest one says.
+    """
 
     last: int = NO_TOKEN
     token: int = NO_TOKEN
     nonce: str = ""
     seq: int = -1
+    first: str = ""
+    partitions: int = 0
 
     def announce(self, offset: int, record: Announce) -> Skip | None:
         """Compare and set: a retried or late announce changes nothing."""
@@ -33,6 +38,7 @@ class Gate(msgspec.Struct):
             return Skip.DUPLICATE if record.nonce == self.nonce else Skip.STALE_TOKEN
         self.last = self.token = offset
         self.nonce, self.seq = record.nonce, -1
+        self.first, self.partitions = self.first or record.nonce, record.partitions
         return None
 
     def admit(self, record: OutcomeRecord | Release) -> Skip | None:

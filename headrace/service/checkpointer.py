@@ -1,0 +1,196 @@
+"""Checkpoints of one partition: when one is due, its writing between normal commits, and the trim once all of it was read back.
+
+    due ──► capture a piece ──► propose a chunk ──► read back, accepted ──► ... last chunk back ──► committed as a hint ──► trimmed ──► idle
+                  ▲                                        │
+                  └────────────────────────────────────────┘        token lost anywhere: dropped, it never counts
+
+One chunk is out at a time: normal commits go on between them. A state that changes meanwhile is captured first (`before`). `Checkpoints` is the process's queue:
+one partition writes at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from headrace.observability import observer as told
+from headrace.service.engine.checkpoint import Chunker, Dump
+from headrace.service.fault_point import FaultPoint, maybe
+from headrace.topics.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.service.engine.state import PartitionState
+    from headrace.service.recovery import Recovered
+    from headrace.service.shared import Shared
+    from headrace.service.tenure import Tenure
+    from headrace.topics.log import TopicPartition
+    from headrace.topics.outcome import CheckpointChunk
+    from headrace.topics.run_record import RunRecord
+
+LOG_BYTES_MIN = 4 << 20
+"""Less log than this is folded faster than a checkpoint is found."""
+SIZE_FACTOR = 2
+"""Log bytes that a byte of checkpoint costs: everything written is at most 1 + 1/2 times the log without checkpoints, however long runs wait."""
+_SLICE_S = 0.005  # the longest stretch of capturing before the event loop gets its turn
+
+
+class _Dropped(Exception):  # noqa: N818 - no error: the token is gone, and the checkpoint with it
+    """The checkpoint never counts."""
+
+
+class Checkpointer:
+    """One per partition, as long as it is owned. The owner tells it what it folds; `Checkpoints` lets it write."""
+
+    def __init__(self, shared: Shared, at: TopicPartition, state: PartitionState, tenure: Tenure) -> None:
+        self.at = at
+        self.dump: Dump | None = None
+        """While one is written: the owner calls its `before` for every record that it folds."""
+        self.as_of = -1  # of the newest complete one
+        self.size_bytes = 0  # of its records
+        self.log_bytes = 0  # of the log behind `as_of`, without checkpoints
+        self._shared = shared
+        self._state = state
+        self._tenure = tenure
+        self._next = 0  # chunk that is not read back yet
+        self._first = -1  # offset of the first chunk
+        self._written_bytes = 0  # of chunks' records
+        self._since_bytes = 0  # of the log since the dump was made
+        self._moved = asyncio.Event()
+
+    # --- what the owner tells ----------------------------------------------------------------------------------------
+
+    def recovered(self, recovered: Recovered) -> None:
+        """The partition's state began like this."""
+        found = recovered.candidate
+        self.as_of = -1 if found is None else found.as_of
+        self.size_bytes = 0 if found is None else found.size_bytes
+        self.log_bytes = recovered.size_bytes
+
+    def folded(self, size_bytes: int) -> None:
+        """So many bytes were folded that are no chunks of ours."""
+        self.log_bytes += size_bytes
+        self._since_bytes += size_bytes
+        if self.dump is None and self.log_bytes > max(LOG_BYTES_MIN, SIZE_FACTOR * self.size_bytes):
+            self._shared.checkpoints.due(self)
+
+    def confirm(self, offset: int, chunk: CheckpointChunk, size_bytes: int) -> None:
+        """A chunk under the present token was read back and accepted."""
+        if self.dump is None or chunk.as_of != self.dump.as_of or chunk.index != self._next:
+            return
+        if chunk.index == 0:
+            self._first = offset
+        self._next += 1
+        self._written_bytes += size_bytes
+        self._moved.set()
+
+    def drop(self) -> None:
+        """The token is gone: a checkpoint that is being written never counts."""
+        self.dump = None
+        self._moved.set()
+        self._shared.checkpoints.not_due(self)
+
+    # --- writing -----------------------------------------------------------------------------------------------------
+
+    async def write(self) -> None:
+        """Write one checkpoint, whole, and trim. Returns early if the token is lost on the way."""
+        if not self._tenure.open:
+            return
+        began = perf_counter()
+        self.dump = dump = Dump(self._state)
+        self._next, self._first, self._written_bytes, self._since_bytes = 0, -1, 0, 0
+        try:
+            await self._write(dump)
+        except _Dropped:
+            return
+        finally:
+            if self.dump is dump:
+                self.dump = None
+        self.as_of, self.size_bytes, self.log_bytes = dump.as_of, self._written_bytes, self._since_bytes
+        self._shared.observer.checkpoint_written(
+            told.CheckpointWritten(
+                partition=self.at.partition,
+                as_of=dump.as_of,
+                size_bytes=self.size_bytes,
+                duration_ms=(perf_counter() - began) * 1000,
+                chunks=self._next,
+            )
+        )
+        maybe(FaultPoint.CHECKPOINT_COMPLETE)
+        await self._commit(dump.as_of, self._first)
+        maybe(FaultPoint.CHECKPOINT_COMMITTED)
+        await self._trim(dump.as_of + 1)
+        maybe(FaultPoint.LOG_TRIMMED)
+
+    async def _write(self, dump: Dump) -> None:
+        loop = asyncio.get_running_loop()
+        chunker = Chunker(dump.as_of)
+        slice_ends = loop.time() + _SLICE_S
+        for item in dump.items():
+            for chunk in chunker.add(item):
+                await self._put(dump, chunk)
+                slice_ends = loop.time() + _SLICE_S
+            if loop.time() > slice_ends:
+                await asyncio.sleep(0)
+                if self.dump is not dump:
+                    raise _Dropped
+                slice_ends = loop.time() + _SLICE_S
+        await self._put(dump, chunker.finish())
+
+    async def _put(self, dump: Dump, chunk: CheckpointChunk) -> None:
+        """Propose a chunk, and return when it was read back."""
+        maybe(FaultPoint.CHUNK_PROPOSING)
+        self._tenure.propose(chunk)
+        maybe(FaultPoint.CHUNK_PROPOSED)
+        while self.dump is dump and self._next <= chunk.index:
+            self._moved.clear()
+            await self._moved.wait()
+        if self.dump is not dump:
+            raise _Dropped
+
+    async def _commit(self, as_of: int, first: int) -> None:
+        try:
+            await self._shared.owner_positions.checkpointed(self.at, as_of, first)
+        except HeadraceError:
+            return  # a hint: it is committed later, and the log itself has all that counts
+
+    async def _trim(self, before: int) -> None:
+        try:
+            await self._shared.log.trim(self.at, before)
+        except HeadraceError as error:
+            self._shared.observer.trim_failed(
+                told.TrimFailed(
+                    topic=self.at.topic,
+                    partition=self.at.partition,
+                    offset=before,
+                    code=error.code,
+                    message=error.message,
+                )
+            )
+
+
+class Checkpoints:
+    """One per process: partitions whose checkpoint is due, one after the other. `due` never waits."""
+
+    def __init__(self) -> None:
+        self._due: dict[Checkpointer, None] = {}
+        self._wake = asyncio.Event()
+
+    def due(self, checkpointer: Checkpointer) -> None:
+        """Its turn will come."""
+        self._due[checkpointer] = None
+        self._wake.set()
+
+    def not_due(self, checkpointer: Checkpointer) -> None:
+        """It cannot write any more."""
+        self._due.pop(checkpointer, None)
+
+    async def run(self) -> None:
+        """Write, for ever."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._due:
+                checkpointer = next(iter(self._due))
+                del self._due[checkpointer]
+                await checkpointer.write()

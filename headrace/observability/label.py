@@ -70,6 +70,7 @@ class LossReason(StrEnum):
     REBALANCE = "rebalance"
     SHUTDOWN = "shutdown"
     APPEND_FAILED = "append_failed"
+    TRUNCATED = "truncated"  # the log ends before what was read: the state is folded anew
 
 
 class StopReason(StrEnum):
@@ -77,6 +78,9 @@ class StopReason(StrEnum):
 
     UNKNOWN_RECORD = "unknown_record"
     OUT_OF_RANGE = "out_of_range"
+    LOG_GAP = "log_gap"
+    LOG_REPLACED = "log_replaced"
+    PARTITIONS_CHANGED = "partitions_changed"
     TOPIC_REMADE = "topic_remade"
     TOPIC_MISSING = "topic_missing"
     REFUSED = "refused"

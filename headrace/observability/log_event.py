@@ -43,6 +43,7 @@ class LogEvent(StrEnum):
     PARTITION_STOPPED = "partition.stopped"
     OUTCOME_SKIPPED = "outcome.skipped"
     CHECKPOINT_WRITTEN = "checkpoint.written"
+    TRIM_FAILED = "trim.failed"
     GROUP_REBALANCED = "group.rebalanced"
     BREAKER_CHANGED = "breaker.changed"
     LOOP_BLOCKED = "loop.blocked"
@@ -93,6 +94,7 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.PARTITION_STOPPED: Meaning(logging.ERROR, "A partition stands still until somebody acts."),
     LogEvent.OUTCOME_SKIPPED: Meaning(logging.INFO, "The accept rule skipped outcomes; harmless."),
     LogEvent.CHECKPOINT_WRITTEN: Meaning(logging.DEBUG, "A checkpoint is complete."),
+    LogEvent.TRIM_FAILED: Meaning(logging.WARNING, "The run log could not be trimmed; it grows until the next try."),
     LogEvent.GROUP_REBALANCED: Meaning(logging.INFO, "Partitions were placed anew."),
     LogEvent.BREAKER_CHANGED: Meaning(logging.INFO, "A breaker changed its state; at warning if it opened."),
     LogEvent.LOOP_BLOCKED: Meaning(logging.WARNING, "The event loop stands still; `handler` and `where` say in what."),

@@ -332,6 +332,7 @@ class LogObserver(Silent):
             token=lost.token,
             reason=lost.reason,
             newer_token=lost.newer_token,
+            offset=lost.offset,
         )
 
     def partition_stopped(self, stopped: o.PartitionStopped, /) -> None:
@@ -362,7 +363,19 @@ class LogObserver(Silent):
             partition=written.partition,
             as_of=written.as_of,
             size_bytes=written.size_bytes,
+            chunks=written.chunks,
             duration_ms=_ms(written.duration_ms),
+        )
+
+    def trim_failed(self, failed: o.TrimFailed, /) -> None:
+        self._logs.write(
+            LogEvent.TRIM_FAILED,
+            kind=(failed.topic, failed.code),
+            topic=failed.topic,
+            partition=failed.partition,
+            offset=failed.offset,
+            code=failed.code,
+            message=failed.message,
         )
 
     def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:

@@ -133,7 +133,7 @@ TABLE: Final[tuple[Family, ...]] = (
     _histogram("log_append_duration_seconds", "One run-log batch, from the call to the acknowledgement.", LOG_SECONDS),
     _histogram("log_readback_duration_seconds", "One run-log batch, from the call to its reading.", LOG_SECONDS),
     _histogram("log_commit_records", "Records in one run-log batch.", COMMIT_RECORDS),
-    _counter("log_written_bytes_total", "Bytes appended to the run log.", "kind"),
+    _counter("log_written_bytes_total", "Bytes of the run log, as its owners read them.", "kind"),
     _counter("log_skipped_records_total", "Records that the accept rule skipped.", "reason"),
     _gauge("log_bytes", "Run-log bytes since the last checkpoint.", "partition"),
     _gauge("checkpoint_bytes", "Size of the last checkpoint.", "partition"),

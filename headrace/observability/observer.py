@@ -306,6 +306,7 @@ class PartitionLost(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     token: int
     reason: LossReason
     newer_token: int | None = None
+    offset: int | None = None  # that was known of a log which now ends before it
 
 
 class PartitionStopped(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -333,9 +334,7 @@ class Appended(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One batch of the run log was acknowledged. `duration_ms` is from the call to the acknowledgement."""
 
     partition: int
-    kind: LogKind
     records: int
-    size_bytes: int
     duration_ms: float
 
 
@@ -363,6 +362,24 @@ class CheckpointWritten(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     as_of: int
     size_bytes: int
     duration_ms: float
+    chunks: int = 1
+
+
+class TrimFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The log could not be trimmed up to `offset`: it grows until the next checkpoint tries again."""
+
+    topic: str
+    partition: int
+    offset: int
+    code: str
+    message: str
+
+
+class LogFolded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An owner read and folded a batch of its partition, live: bytes of the records' values, by what they are."""
+
+    partition: int
+    sizes_bytes: dict[LogKind, int]
 
 
 class Rebalanced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -489,6 +506,8 @@ class Observer(Protocol):
     def read_back(self, read_back: ReadBack, /) -> None: ...
     def produced(self, produced: Produced, /) -> None: ...
     def checkpoint_written(self, written: CheckpointWritten, /) -> None: ...
+    def trim_failed(self, failed: TrimFailed, /) -> None: ...
+    def log_folded(self, folded: LogFolded, /) -> None: ...
     def rebalanced(self, rebalanced: Rebalanced, /) -> None: ...
 
     def breaker_changed(self, changed: BreakerChanged, /) -> None: ...

@@ -212,7 +212,10 @@ class PrometheusObserver(Silent, Collector):
     def appended(self, appended: o.Appended, /) -> None:
         self._append_duration.observe(_seconds(appended.duration_ms))
         self._commit_records.observe(appended.records)
-        self._written_bytes.add((appended.kind,), appended.size_bytes)
+
+    def log_folded(self, folded: o.LogFolded, /) -> None:
+        for kind, size in folded.sizes_bytes.items():
+            self._written_bytes.add((kind,), size)
 
     def read_back(self, read_back: o.ReadBack, /) -> None:
         self._readback_duration.observe(_seconds(read_back.duration_ms))

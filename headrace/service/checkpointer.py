@@ -4,8 +4,8 @@
                   ▲                                        │
                   └────────────────────────────────────────┘        token lost anywhere: dropped, it never counts
 
-One chunk is out at a time: normal commits go on between them. A state that changes meanwhile is captured first (`before`). `Checkpoints` is the process's queue:
-one partition writes at a time.
+One chunk is out at a time: normal commits go on between them. A state that changes meanwhile is captured first (`before`). `Checkpoints` is the process's
+queue: one partition writes at a time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from headrace.service.tenure import Tenure
     from headrace.topics.log import TopicPartition
     from headrace.topics.outcome import CheckpointChunk
-    from headrace.topics.run_record import RunRecord
 
 LOG_BYTES_MIN = 4 << 20
 """Less log than this is folded faster than a checkpoint is found."""
@@ -35,8 +34,8 @@ SIZE_FACTOR = 2
 _SLICE_S = 0.005  # the longest stretch of capturing before the event loop gets its turn
 
 
-class _Dropped(Exception):  # noqa: N818 - no error: the token is gone, and the checkpoint with it
-    """The checkpoint never counts."""
+class _Dropped(Exception):
+    """No error: the token is gone, and the checkpoint that was begun under it never counts."""
 
 
 class Checkpointer:
@@ -47,6 +46,7 @@ class Checkpointer:
         self.dump: Dump | None = None
         """While one is written: the owner calls its `before` for every record that it folds."""
         self.as_of = -1  # of the newest complete one
+        self.first = -1  # offset of its first chunk
         self.size_bytes = 0  # of its records
         self.log_bytes = 0  # of the log behind `as_of`, without checkpoints
         self._shared = shared
@@ -63,15 +63,20 @@ class Checkpointer:
     def recovered(self, recovered: Recovered) -> None:
         """The partition's state began like this."""
         found = recovered.candidate
-        self.as_of = -1 if found is None else found.as_of
-        self.size_bytes = 0 if found is None else found.size_bytes
+        self.as_of, self.first, self.size_bytes = (
+            (-1, -1, 0) if found is None else (found.as_of, found.offsets[0], found.size_bytes)
+        )
         self.log_bytes = recovered.size_bytes
 
     def folded(self, size_bytes: int) -> None:
-        """So many bytes were folded that are no chunks of ours."""
+        """So many bytes were folded, the chunks that were confirmed included."""
         self.log_bytes += size_bytes
         self._since_bytes += size_bytes
-        if self.dump is None and self.log_bytes > max(LOG_BYTES_MIN, SIZE_FACTOR * self.size_bytes):
+        if (
+            self.dump is None
+            and self._tenure.open
+            and self.log_bytes > max(LOG_BYTES_MIN, SIZE_FACTOR * self.size_bytes)
+        ):
             self._shared.checkpoints.due(self)
 
     def confirm(self, offset: int, chunk: CheckpointChunk, size_bytes: int) -> None:
@@ -82,6 +87,8 @@ class Checkpointer:
             self._first = offset
         self._next += 1
         self._written_bytes += size_bytes
+        self.log_bytes -= size_bytes
+        self._since_bytes -= size_bytes
         self._moved.set()
 
     def drop(self) -> None:
@@ -96,6 +103,7 @@ class Checkpointer:
         """Write one checkpoint, whole, and trim. Returns early if the token is lost on the way."""
         if not self._tenure.open:
             return
+        maybe(FaultPoint.CHECKPOINT_BEGINNING)
         began = perf_counter()
         self.dump = dump = Dump(self._state)
         self._next, self._first, self._written_bytes, self._since_bytes = 0, -1, 0, 0
@@ -106,7 +114,8 @@ class Checkpointer:
         finally:
             if self.dump is dump:
                 self.dump = None
-        self.as_of, self.size_bytes, self.log_bytes = dump.as_of, self._written_bytes, self._since_bytes
+        self.as_of, self.first = dump.as_of, self._first
+        self.size_bytes, self.log_bytes = self._written_bytes, self._since_bytes
         self._shared.observer.checkpoint_written(
             told.CheckpointWritten(
                 partition=self.at.partition,

@@ -40,6 +40,14 @@ class FaultPoint(StrEnum):
     WOKEN = "partition.woken"  # every run was woken and the outbox sent again, and nothing came back yet
     BROKEN = "partition.broken"  # an own outcome was lost: about to announce anew
     RELEASED = "partition.released"  # the release is queued
+    # checkpoints
+    RECOVERED = "partition.recovered"  # the state as of the checkpoint is there, and nothing behind it is folded
+    CHECKPOINT_BEGINNING = "checkpoint.beginning"  # a checkpoint is due, and nothing is captured
+    CHUNK_PROPOSING = "checkpoint.chunk_proposing"  # a chunk is captured
+    CHUNK_PROPOSED = "checkpoint.chunk_proposed"  # it is queued
+    CHECKPOINT_COMPLETE = "checkpoint.complete"  # all chunks were read back, and nobody was told
+    CHECKPOINT_COMMITTED = "checkpoint.committed"  # the hint names it, and nothing is trimmed
+    LOG_TRIMMED = "checkpoint.trimmed"  # what lies before it is gone
     # runs
     RUN_WAKING = "run.waking"  # a run is about to begin, or to be rebuilt
     PROBE_QUEUED = "run.probe_queued"  # that a run is about to be woken on trial is queued

@@ -39,7 +39,12 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
         breakers=tuple(BreakerNow(breaker=each.name, state=BreakerState(each.status)) for each in dispatch.breakers),
         pools=tuple(PoolNow(pool=each.name, slots=each.size, slots_in_use=each.in_use) for each in dispatch.pools),
         log_partitions=tuple(
-            LogPartitionNow(partition=owner.at.partition, log_bytes=owner.folded_bytes) for owner in owners
+            LogPartitionNow(
+                partition=owner.at.partition,
+                log_bytes=owner.checkpointer.log_bytes,
+                checkpoint_bytes=owner.checkpointer.size_bytes,
+            )
+            for owner in owners
         ),
         stopped=tuple(
             StoppedNow(topic=topic, reason=reason, partitions=count)

@@ -16,23 +16,27 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
-from headrace.observability.label import LossReason, SkipReason, TakeReason
+from headrace.observability.label import LogKind, LossReason, SkipReason, TakeReason
 from headrace.service.awake_runs import AwakeRuns
+from headrace.service.checkpointer import Checkpointer
 from headrace.service.engine.fold import Folded, fold, new_state
 from headrace.service.engine.run_state import Phase
 from headrace.service.fault_point import FaultPoint, maybe
+from headrace.service.owner_position import OwnerPosition
+from headrace.service.recovery import Recovery, unreadable
+from headrace.service.run_log_check import check_identity, position_of
 from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure
 from headrace.topics.command import Abandoned, Deliver
 from headrace.topics.errors import Fatal, HeadraceError, Transient
 from headrace.topics.identity import ClientId
-from headrace.topics.log import LogRecord, NewRecord, Offsets, TopicPartition, Unreadable
+from headrace.topics.log import LogRecord, NewRecord, OffsetOutOfRange, Offsets, TopicPartition, Unreadable
+from headrace.topics.outcome import CheckpointChunk
 from headrace.topics.run_record import (
     Announce,
     CommandRecord,
     OutcomeRecord,
     RunningAttempt,
-    UnknownRecord,
     decode,
     encode,
 )
@@ -40,6 +44,7 @@ from headrace.topics.run_record import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from headrace.service.engine.state import PartitionState
     from headrace.service.shared import Shared
     from headrace.topics.log import Batch
     from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
@@ -76,16 +81,14 @@ class Owner:
     def __init__(self, shared: Shared, partition: int) -> None:
         self._shared = shared
         self.at = TopicPartition(shared.names.runs, partition)
-        self.state = new_state(
-            topic=self.at.topic,
-            partition=partition,
-            partitions=shared.partitions,
-            client_retention_ms=shared.settings.runs.client_id_retention_ms,
+        self.state = self._new_state()
+        self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = (
+            0  # of the batch that is folded
         )
-        self.folded_bytes = 0  # of the log, since the start
         self.ready = asyncio.Event()
         self._writer = shared.writers.runs(partition)
         self._tenure = Tenure(shared, self._writer, self.state, self._break)
+        self.checkpointer = Checkpointer(shared, self.at, self.state, self._tenure)
         self.runs = AwakeRuns(shared, self.state, self._tenure, self._attempt_ended)
         self._stage = _Stage.REPLAYING
         self._nonce = ""
@@ -111,17 +114,67 @@ class Owner:
             self._drop()
 
     async def _own(self) -> None:
-        log = self._shared.log
+        while True:
+            try:
+                await self._follow()
+            except OffsetOutOfRange as error:
+                if error.offset <= error.offsets.end:
+                    raise
+                self._truncated(error.offset)
+
+    async def _follow(self) -> None:
+        """Fold the log from where the state begins, announce, and go on for ever."""
         offsets = await self._offsets()
-        end = offsets.end
-        self.state.next_offset = offsets.start
-        async with log.read(self.at, offsets.start) as batches:
-            if offsets.start < end:
-                await self._replay(batches, end)
+        known = await position_of(self._shared, self.at)
+        if known.offset > offsets.end:
+            self._truncated(known.offset)
+        await self._recover(offsets, known)
+        async with self._shared.log.read(self.at, self.state.next_offset) as batches:
+            if self.state.next_offset < offsets.end:
+                await self._replay(batches, offsets.end)
+            check_identity(self.at, self.state, known, self._shared.partitions)
             maybe(FaultPoint.REPLAYED)
             self._announce()
             async for batch in batches:
                 await self._fold_batch(batch)
+
+    async def _recover(self, offsets: Offsets, known: OwnerPosition) -> None:
+        """The state as of the newest checkpoint, or a new one."""
+        recovery = Recovery(self._shared.log, self.at, self._new_state, offsets)
+        recovered = await recovery.newest(known.checkpoint)
+        self.state.become(recovered.state)
+        self.checkpointer.recovered(recovered)
+        self._replayed = recovered.records
+        maybe(FaultPoint.RECOVERED)
+
+    def _new_state(self) -> PartitionState:
+        return new_state(
+            topic=self.at.topic,
+            partition=self.at.partition,
+            partitions=self._shared.partitions,
+            client_retention_ms=self._shared.settings.runs.client_id_retention_ms,
+        )
+
+    def _truncated(self, position: int) -> None:
+        """The log ends before what was read, or committed: alarm, and nothing that it said then counts."""
+        self._shared.observer.partition_lost(
+            told.PartitionLost(
+                partition=self.at.partition,
+                token=self._tenure.token,
+                reason=LossReason.TRUNCATED,
+                offset=position,
+            )
+        )
+        self.checkpointer.drop()
+        self._tenure.end()
+        self.runs.drop()
+        if self._retry_at is not None:
+            self._retry_at.cancel()
+            self._retry_at = None
+        if self._stage is not _Stage.REPLAYING:
+            self._stage = _Stage.REPLAYING
+            self._take_reason = TakeReason.RETAKEN
+            self._began = perf_counter()
 
     async def _offsets(self) -> Offsets:
         """Where the log begins and ends; a broker that is away is waited for."""
@@ -145,22 +198,37 @@ class Owner:
         slice_ends = perf_counter() + _SLICE_S
         for record in batch.records:
             if isinstance(record, Unreadable):
-                message = (
-                    f"Records {record.offset} to {record.last_offset} of {self.at} cannot be read: {record.reason}"
-                )
-                raise UnknownRecord(message, code=record.code)
+                raise unreadable(self.at, record)
             self._fold_record(record)
             if perf_counter() > slice_ends:
                 await asyncio.sleep(0)
                 slice_ends = perf_counter() + _SLICE_S
+        self._count_bytes()
         self._shared.admission.read_back()
         maybe(FaultPoint.FOLDED)
+
+    def _count_bytes(self) -> None:
+        """Say how large the batch was, and let a checkpoint begin if it is time."""
+        self.checkpointer.folded(self._batch_bytes)
+        if self._stage is not _Stage.REPLAYING:
+            others = self._command_bytes + self._chunk_bytes + self._ownership_bytes
+            sizes = {
+                LogKind.COMMAND: self._command_bytes,
+                LogKind.OUTCOME: self._batch_bytes - others,
+                LogKind.CHECKPOINT: self._chunk_bytes,
+                LogKind.OWNERSHIP: self._ownership_bytes,
+            }
+            self._shared.observer.log_folded(told.LogFolded(partition=self.at.partition, sizes_bytes=sizes))
+        self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = 0
 
     def _fold_record(self, record: LogRecord) -> None:
         value = record.value or b""
         entry = self._tenure.proposed(value) or decode(record.value)
         size = len(value)
-        self.folded_bytes += size
+        self._batch_bytes += size
+        dump = self.checkpointer.dump
+        if dump is not None:
+            dump.before(entry)
         folded = fold(self.state, record.offset, record.timestamp_ms, size, entry)
         if self._stage is _Stage.REPLAYING:
             self._replayed += 1
@@ -171,11 +239,18 @@ class Owner:
                 return
             if entry.token == self._tenure.token:
                 self._tenure.confirm(entry.seq, entry.body)
+                if dump is not None and isinstance(entry.body, CheckpointChunk):
+                    self._chunk_bytes += size
+                    self.checkpointer.confirm(record.offset, entry.body, size)
         elif isinstance(entry, Announce):
+            self._ownership_bytes += size
             self._saw_announce(record, entry, folded)
-        elif folded.skip is not None:
-            if isinstance(entry, CommandRecord):
+        elif isinstance(entry, CommandRecord):
+            self._command_bytes += size
+            if folded.skip is not None:
                 self._shared.duplicate_command(self.at, entry)
+                return
+        elif folded.skip is not None:
             return
         if self._stage is _Stage.LIVE:
             for instruction in folded.instructions:
@@ -259,6 +334,16 @@ class Owner:
         )
         self.runs.forget_all()
         self._tenure.begin(offset)
+        self._shared.owner_positions.taken(
+            self.at,
+            OwnerPosition(
+                offset=self.checkpointer.as_of + 1,
+                checkpoint=self.checkpointer.first,
+                token=offset,
+                log=self.state.gate.first,
+                partitions=self.state.gate.partitions,
+            ),
+        )
         for run in list(self.state.runs.values()):
             if run.phase is Phase.OPEN:
                 self.runs.begin(run)
@@ -281,6 +366,7 @@ class Owner:
         self._take_reason = TakeReason.RETAKEN
         self._began = perf_counter()
         self._replayed = 0
+        self.checkpointer.drop()
         self._tenure.end()
         self._stage = _Stage.ANNOUNCED
         self._announce_later()
@@ -306,6 +392,7 @@ class Owner:
                 )
             )
         self.runs.end_trials()
+        self.checkpointer.drop()
         if self._retry_at is not None:
             self._retry_at.cancel()
         self._stage = _Stage.RELEASING
@@ -333,6 +420,8 @@ class Owner:
     def _drop(self) -> None:
         """Not ours any more."""
         self._stage = _Stage.GONE
+        self.checkpointer.drop()
+        self._shared.owner_positions.forget(self.at)
         self._tenure.end()
         if self._retry_at is not None:
             self._retry_at.cancel()

@@ -81,6 +81,8 @@ class Service:
             tasks = [background.create_task(self._shared.publisher.run())]
             owners = [background.create_task(owner.run()) for owner in self.owners]
             router = background.create_task(self.router.run())
+            tasks.append(background.create_task(self._shared.checkpoints.run()))
+            tasks.append(background.create_task(self._shared.owner_positions.run()))
             tasks += [background.create_task(self._watch_broker()), background.create_task(self._watch_lag())]
             tasks.append(background.create_task(self._watch_replay()))
             try:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.service.admission import Admission
+from headrace.service.checkpointer import Checkpoints
 from headrace.service.definitions.matcher import Matcher
 from headrace.service.engine.limit import RunLimits
 from headrace.service.live_run import LiveRun
 from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
+from headrace.service.owner_position import OwnerPositions
 from headrace.service.probes import Probes
 from headrace.service.timers import Timers
 from headrace.service.writer import Writer
@@ -106,6 +108,8 @@ class Shared:
             payload_bytes=settings.limits.payload_bytes,
         )
         self.writers = Writers(self._writer, partitions)
+        self.checkpoints = Checkpoints()
+        self.owner_positions = OwnerPositions(log, self.names.owners)
         self.stops: dict[TopicPartition, StopReason] = {}
         self._dead_letter_bytes = dead_letter_bytes
 

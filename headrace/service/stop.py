@@ -18,6 +18,12 @@ def reason_of(error: HeadraceError) -> StopReason:
             return StopReason.TOPIC_MISSING
         case HeadraceError(code="HR9002"):
             return StopReason.BUG
+        case HeadraceError(code="HR5112"):
+            return StopReason.LOG_GAP
+        case HeadraceError(code="HR1208"):
+            return StopReason.LOG_REPLACED
+        case HeadraceError(code="HR1203"):
+            return StopReason.PARTITIONS_CHANGED
         case _:
             return StopReason.UNKNOWN_RECORD
 

@@ -9,7 +9,7 @@ import asyncio
 from time import perf_counter, time
 from typing import TYPE_CHECKING, Protocol
 
-from headrace.observability.label import LogKind, ProduceResult
+from headrace.observability.label import ProduceResult
 from headrace.observability.observer import Appended as AppendedEvent
 from headrace.observability.observer import Observer, Produced
 from headrace.service.fault_point import FaultPoint, maybe
@@ -139,9 +139,7 @@ class Writer:
             self._observer.appended(
                 AppendedEvent(
                     partition=self.at.partition,
-                    kind=LogKind.OUTCOME,
                     records=len(batch),
-                    size_bytes=sum([size for _, size, _ in batch]),
                     duration_ms=duration_ms,
                 )
             )

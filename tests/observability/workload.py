@@ -109,10 +109,12 @@ ONE_OF_EACH: dict[str, Any] = {
         topic="shop.runs", partition=3, reason=label.StopReason.UNKNOWN_RECORD, code="HR5101", message="newer", offset=8
     ),
     "outcome_skipped": o.OutcomeSkipped(partition=3, offset=31, token=17, reason=label.SkipReason.STALE_TOKEN),
-    "appended": o.Appended(partition=3, kind=label.LogKind.OUTCOME, records=20, size_bytes=4000, duration_ms=0.8),
+    "appended": o.Appended(partition=3, records=20, duration_ms=0.8),
     "read_back": o.ReadBack(partition=3, records=20, duration_ms=0.9),
     "produced": o.Produced(topic="shop.runs", records=20, duration_ms=0.8, result=label.ProduceResult.ACKNOWLEDGED),
     "checkpoint_written": o.CheckpointWritten(partition=3, as_of=90, size_bytes=70_000, duration_ms=5.0),
+    "trim_failed": o.TrimFailed(topic="shop.runs", partition=3, offset=91, code="HR5003", message="not allowed"),
+    "log_folded": o.LogFolded(partition=3, sizes_bytes={label.LogKind.OUTCOME: 4000, label.LogKind.COMMAND: 300}),
     "rebalanced": o.Rebalanced(group="shop.members", event=label.GroupEvent.ASSIGNED, partitions=64, duration_ms=300.0),
     "breaker_changed": o.BreakerChanged(
         breaker="inventory", before=label.BreakerState.CLOSED, after=label.BreakerState.OPEN, reason="60 % of 100"

@@ -146,34 +146,48 @@ async def test_a_record_too_many_is_trimmed_and_the_gap_is_named(seed: int, log:
         assert f"offset {as_of + 2}" in raised.value.message
 
 
-async def test_an_incomplete_checkpoint_counts_for_nothing(log: EmbeddedLog) -> None:
-    """M19: the last chunk is missing, or one in the middle."""
-    state = empty()
-    records: list[RunRecord] = [Announce("test", "i", "m", "n", -1, 3)]
-    fold(state, 0, 5, 1, records[0])
+def announced() -> tuple[RunRecord, PartitionState]:
+    """A log's first record, and a state behind it that makes several items."""
+    state, announce = empty(), Announce("test", "i", "m", "n", -1, 3)
+    fold(state, 0, 5, 1, announce)
+    state.dedupe.clients.update((f"c-{n}", n) for n in range(2_000))
+    return announce, state
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2])
+async def test_an_incomplete_checkpoint_counts_for_nothing(missing: int, log: EmbeddedLog) -> None:
+    """M19: a chunk is not there. What comes after it has a gap in its seq; or, if seqs go on, in its index."""
+    announce, state = announced()
     chunks = in_pieces(dump(state), 3)
-    assert len(chunks) > 1
-    records += [OutcomeRecord(0, seq, chunk) for seq, chunk in enumerate(chunks[:-1])]
-    records += [OutcomeRecord(0, len(chunks) - 1, chunks[-1])] if len(chunks) > 2 else []
-    await written(log, [records[0], *records[2:]])
-    assert (await recover(log, 1)).candidate is None
-    await written(log, records[1:2])
-    assert (await recover(log)).candidate is None
+    for seqs_go_on in (False, True):
+        there = [(n, chunk) for n, chunk in enumerate(chunks) if n != missing]
+        records = [OutcomeRecord(0, n if seqs_go_on else seq, chunk) for n, (seq, chunk) in enumerate(there)]
+        first = len(await written(log, [announce, *records]))
+        for hint in (None, *range(first)):
+            assert (await recover(log, hint)).candidate is None
 
 
 async def test_a_checkpoint_under_a_token_that_was_lost_counts_for_nothing(log: EmbeddedLog) -> None:
     """M19: all chunks are there, and between two of them somebody took over."""
-    state = empty()
-    announce = Announce("test", "i", "m", "n", -1, 3)
-    fold(state, 0, 5, 1, announce)
+    announce, state = announced()
     chunks = in_pieces(dump(state), 2)
     taken = Announce("test", "j", "m", "o", 0, 3)
-    records = [announce, OutcomeRecord(0, 0, chunks[0]), taken, OutcomeRecord(0, 1, chunks[1])]
-    await written(log, records)
+    await written(log, [announce, OutcomeRecord(0, 0, chunks[0]), taken, OutcomeRecord(0, 1, chunks[1])])
     assert (await recover(log, 1)).candidate is None
     await log.trim(AT, 1)
     with pytest.raises(LogGap):
         await recover(log, 1)
+
+
+async def test_a_checkpoint_of_a_token_that_never_was_counts_for_nothing(log: EmbeddedLog) -> None:
+    """M19: whole, from a zombie, and the newest."""
+    announce, state = announced()
+    (good,), (bad,) = dump(state), in_pieces(dump(state), 1)
+    await written(log, [announce, OutcomeRecord(0, 0, good), OutcomeRecord(-1, 0, bad), OutcomeRecord(0, 9, bad)])
+    for hint in (None, 1, 2, 3):
+        recovered = await recover(log, hint)
+        assert recovered.candidate is not None
+        assert recovered.candidate.offsets == [1]
 
 
 async def test_views_begin_at_the_oldest_checkpoint(log: EmbeddedLog) -> None:

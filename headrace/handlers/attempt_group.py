@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from headrace.handlers.definition import Handler
     from headrace.handlers.guard import Guard
-    from headrace.handlers.result import AttemptCall, AttemptEnd, AttemptResult
+    from headrace.handlers.result import AttemptCall, AttemptEnd
 
     AnyHandler = Handler[*tuple[Any, ...], Any]
     Ended = Callable[[AttemptCall, AttemptEnd], None]
 
-_abandoned_tasks: Final[set[asyncio.Task[AttemptResult]]] = set()  # the loop itself holds its tasks weakly
+_abandoned_tasks: Final[set[asyncio.Task[None]]] = set()  # the loop itself holds its tasks weakly
 
 
 def abandoned_count() -> int:
@@ -39,7 +39,18 @@ def abandoned_count() -> int:
 class RunningAttempt:
     """An attempt that has a task. States: running -> (cancelled or timed out: in grace) -> ended or abandoned."""
 
-    __slots__ = ("_began", "_cancel_asked", "_definition", "_ended", "_grace", "_group", "_task", "abandoned", "call")
+    __slots__ = (
+        "_began",
+        "_cancel_asked",
+        "_definition",
+        "_ended",
+        "_grace",
+        "_group",
+        "_task",
+        "_told",
+        "abandoned",
+        "call",
+    )
 
     def __init__(self, group: AttemptGroup, definition: AnyHandler, call: AttemptCall, ended: Ended) -> None:
         self.call = call
@@ -50,17 +61,35 @@ class RunningAttempt:
         self._cancel_asked = False
         self._grace: asyncio.TimerHandle | None = None
         self._began = group.guard.clock()
-        self._task = group.loop.create_task(group.guard.invoke(definition, call, self._begin_grace, self._present))
-        self._task.add_done_callback(self._done)
+        self._told = False
+        self._task = group.loop.create_task(self._run())
 
     def cancel(self) -> None:
         """Ask it to stop. Its end comes within the grace: AttemptCancelled, or what it still returned. Idempotent."""
         if not self._cancel_asked and not self.abandoned:
             self._cancel_asked = True
+            self._task.add_done_callback(self._never_began)
             self._task.cancel()
             self._begin_grace()
 
-    def _present(self) -> asyncio.Task[AttemptResult]:
+    async def _run(self) -> None:
+        """The task. It tells its own end: a callback of the task would come a turn of the event loop later."""
+        guard = self._group.guard
+        try:
+            end: AttemptEnd = await guard.invoke(self._definition, self.call, self._begin_grace, self._present)
+        except asyncio.CancelledError:
+            end = AttemptCancelled(self._duration_ms()) if self._cancel_asked else self._cancelled_itself()
+        except BaseException as error:  # noqa: BLE001 - not the handler's: ours. It reaches the owner
+            self._end_grace()
+            if not self.abandoned:
+                self._told = True
+                self._group.fail(self, error)
+            return
+        self._end_grace()
+        if not self.abandoned:
+            self._report(end)
+
+    def _present(self) -> asyncio.Task[None]:
         return self._task
 
     def _begin_grace(self) -> None:
@@ -72,6 +101,7 @@ class RunningAttempt:
             return
         self.abandoned = True
         _abandoned_tasks.add(self._task)
+        self._task.add_done_callback(_abandoned_tasks.discard)
         self._task.cancel()  # a last word: a handler in slow clean-up hears that its grace is over
         duration_ms = self._duration_ms()
         guard = self._group.guard
@@ -81,21 +111,18 @@ class RunningAttempt:
         else:
             self._report(guard.timeout_of(self._definition, self.call, duration_ms))
 
-    def _done(self, task: asyncio.Task[AttemptResult]) -> None:
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """A task that is cancelled before its first step runs nothing of its coroutine."""
+        if not self._told and not self.abandoned:
+            self._end_grace()
+            self._report(AttemptCancelled(self._duration_ms()))
+
+    def _end_grace(self) -> None:
         if self._grace is not None:
             self._grace.cancel()
-        if self.abandoned:
-            _abandoned_tasks.discard(task)
-            if not task.cancelled():
-                task.exception()  # retrieved: nobody waits for it
-        elif task.cancelled():
-            self._report(AttemptCancelled(self._duration_ms()) if self._cancel_asked else self._cancelled_itself())
-        elif (error := task.exception()) is not None:
-            self._group.fail(self, error)
-        else:
-            self._report(task.result())
 
     def _report(self, end: AttemptEnd) -> None:
+        self._told = True
         try:
             self._ended(self.call, end)
         except BaseException as error:  # noqa: BLE001 - it reaches the owner

@@ -20,13 +20,15 @@ from headrace.handlers.message import message_of, name_of
 from headrace.handlers.payload import PayloadError, PayloadTooLarge
 from headrace.handlers.result import Abandoned, AttemptCall, AttemptError, AttemptOk, AttemptResult
 from headrace.handlers.retry import is_retryable, least_wait_ms
-from headrace.topics.errors import Cause, DefinitionError, HeadraceError
+from headrace.handlers.time_limit import TimeLimits
+from headrace.topics.errors import Cause, DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.handlers.definition import Handler
     from headrace.handlers.threads import HandlerThreads
+    from headrace.handlers.time_limit import TimeLimit
 
     AnyHandler = Handler[*tuple[Any, ...], Any]
 
@@ -39,7 +41,7 @@ class Guard:
     loop's.
     """
 
-    __slots__ = ("abandoned", "clock", "result_bytes_max", "threads")
+    __slots__ = ("_limits", "abandoned", "clock", "result_bytes_max", "threads")
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class Guard:
         self.result_bytes_max = result_bytes_max
         self.abandoned = abandoned
         self.clock = clock
+        self._limits = TimeLimits(clock)
 
     async def invoke(
         self,
@@ -66,7 +69,7 @@ class Guard:
         `timed_out` is called when the attempt's time is over and it was cancelled: from then on the caller may stop waiting.
         `task` tells the present task to who knows it: asyncio takes microseconds to find out.
         """
-        limit = _Limit(self.clock, call.timeout_ms, timed_out, asyncio.current_task() if task is None else task())
+        limit = self._limits.set(call.timeout_ms, asyncio.current_task() if task is None else task(), timed_out)
         token = enter_attempt(_attempt(call))
         try:
             try:
@@ -89,7 +92,7 @@ class Guard:
                 raise asyncio.CancelledError from error
             return self._failure(definition, call, error, limit)
         finally:
-            limit.close()
+            limit.lift()
             leave_attempt(token)
 
     def timeout_of(self, definition: AnyHandler, call: AttemptCall, duration_ms: float) -> AttemptError:
@@ -105,7 +108,7 @@ class Guard:
         retryable = is_retryable(definition.retry, error)
         return _error(definition, cause, error, retryable=retryable, duration_ms=duration_ms)
 
-    def _encoded(self, definition: AnyHandler, value: object, limit: _Limit) -> AttemptResult:
+    def _encoded(self, definition: AnyHandler, value: object, limit: TimeLimit) -> AttemptResult:
         try:
             raw = definition.result.encode(value, limit_bytes=self.result_bytes_max)
         except PayloadError as error:
@@ -115,14 +118,16 @@ class Guard:
             return _error(definition, cause, error, retryable=False, duration_ms=limit.elapsed_ms())
         return AttemptOk(raw, limit.elapsed_ms())
 
-    def _failure(self, definition: AnyHandler, call: AttemptCall, error: BaseException, limit: _Limit) -> AttemptError:
+    def _failure(
+        self, definition: AnyHandler, call: AttemptCall, error: BaseException, limit: TimeLimit
+    ) -> AttemptError:
         if limit.expired:
             return self.timeout_of(definition, call, limit.elapsed_ms())
         cause = Cause.CANCELLED_ITSELF if isinstance(error, asyncio.CancelledError) else Cause.RAISED
         return self.failure_of(definition, cause, error, limit.elapsed_ms())
 
     async def _in_thread(
-        self, definition: AnyHandler, call: AttemptCall, arguments: tuple[object, ...], limit: _Limit
+        self, definition: AnyHandler, call: AttemptCall, arguments: tuple[object, ...], limit: TimeLimit
     ) -> object:
         job = self.threads.submit(functools.partial(definition.function, *arguments))
         try:
@@ -131,47 +136,6 @@ class Guard:
             if self.threads.abandon(job):
                 self.abandoned(abandoned_of(definition, call, limit.elapsed_ms(), in_thread=True))
             raise
-
-
-class _Limit:
-    """The time of one attempt. A third of `asyncio.timeout`'s cost, and it can say when it cancelled."""
-
-    __slots__ = ("_asked_before", "_began", "_clock", "_handle", "_on_expiry", "_task", "expired")
-
-    def __init__(
-        self,
-        clock: Callable[[], float],
-        timeout_ms: int,
-        on_expiry: Callable[[], None] | None,
-        task: asyncio.Task[Any] | None,
-    ) -> None:
-        if task is None:
-            raise HeadraceError("An attempt needs an asyncio task.", code="HR9011")
-        self._task = task
-        self._asked_before = task.cancelling()
-        self._on_expiry = on_expiry
-        self._clock = clock
-        self._began = clock()
-        self._handle = task.get_loop().call_later(timeout_ms / 1000, self._expire)
-        self.expired = False
-
-    def _expire(self) -> None:
-        self.expired = True
-        self._task.cancel()
-        if self._on_expiry is not None:
-            self._on_expiry()
-
-    def owner_asked(self) -> bool:
-        """Whether a cancellation is not ours."""
-        return self._task.cancelling() - self.expired > self._asked_before
-
-    def elapsed_ms(self) -> float:
-        return (self._clock() - self._began) * 1000
-
-    def close(self) -> None:
-        self._handle.cancel()
-        if self.expired:
-            self._task.uncancel()
 
 
 def abandoned_of(definition: AnyHandler, call: AttemptCall, after_ms: float, *, in_thread: bool) -> Abandoned:

@@ -19,6 +19,7 @@ from headrace.observability import observer as told
 from headrace.observability.label import LogKind, LossReason, SkipReason, TakeReason
 from headrace.service.awake_runs import AwakeRuns
 from headrace.service.checkpointer import Checkpointer
+from headrace.service.definitions.determinism_guard import unhooked
 from headrace.service.engine.fold import Folded, fold, new_state
 from headrace.service.engine.run_state import Phase
 from headrace.service.fault_point import FaultPoint, maybe
@@ -42,7 +43,7 @@ from headrace.topics.run_record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from headrace.service.engine.state import PartitionState
     from headrace.service.shared import Shared
@@ -195,14 +196,9 @@ class Owner:
 
     async def _fold_batch(self, batch: Batch) -> None:
         maybe(FaultPoint.READ_BACK)
-        slice_ends = perf_counter() + _SLICE_S
-        for record in batch.records:
-            if isinstance(record, Unreadable):
-                raise unreadable(self.at, record)
-            self._fold_record(record)
-            if perf_counter() > slice_ends:
-                await asyncio.sleep(0)
-                slice_ends = perf_counter() + _SLICE_S
+        records = iter(batch.records)
+        while self._fold_slice(records):  # noqa: ASYNC110 - nobody is waited for: others have their turn
+            await asyncio.sleep(0)
         self._count_bytes()
         self._shared.admission.read_back()
         maybe(FaultPoint.FOLDED)
@@ -220,6 +216,18 @@ class Owner:
             }
             self._shared.observer.log_folded(told.LogFolded(partition=self.at.partition, sizes_bytes=sizes))
         self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = 0
+
+    def _fold_slice(self, records: Iterator[LogRecord | Unreadable]) -> bool:
+        """Fold until the time of a slice is over: True, or until there are no more."""
+        ends = perf_counter() + _SLICE_S
+        with unhooked():
+            for record in records:
+                if isinstance(record, Unreadable):
+                    raise unreadable(self.at, record)
+                self._fold_record(record)
+                if perf_counter() > ends:
+                    return True
+        return False
 
     def _fold_record(self, record: LogRecord) -> None:
         value = record.value or b""

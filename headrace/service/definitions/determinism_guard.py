@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import inspect
 import sys
 import threading
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
 
 
 class _Present(threading.local):
-    """This thread's stepping run, if it has one."""
+    """This thread's stepping run, if it has one; and whether the event loop's hands are off its asynchronous generators."""
 
     stepping: stepping | None = None
+    unhooked = False
 
 
 _present = _Present()
@@ -47,10 +49,29 @@ _ALLOWED: Final = frozenset(
 )
 
 
+class unhooked:  # noqa: N801 - reads as `with unhooked():`
+    """Around the stepping of many runs: the event loop must not finish their asynchronous generators, later. Nested ones cost nothing."""
+
+    __slots__ = ("_hooks",)
+
+    def __enter__(self) -> None:
+        self._hooks = None if _present.unhooked else sys.get_asyncgen_hooks()
+        if self._hooks is not None:
+            _present.unhooked = True
+            sys.set_asyncgen_hooks(None, None)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._hooks is not None:
+            _present.unhooked = False
+            sys.set_asyncgen_hooks(*self._hooks)
+
+
 class stepping:  # noqa: N801 - reads as `with stepping(run_id):`
     """Marks this thread as stepping a workflow. Costs half a microsecond. `violation` is the first one, `None` if there was none."""
 
-    __slots__ = ("_loop", "run_id", "violation")
+    __slots__ = ("_hooks", "_loop", "run_id", "violation")
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -60,6 +81,11 @@ class stepping:  # noqa: N801 - reads as `with stepping(run_id):`
         if _SWAPS_LOOP:
             self._loop = _get_running_loop()
             _set_running_loop(_FORBIDDEN_LOOP)
+        if _present.unhooked:
+            self._hooks = None
+        else:
+            self._hooks = unhooked()
+            self._hooks.__enter__()
         _present.stepping = self
         return self
 
@@ -67,6 +93,8 @@ class stepping:  # noqa: N801 - reads as `with stepping(run_id):`
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _present.stepping = None
+        if self._hooks is not None:
+            self._hooks.__exit__(kind, error, trace)
         if _SWAPS_LOOP:
             _set_running_loop(self._loop)
 
@@ -102,6 +130,8 @@ def _is_allowed(frame: FrameType | None) -> bool:
         code = frame.f_code
         if code.co_flags & inspect.CO_COROUTINE:
             return False
+        if any(getattr(callback, "__code__", None) is code for callback in gc.callbacks):
+            return True  # the collector came by
         module = cast("str", frame.f_globals.get("__name__") or "")
         if code.co_name == "__del__" or module.partition(".")[0] in _ALLOWED:
             return True

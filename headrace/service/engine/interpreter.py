@@ -12,7 +12,6 @@ Called by `service/live_run.py`. What it returns, a `Turn`, is what the run asks
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from enum import IntEnum, auto
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, assert_never
@@ -291,8 +290,6 @@ class Interpreter:
     def _go_on(self) -> Turn:
         """Let everybody know and run until all wait for the log."""
         news, ready = self.news, self._ready
-        hooks = sys.get_asyncgen_hooks()
-        sys.set_asyncgen_hooks(None, None)  # an event loop around us must not finish the run's generators, later
         while self._parked is None:
             if news:
                 watcher, step = news.popleft()
@@ -303,7 +300,6 @@ class Interpreter:
                 self._step(branch)
             elif not self._settle_phase():
                 break
-        sys.set_asyncgen_hooks(*hooks)
         return self._turn()
 
     def _step(self, branch: Branch[Any]) -> None:

@@ -2,6 +2,8 @@
 """The guard is installed for the whole test process, as it is in production; nothing may notice it outside of `stepping`."""
 
 import asyncio
+import contextlib
+import gc
 import inspect
 import io
 import logging
@@ -16,14 +18,14 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from pathlib import Path
 from time import sleep as sleep_of_before
 from typing import Any
 
 import pytest
 
-from headrace.service.definitions.determinism_guard import install, stepping
+from headrace.service.definitions.determinism_guard import install, stepping, unhooked
 from headrace.topics.errors import NotDeterministic
 
 
@@ -318,3 +320,40 @@ def test_installing_again_changes_nothing() -> None:
     before = time.time
     install()
     assert time.time is before
+
+
+@pytest.mark.parametrize("around", [contextlib.nullcontext, unhooked])
+async def test_the_event_loop_does_not_finish_a_workflows_generators(around: Callable[[], Any]) -> None:
+    """asyncio would run the rest of a dropped generator in a task of its own, later."""
+    said: list[str] = []
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            said.append("closed")
+
+    async def workflow() -> int:
+        async for number in numbers():
+            return number
+        return 0
+
+    before = sys.get_asyncgen_hooks()
+    coroutine = workflow()
+    with around(), stepping("1.abc"), pytest.raises(StopIteration) as stop:
+        coroutine.send(None)
+    assert stop.value.value == 1
+    assert said == ["closed"]
+    assert sys.get_asyncgen_hooks() == before
+
+
+def test_a_garbage_collection_may_look_at_the_clock_in_the_middle_of_a_workflow() -> None:
+    def took(phase: str, info: dict[str, int]) -> None:
+        time.perf_counter()
+
+    gc.callbacks.append(took)
+    try:
+        assert drive(gc.collect)[1] is None
+    finally:
+        gc.callbacks.remove(took)

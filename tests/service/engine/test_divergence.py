@@ -1,7 +1,7 @@
 """What parks a run: a history that does not fit the code, and what a body may not do. And how a parked run gets on."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -418,30 +418,3 @@ def test_a_violation_that_others_saw_parks_whatever_the_body_made_of_it() -> Non
     turn = interpreter.park("time.time(); use run.now()")
     assert turn.parked is not None
     assert turn.ended is None
-
-
-def test_an_event_loop_around_us_does_not_finish_the_generators_of_a_run() -> None:
-    """asyncio would run the rest of a dropped generator in a task of its own, later."""
-    said: list[str] = []
-
-    async def numbers(run: Run) -> AsyncIterator[Any]:
-        try:
-            yield await run.call(work, 1)
-            yield 2
-        finally:
-            said.append("closed")
-
-    async def body(run: Run, _: Any) -> Any:
-        async for each in numbers(run):
-            return each
-        return None
-
-    async def shell() -> Any:
-        driver = Driver(named(body))
-        driver.check_replay = False
-        run = driver.start("shop")
-        driver.succeed(run, "/1/work", 7)
-        assert said == ["closed"]
-        return driver.result(run)
-
-    assert asyncio.run(shell()) == 7

@@ -7,16 +7,30 @@ import pytest
 
 from headrace.topics.log import Log
 from headrace.topics.spec import TopicSpec
-from tests.contract.station import EmbeddedStation, KafkaStation
+from tests.contract.station import EmbeddedStation, KafkaStation, SimStation, Station
 
 _numbers = itertools.count()
 
 
+@pytest.fixture(params=["embedded", "kafka", "simulated"])
+def station(request: pytest.FixtureRequest, tmp_path: Path) -> Station:
+    return _station(request, tmp_path)
+
+
 @pytest.fixture(params=["embedded", "kafka"])
-def station(request: pytest.FixtureRequest, tmp_path: Path) -> EmbeddedStation | KafkaStation:
-    if request.param == "embedded":
-        return EmbeddedStation(tmp_path / "log.sqlite")
-    return KafkaStation(request.getfixturevalue("kafka").bootstrap_servers)
+def station_of_processes(request: pytest.FixtureRequest, tmp_path: Path) -> Station:
+    """One that other processes can write to."""
+    return _station(request, tmp_path)
+
+
+def _station(request: pytest.FixtureRequest, tmp_path: Path) -> Station:
+    match request.param:
+        case "embedded":
+            return EmbeddedStation(tmp_path / "log.sqlite")
+        case "simulated":
+            return SimStation()
+        case _:
+            return KafkaStation(request.getfixturevalue("kafka").bootstrap_servers)
 
 
 async def make_topic(log: Log, *, partitions: int = 2, max_message_bytes: int | None = None) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from random import Random
 from typing import Protocol
 
 import anyio
@@ -10,6 +11,8 @@ import anyio
 from headrace.topics.log import Batch, Log, LogRecord, TopicPartition, Unreadable
 from headrace.topics.log_embedded import EmbeddedLog
 from headrace.topics.log_kafka import KafkaClientSettings, KafkaLog
+from tests.simulation.broker import Broker
+from tests.simulation.log import SimLog
 
 PATIENCE_S = 30.0  # how long a test waits for what must happen; none asserts how fast it did
 
@@ -19,6 +22,10 @@ class Station(Protocol):
 
     def open(self) -> Log:
         """A log, not started yet."""
+        ...
+
+    def released(self) -> None:
+        """The log that was opened first is closed: the next one may own what it owned."""
         ...
 
     def writer(self, topic: str) -> list[str]:
@@ -60,6 +67,24 @@ class KafkaStation:
 
     def writer(self, topic: str) -> list[str]:
         return [sys.executable, "-m", "tests.contract.writer_process", self.kind, self._servers, topic]
+
+
+class SimStation:
+    """The broker of the simulation, on a quiet day, in this process."""
+
+    kind = "simulated"
+
+    def __init__(self) -> None:
+        self._broker = Broker(Random(0))
+
+    def open(self) -> Log:
+        return SimLog(self._broker)
+
+    def released(self) -> None:
+        """Nothing to do: like Kafka, it has no owner."""
+
+    def writer(self, topic: str) -> list[str]:
+        raise NotImplementedError("it lives in one process, which the simulation itself kills")
 
 
 async def take(batches: AsyncIterator[Batch], count: int) -> list[LogRecord | Unreadable]:

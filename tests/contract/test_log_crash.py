@@ -7,10 +7,8 @@ import pytest
 
 from headrace.topics.log import NewRecord, TopicPartition
 from tests.contract.conftest import make_topic
-from tests.contract.station import EmbeddedStation, KafkaStation, read, take, values
+from tests.contract.station import Station, read, take, values
 from tests.contract.writer_process import batch
-
-Station = EmbeddedStation | KafkaStation
 
 
 async def test_a_reader_goes_on_after_a_restart(station: Station) -> None:
@@ -27,10 +25,14 @@ async def test_a_reader_goes_on_after_a_restart(station: Station) -> None:
 
 
 @pytest.mark.parametrize("acknowledged_before", [1, 60, 150])
-async def test_kill_9_in_the_middle_of_appending_tears_nothing(station: Station, acknowledged_before: int) -> None:
-    async with station.open() as log:
+async def test_kill_9_in_the_middle_of_appending_tears_nothing(
+    station_of_processes: Station, acknowledged_before: int
+) -> None:
+    async with station_of_processes.open() as log:
         at = TopicPartition(await make_topic(log), 0)
-        acknowledged = await asyncio.to_thread(_run_and_kill, station.writer(at.topic), acknowledged_before)
+        acknowledged = await asyncio.to_thread(
+            _run_and_kill, station_of_processes.writer(at.topic), acknowledged_before
+        )
         assert acknowledged >= acknowledged_before - 1
         await log.append(at, [NewRecord(b"end")])
         end = (await log.offsets([at]))[at].end

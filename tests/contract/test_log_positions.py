@@ -4,9 +4,7 @@ import pytest
 
 from headrace.topics.log import AppendRefused, Position, TopicMissing, TopicPartition
 from tests.contract.conftest import make_topic
-from tests.contract.station import EmbeddedStation, KafkaStation
-
-Station = EmbeddedStation | KafkaStation
+from tests.contract.station import Station
 
 
 async def test_a_position_comes_back_with_its_metadata(station: Station) -> None:

@@ -13,9 +13,7 @@ from headrace.topics.log import (
     TopicPartition,
 )
 from tests.contract.conftest import make_topic
-from tests.contract.station import PATIENCE_S, EmbeddedStation, KafkaStation, read, readable, take, values
-
-Station = EmbeddedStation | KafkaStation
+from tests.contract.station import PATIENCE_S, Station, read, readable, take, values
 
 
 async def test_records_come_back_in_order_with_rising_offsets_and_times(station: Station) -> None:

@@ -5,9 +5,7 @@ import pytest
 from headrace.topics.log import TopicMissing, TopicRefused
 from headrace.topics.spec import TopicSpec
 from tests.contract.conftest import make_topic
-from tests.contract.station import EmbeddedStation, KafkaStation
-
-Station = EmbeddedStation | KafkaStation
+from tests.contract.station import Station
 
 SPEC = {
     "partitions": 3,

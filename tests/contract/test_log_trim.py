@@ -5,9 +5,7 @@ import pytest
 
 from headrace.topics.log import NewRecord, OffsetOutOfRange, Offsets, TopicMissing, TopicPartition
 from tests.contract.conftest import make_topic
-from tests.contract.station import PATIENCE_S, EmbeddedStation, KafkaStation, read, take, values
-
-Station = EmbeddedStation | KafkaStation
+from tests.contract.station import PATIENCE_S, Station, read, take, values
 
 
 async def test_trimmed_records_are_gone_and_offsets_go_on(station: Station) -> None:

@@ -1,0 +1,174 @@
+"""The app of the simulation: workflows that carry out programs, and handlers that behave as these say and tell the world what they do."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from headrace import Breaker, EventTrigger, NonRetryable, Pool, Retry, Run, TaskFailed, current_attempt, handler, workflow
+from headrace.handlers.attempt import Attempt as AttemptNow
+from headrace.service.definitions.app import App
+from tests.simulation.program import (
+    ATTEMPTS_MAX,
+    Attempt,
+    Call,
+    Emit,
+    Gather,
+    Map,
+    Op,
+    Program,
+    Race,
+    Raise,
+    Sleep,
+    answer,
+)
+
+SOURCE, RESULTS = "in", "out"
+_RETRY = Retry(attempts=ATTEMPTS_MAX, delay="50ms", cap="2s")
+_FOREVER_S = 1_000_000.0
+
+
+class World(Protocol):
+    """Who is told what handlers do. Both return at once; a call from a process that is dead is no call."""
+
+    def began(self, attempt: AttemptNow, program: str, n: int, what: str) -> None: ...
+
+    def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None: ...
+
+    def swallows(self, attempt: AttemptNow) -> bool:
+        """Whether this attempt ignores its cancellation for a while."""
+        ...
+
+
+def _world() -> World:
+    return cast("Any", asyncio.get_running_loop()).world
+
+
+async def _act(program: str, call: Call) -> int:
+    attempt = current_attempt()
+    world = _world()
+    world.began(attempt, program, call.n, "act")
+    try:
+        if call.hangs and attempt.number == 1:
+            await asyncio.sleep(_FOREVER_S)
+        if call.ms:
+            await asyncio.sleep(call.ms / 1000)
+    except asyncio.CancelledError:
+        if world.swallows(attempt):
+            await asyncio.sleep(0.5)  # a slow clean-up
+        raise
+    if attempt.number <= call.fails + call.hangs and attempt.number < ATTEMPTS_MAX:
+        raise ConnectionError("not yet")
+    if call.fatal:
+        raise NonRetryable("never")
+    world.ended(attempt, program, call.n, "act")
+    return answer(call.n)
+
+
+@handler(retry=_RETRY, timeout="5s")
+async def act(program: str, call: Call) -> int:
+    return await _act(program, call)
+
+
+@handler(retry=_RETRY, timeout="5s", pool=Pool("few", size=2))
+async def pooled(program: str, call: Call) -> int:
+    return await _act(program, call)
+
+
+@handler(retry=_RETRY, timeout="5s", breaker=Breaker("guard", failure_rate=0.5, window=10, minimum_calls=5, open_for="2s"))
+async def guarded(program: str, call: Call) -> int:
+    return await _act(program, call)
+
+
+@handler(retry=_RETRY, timeout="5s")
+async def undo(program: str, call: Call) -> None:
+    attempt = current_attempt()
+    _world().began(attempt, program, call.n, "undo")
+    await asyncio.sleep(call.ms / 1000)
+    _world().ended(attempt, program, call.n, "undo")
+
+
+@handler(timeout="20d")
+async def lose(program: str, n: int) -> int:
+    _world().began(current_attempt(), program, n, "lose")
+    await asyncio.sleep(_FOREVER_S)
+    return 0
+
+
+_HANDLERS = {"act": act, "pooled": pooled, "guarded": guarded}
+
+
+def _call(run: Run, program: Program, call: Call) -> Any:
+    return run.call(_HANDLERS[call.kind], program.id, call, compensate=undo if call.undo else None)
+
+
+async def _ops(run: Run, program: Program, ops: list[Op]) -> list[int]:
+    values: list[int] = []
+    for op in ops:
+        match op:
+            case Call():
+                values.append(await _call(run, program, op))
+            case Sleep(ms=ms):
+                await run.sleep(f"{ms}ms")
+            case Emit(n=n):
+                await run.emit("done", {"id": program.id, "n": n}, topic=RESULTS, subject=f"{program.id}/{n}")
+            case Gather(branches=branches):
+                coroutines: list[Coroutine[Any, Any, list[int]]] = [_ops(run, program, branch) for branch in branches]
+                for found in await run.gather(*coroutines):
+                    values += found
+            case Race(winner=winner, loser=loser):
+                found = await run.race(_ops(run, program, winner), _lost(run, program, loser))
+                values += found
+            case Map(calls=calls, concurrency=concurrency):
+                values += await run.map(lambda call: _call(run, program, call), calls, concurrency=concurrency)
+            case Attempt(call=call):
+                try:
+                    await _call(run, program, call)
+                except TaskFailed:
+                    values.append(-call.n)
+            case Raise():
+                raise ValueError("as the program says")
+    return values
+
+
+async def _lost(run: Run, program: Program, n: int) -> list[int]:
+    await run.call(lose, program.id, n)
+    return []
+
+
+def _key(program: Program) -> str:
+    return program.key
+
+
+@workflow(on=(EventTrigger(SOURCE, type="free"), EventTrigger(SOURCE, type="both")), emits=[RESULTS])
+async def free(run: Run, program: Program) -> list[int]:
+    return await _ops(run, program, program.ops)
+
+
+@workflow(on=(EventTrigger(SOURCE, type="queue"), EventTrigger(SOURCE, type="both")), key=_key, on_conflict="queue", emits=[RESULTS])
+async def queue(run: Run, program: Program) -> list[int]:
+    return await _ops(run, program, program.ops)
+
+
+@workflow(on=EventTrigger(SOURCE, type="join"), key=_key, on_conflict="join", emits=[RESULTS])
+async def join(run: Run, program: Program) -> list[int]:
+    return await _ops(run, program, program.ops)
+
+
+@workflow(on=EventTrigger(SOURCE, type="reject"), key=_key, on_conflict="reject", emits=[RESULTS])
+async def reject(run: Run, program: Program) -> list[int]:
+    return await _ops(run, program, program.ops)
+
+
+WORKFLOWS = {"free": (free,), "queue": (queue,), "join": (join,), "reject": (reject,), "both": (free, queue)}
+
+
+def _made() -> App:
+    handlers = (act, pooled, guarded, undo, lose)
+    for each in handlers:
+        each.load()
+    workflows = (free, queue, join, reject)
+    return App(name="sim", root=Path(), modules=(), workflows=workflows, handlers=handlers)
+
+
+APP = _made()

@@ -1,0 +1,500 @@
+"""The judge: what the log says, by an accept rule of its own, against what was promised. It sees every record when it lands, and shares no code with the fold.
+
+The letters are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after its
+result; I6 order and exclusion per key; I7 timers; I9 retries and compensation; I11 stale records count for nothing; I12 positions.
+"""
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from headrace.topics.command import Cancel, Deliver, OnConflict, Resume, Start
+from headrace.topics.dead_letter import PREFIX
+from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
+from headrace.topics.log import LogRecord, Position, TopicPartition
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    OutboxProgress,
+    Outcome,
+    OutputRefused,
+    RunEnded,
+    RunParked,
+    StepsCancelled,
+    TimerFired,
+)
+from headrace.topics.partition_hash import partition_of
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
+from tests.simulation.app import RESULTS, SOURCE, WORKFLOWS
+from tests.simulation.program import ATTEMPTS_MAX, Program, expected
+
+RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
+RETRY_EARLY_MS = 1_000  # by how much clocks that have not seen an append time yet may misjudge the log's
+
+
+class Violated(Exception):
+    """A promise was broken."""
+
+
+class Input:
+    """A source record and what is known of it. `kind`: a key of `WORKFLOWS`, or `unmatched` or `broken`."""
+
+    def __init__(self, kind: str, program: Program | None) -> None:
+        self.kind = kind
+        self.program = program
+        self.wanted = {workflow.name for workflow in WORKFLOWS.get(kind, ())}
+        self.recorded: set[str] = set()  # workflows with a start in the log; "letter"; "unmatched"
+        self.refused: set[str] = set()
+        self.letters: set[str] = set()  # codes
+
+    @property
+    def done(self) -> bool:
+        """Something of it is in a log for all that it asks for."""
+        match self.kind:
+            case "unmatched":
+                return "unmatched" in self.recorded
+            case "broken":
+                return bool(self.letters)
+            case _:
+                return self.wanted <= self.recorded
+
+
+class Run:
+    """A run as the log tells it."""
+
+    def __init__(self, id_: str, at: TopicPartition, start: Start) -> None:
+        self.id = id_
+        self.at = at
+        self.start = start
+        self.open_since: int | None = None  # offset of the record that opened it
+        self.ended: RunEnded | None = None
+        self.parked: RunParked | None = None
+        self.cancelled = False
+        self.settled: dict[str, int] = {}  # step: offset
+        self.succeeded: list[AttemptSucceeded] = []
+        self.failed: dict[str, list[tuple[AttemptFailed, int]]] = defaultdict(list)
+        self.emitted: set[str] = set()
+        self.fired: list[tuple[TimerFired, int]] = []
+
+    @property
+    def slot(self) -> tuple[str, str]:
+        return (self.start.workflow, self.start.key or "")
+
+
+class _Partition:
+    def __init__(self) -> None:
+        self.last = self.token = self.seq = -1
+        self.nonce = ""
+        self.counts: dict[int, bool] = {}  # offset: does it count
+        self.marks: dict[tuple[str, int], tuple[int, int]] = {}  # origin: epoch, floor
+        self.identities: set[Any] = set()
+        self.slots: dict[tuple[str, str], tuple[str, deque[str]]] = {}
+        self.stale = 0
+
+
+class Judge:
+    """`violated` is called with a sentence for each broken promise."""
+
+    def __init__(self, partitions: int, violated: Callable[[str], None]) -> None:
+        self.runs: dict[str, Run] = {}
+        self.inputs: dict[tuple[int, int], Input] = {}
+        self.results: dict[str, list[LogRecord]] = defaultdict(list)
+        self.outbox: dict[str, str] = {}  # entries that have not left: what each is
+        self.joined: dict[tuple[int, int], str] = {}
+        self.stale = 0
+        self.records = 0
+        self.delivered = 0
+        self.announced: dict[tuple[int, int], str] = {}
+        self._count = partitions
+        self._violated = violated
+        self._partitions = [_Partition() for _ in range(partitions)]
+        self._recorded_to: dict[int, int] = defaultdict(int)  # by source partition: all inputs below are recorded
+        self._forwards: dict[tuple[int, int], str] = {}  # partition and offset of the first record: outbox entry
+
+    def counts(self, partition: int, offset: int) -> bool | None:
+        """Whether this record of the run log has an effect; None if it is not known to the judge."""
+        return self._partitions[partition].counts.get(offset)
+
+    def open_runs(self, partition: int) -> set[str]:
+        """Started and not ended, queued ones included."""
+        return {run.id for run in self.runs.values() if run.at.partition == partition and run.ended is None}
+
+    # --- what lands ---------------------------------------------------------------------------------------------------
+
+    def appended(self, at: TopicPartition, records: Sequence[LogRecord]) -> None:
+        """Records have landed."""
+        self.records += len(records)
+        match at.topic:
+            case "sim.runs":
+                for record in records:
+                    self._run_record(at, record)
+            case "out":
+                for record in records:
+                    self.results[dict(record.headers)["ce_id"].decode()].append(record)
+            case "in.dlq":
+                for record in records:
+                    self._letter(record)
+            case "sim.audit":
+                for record in records:
+                    self._listed(msgspec.json.decode(record.value or b""))
+            case _:
+                pass
+
+    def _letter(self, record: LogRecord) -> None:
+        facts = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
+        where = (int(facts["partition"]), int(facts["offset"]))
+        found = self.inputs.get(where)
+        if found is None:
+            self._violated(f"I1 a dead letter of {where}, which is no input: {facts}")
+            return
+        found.letters.add(facts["code"])
+        if facts["stage"] == "start":
+            found.refused.add(facts["workflow"])
+
+    def _listed(self, entry: dict[str, Any]) -> None:
+        for offset in range(entry["first"], entry["last"] + 1):
+            found = self.inputs.get((entry["partition"], offset))
+            if found is not None:
+                found.recorded.add("unmatched")
+
+    def committed(self, group: str, at: TopicPartition, position: Position) -> None:
+        """I12: a position never passes an input of which nothing is in a log."""
+        if group != POSITIONS:
+            return
+        p = at.partition
+        upto = self._recorded_to[p]
+        while upto < position.offset:
+            found = self.inputs.get((p, upto))
+            if found is not None and not found.done:
+                self._violated(
+                    f"I12 {at} is committed at {position.offset}, and of {upto} ({found.kind}) only {found.recorded} is recorded"
+                )
+                return
+            upto += 1
+        self._recorded_to[p] = max(self._recorded_to[p], upto)
+
+    # --- the run log --------------------------------------------------------------------------------------------------
+
+    def _run_record(self, at: TopicPartition, record: LogRecord) -> None:
+        part = self._partitions[at.partition]
+        entry = decode(record.value)
+        match entry:
+            case Announce():
+                counts = entry.previous_token == part.last
+                if counts:
+                    part.last = part.token = record.offset
+                    part.nonce, part.seq = entry.nonce, -1
+                    self.announced[at.partition, record.offset] = entry.instance
+            case OutcomeRecord() | Release():
+                counts = part.token != -1 and entry.token == part.token and entry.seq == part.seq + 1
+                if counts:
+                    part.seq += 1
+                    if isinstance(entry, Release):
+                        part.token = -1
+                    else:
+                        self._outcome(at, record, entry.body)
+                else:
+                    self.stale += 1
+            case CommandRecord():
+                counts = self._new(part, entry.id, at, record.offset)
+                if counts:
+                    self._command(at, record, entry)
+            case _:
+                counts = True  # a kind that says nothing about runs
+        part.counts[record.offset] = counts
+
+    def _new(self, part: _Partition, identity: Identity, at: TopicPartition, offset: int) -> bool:
+        """Whether the command was never seen. What is new below a floor was promised to be there already."""
+        if isinstance(identity, ClientId):
+            new = identity.id not in part.identities
+            part.identities.add(identity.id)
+            return new
+        name = (identity.epoch, identity.origin, identity.partition, identity.offset, identity.n)
+        new = name not in part.identities
+        part.identities.add(name)
+        origin = (identity.origin, identity.partition)
+        epoch, floor = part.marks.get(origin, (identity.epoch, 0))
+        if identity.epoch < epoch:
+            return False
+        if identity.epoch > epoch:
+            floor = 0
+        if new and identity.offset < floor:
+            self._violated(f"I1 {at}/{offset}: {name} is new and lies below the floor {floor}: it would be lost")
+        part.marks[origin] = (identity.epoch, max(floor, identity.floor))
+        return new
+
+    def _command(self, at: TopicPartition, record: LogRecord, entry: CommandRecord) -> None:
+        match entry.body:
+            case Start() as start:
+                self._start(at, record, entry.id, start)
+            case Deliver(result=result):
+                self.delivered += 1
+                if isinstance(result, AttemptSucceeded | AttemptFailed):
+                    self._outcome(at, record, result)
+            case Cancel(run=run):
+                if (found := self.runs.get(run)) is not None and found.ended is None:
+                    found.cancelled = True
+            case Resume(run=run):
+                if (found := self.runs.get(run)) is not None:
+                    found.parked = None
+            case _:
+                pass
+
+    def _start(self, at: TopicPartition, record: LogRecord, identity: Identity, start: Start) -> None:
+        event = start.event
+        source = None if event is None else (event.partition, event.offset)
+        found = None if source is None else self.inputs.get(source)
+        if isinstance(identity, Coordinates) and identity.origin == RUNS:
+            self._forwards[identity.partition, identity.offset] = "landed"
+        elif found is not None:
+            found.recorded.add(start.workflow)
+        contended = start.key is not None and start.policy is not OnConflict.ALLOW
+        if contended and partition_of((start.key or "").encode(), self._count) != at.partition:
+            self.outbox[f"{at.partition}/forward/{record.offset}"] = "forward"
+            self._forwards.setdefault((at.partition, record.offset), "")
+            return
+        run = Run(run_id(at.partition, identity), at, start)
+        if run.id in self.runs:
+            self._violated(f"I1 {at}/{record.offset} starts {run.id} again")
+            return
+        if contended:
+            part = self._partitions[at.partition]
+            slot = part.slots.get(run.slot)
+            if slot is not None:
+                if start.policy is OnConflict.QUEUE:
+                    slot[1].append(run.id)
+                    self.runs[run.id] = run
+                elif start.policy is OnConflict.REJECT:
+                    self.outbox[f"{at.partition}/refusal/{record.offset}"] = f"refusal {source} {start.workflow}"
+                elif source is not None:
+                    self.joined[source] = slot[0]
+                return
+            part.slots[run.slot] = (run.id, deque())
+        self.runs[run.id] = run
+        run.open_since = record.offset
+
+    def _outcome(self, at: TopicPartition, record: LogRecord, outcome: Outcome) -> None:
+        if isinstance(outcome, OutboxProgress):
+            self._progress(at, record, outcome)
+            return
+        if isinstance(outcome, OutputRefused):
+            self.outbox.pop(f"{at.partition}/{outcome.entry}", None)
+            return
+        name = getattr(outcome, "run", None)
+        if name is None:
+            return
+        run = self.runs.get(name)
+        if run is None or run.open_since is None:
+            self._violated(f"I3 {at}/{record.offset} is about {name}, which is not open: {outcome}")
+            return
+        if run.ended is not None:
+            if isinstance(outcome, RunEnded):
+                self._violated(f"I3 {at}/{record.offset}: {run.id} has a second ending: {outcome} after {run.ended}")
+            return
+        self._effective(at, record, run, outcome)
+
+    def _effective(self, at: TopicPartition, record: LogRecord, run: Run, outcome: Outcome) -> None:
+        match outcome:
+            case AttemptSucceeded(step=step):
+                if step not in run.settled:
+                    run.settled[step] = record.offset
+                    run.succeeded.append(outcome)
+            case AttemptFailed(step=step, number=number):
+                failures = run.failed[step]
+                if step in run.settled or number != len(failures) + 1:
+                    return
+                failures.append((outcome, record.timestamp_ms))
+                if outcome.retry_after_ms is None:
+                    run.settled[step] = record.offset
+                elif number >= ATTEMPTS_MAX:
+                    self._violated(f"I9 {run.id}{step} may be tried again after attempt {number}")
+            case TimerFired(step=step, due_at_ms=due_at_ms):
+                if step not in run.settled and record.timestamp_ms >= due_at_ms:
+                    run.settled[step] = record.offset
+                    run.fired.append((outcome, record.timestamp_ms))
+            case StepsCancelled(steps=steps):
+                for step in steps:
+                    run.settled.setdefault(step, record.offset)
+            case Emitted(step=step):
+                if step not in run.settled:
+                    run.settled[step] = record.offset
+                    run.emitted.add(step)
+                    self.outbox[f"{at.partition}/{run.id}{step}"] = "output"
+            case RunParked():
+                if not run.cancelled:
+                    run.parked = outcome
+            case RunEnded():
+                run.ended = outcome
+                self._free(run)
+            case _:
+                pass
+
+    def _free(self, run: Run) -> None:
+        part = self._partitions[run.at.partition]
+        slot = part.slots.get(run.slot)
+        if slot is None or slot[0] != run.id:
+            return
+        if slot[1]:
+            following = self.runs[slot[1].popleft()]
+            following.open_since = run.at.partition  # any number: it is open
+            part.slots[run.slot] = (following.id, slot[1])
+        else:
+            del part.slots[run.slot]
+
+    def _progress(self, at: TopicPartition, record: LogRecord, progress: OutboxProgress) -> None:
+        """What left the outbox must be where it went."""
+        for sent in progress.sent:
+            kind = self.outbox.pop(f"{at.partition}/{sent.entry}", "")
+            if kind == "output" and sent.entry not in self.results:
+                self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be sent and is not there")
+            elif kind == "forward":
+                offset = int(sent.entry.rpartition("/")[2])
+                if self._forwards.get((at.partition, offset)) != "landed":
+                    self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be forwarded and is not there")
+
+    # --- what handlers do ---------------------------------------------------------------------------------------------
+
+    def attempt_begins(self, run_id: str, step: str, number: int, read_to: int, log_ms: int) -> None:
+        """A handler is called by an owner that has read to `read_to`: I5, I6, I9."""
+        run = self.runs.get(run_id)
+        if run is None or run.open_since is None:
+            self._violated(f"I6 {run_id}{step} begins, and the log has not opened its run")
+            return
+        settled = run.settled.get(step)
+        if settled is not None and settled < read_to:
+            self._violated(f"I5 {run_id}{step} begins again; its end at {settled} was read back (to {read_to})")
+        failures = run.failed.get(step, [])
+        if number > len(failures) + 1:
+            self._violated(f"I9 {run_id}{step} begins attempt {number} after {len(failures)} failures")
+        elif number > 1:
+            failed, at_ms = failures[number - 2]
+            if log_ms + RETRY_EARLY_MS < at_ms + (failed.retry_after_ms or 0):
+                self._violated(
+                    f"I9 {run_id}{step} begins attempt {number} {at_ms + (failed.retry_after_ms or 0) - log_ms} ms too early"
+                )
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def unfinished(self) -> list[str]:
+        """What still has to happen, in words; empty: everything has come to its end."""
+        left = [f"input {where} ({found.kind}): recorded {found.recorded}" for where, found in self.inputs.items() if not found.done]
+        left += [
+            f"run {run.id} of {run.start.workflow} {'queued' if run.open_since is None else 'open'}"
+            for run in self.runs.values()
+            if run.ended is None and run.parked is None
+        ]
+        left += [f"outbox {entry}: {kind}" for entry, kind in self.outbox.items()]
+        return left
+
+    def at_the_end(self, effects: "Effects", *, faults: bool) -> None:
+        """I1, I2, I4, I9 of everything."""
+        by_input: dict[tuple[int, int], list[Run]] = defaultdict(list)
+        for run in self.runs.values():
+            event = run.start.event
+            if event is not None:
+                by_input[event.partition, event.offset].append(run)
+        for where, found in self.inputs.items():
+            self._input(where, found, by_input.get(where, []))
+        for run in self.runs.values():
+            if run.start.event is not None:
+                self._run(run, self.inputs[run.start.event.partition, run.start.event.offset], effects)
+        known = {f"{run.id}{step}" for run in self.runs.values() for step in run.emitted}
+        for ce_id, copies in self.results.items():
+            if ce_id not in known:
+                self._violated(f"I2 a result {ce_id} that no run emitted")
+            if len({(copy.key, copy.value, copy.headers) for copy in copies}) > 1:
+                self._violated(f"I2 {ce_id} came with different contents")
+            if len(copies) > 1 and not faults:
+                self._violated(f"I2 {ce_id} came {len(copies)} times without a fault")
+        for key, tasks in effects.tasks_by_key.items():
+            if len(tasks) > 1:
+                self._violated(f"I4 the key {key} belongs to {sorted(tasks)}")
+
+    def _input(self, where: tuple[int, int], found: Input, runs: list[Run]) -> None:
+        names = sorted(run.start.workflow for run in runs)
+        if found.kind == "unmatched":
+            good = not runs and not found.letters and "unmatched" in found.recorded
+        elif found.kind == "broken":
+            good = not runs and len(found.letters) == 1 and "unmatched" not in found.recorded
+        elif found.kind == "join" and where in self.joined:
+            good = not runs and not found.letters
+        elif found.refused:
+            good = not runs and found.kind == "reject" and "unmatched" not in found.recorded
+        else:
+            good = names == sorted(found.wanted) and not found.letters and "unmatched" not in found.recorded
+        if not good:
+            self._violated(
+                f"I1 input {where} ({found.kind}) came to runs {names}, letters {found.letters}, recorded {found.recorded}"
+            )
+
+    def _run(self, run: Run, found: Input, effects: "Effects") -> None:
+        program = found.program
+        assert program is not None
+        if run.parked is not None:
+            self._violated(f"I1 {run.id} is parked: {run.parked}")
+            return
+        ended = run.ended
+        assert ended is not None
+        if run.cancelled:
+            return
+        wanted = expected(program)
+        if ended.status.value != wanted.status:
+            self._violated(f"I1 {run.id} {ended.status}, expected {wanted.status}: {ended.error} {ended.message}")
+            return
+        if wanted.status == "succeeded" and msgspec.json.decode(bytes(ended.result)) != wanted.values:
+            self._violated(f"I1 {run.id} gave {bytes(ended.result)!r}, expected {wanted.values}")
+        begun = effects.begun.get(run.id, {})
+        self._compare(run, "calls", {n for what, n in begun if what == "act"}, set(wanted.calls))
+        self._compare(run, "undos", {n for what, n in begun if what == "undo"}, set(wanted.undone))
+        losers = {n for what, n in begun if what == "lose"}
+        if not losers <= wanted.losers:
+            self._violated(f"I4 {run.id} had losers {losers}, expected at most {set(wanted.losers)}")
+        for (what, n), keys in begun.items():
+            if len(keys) > 1:
+                self._violated(f"I4 {run.id} {what} {n} had the keys {sorted(keys)}")
+        for n, call in wanted.calls.items():
+            step = next((s for s in effects.steps.get((run.id, "act", n), ())), "")
+            failures = len(run.failed.get(step, ()))
+            declared = min(call.fails + call.hangs, ATTEMPTS_MAX - 1) + call.fatal
+            if failures != declared:
+                self._violated(f"I9 {run.id}{step} failed {failures} times, expected {declared}")
+        emitted = len(run.emitted)
+        if emitted != len(wanted.emits):
+            self._violated(f"I1 {run.id} emitted {emitted} events, expected {len(wanted.emits)}")
+        for step in run.emitted:
+            if f"{run.id}{step}" not in self.results:
+                self._violated(f"P1 the result {run.id}{step} is nowhere")
+        self._reverse(run, effects)
+
+    def _compare(self, run: Run, what: str, found: set[int], wanted: set[int]) -> None:
+        if found != wanted:
+            self._violated(f"I4 {run.id}: {what} {sorted(found)}, expected {sorted(wanted)}")
+
+    def _reverse(self, run: Run, effects: "Effects") -> None:
+        """I9: compensation once per finished task, in reverse."""
+        order = [effects.call_of.get(f"{run.id}{done.step}") for done in run.succeeded]
+        undone = [n for what, n in filter(None, order) if what == "undo"]
+        finished = [n for what, n in filter(None, order) if what == "act" and n in set(undone)]
+        if undone != finished[::-1]:
+            self._violated(f"I9 {run.id} finished {finished} and undid {undone}")
+
+
+class Effects:
+    """What handlers told: calls that began, by run."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, dict[tuple[str, int], set[str]]] = defaultdict(lambda: defaultdict(set))
+        self.steps: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+        self.tasks_by_key: dict[str, set[tuple[str, str, int]]] = defaultdict(set)
+        self.call_of: dict[str, tuple[str, int]] = {}
+        self.count = 0
+
+    def began(self, run: str, step: str, key: str, what: str, n: int) -> None:
+        self.count += 1
+        self.begun[run][what, n].add(key)
+        self.steps[run, what, n].add(step)
+        self.tasks_by_key[key].add((run, what, n))
+        self.call_of[f"{run}{step}"] = (what, n)

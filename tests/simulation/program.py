@@ -1,0 +1,188 @@
+"""Random workflow programs with a known answer: what a run does, as data, and what must come of it whatever happens in between.
+
+A program is a list of operations. Every call has a number of its own within the program; its result is `answer(number)`. Only operations whose outcome does not
+depend on timing are drawn: a race has one member that can win, a failure for good happens where nothing else is open.
+"""
+
+from collections.abc import Iterator, Sequence
+from random import Random
+from typing import NamedTuple
+
+import msgspec
+
+ATTEMPTS_MAX = 5  # as the handlers of `app.py` declare
+
+
+class Call(msgspec.Struct, tag="call"):
+    """Call a task: `fails` attempts raise before one succeeds after `ms`. `fatal`: it never does. `hangs`: the first attempt runs into its timeout."""
+
+    n: int
+    fails: int = 0
+    ms: int = 0
+    fatal: bool = False
+    hangs: bool = False
+    undo: bool = False
+    kind: str = "act"  # act, pooled, guarded: which handler
+
+
+class Sleep(msgspec.Struct, tag="sleep"):
+    ms: int
+
+
+class Emit(msgspec.Struct, tag="emit"):
+    n: int
+
+
+class Gather(msgspec.Struct, tag="gather"):
+    """Branches side by side."""
+
+    branches: list[list["Op"]]
+
+
+class Race(msgspec.Struct, tag="race"):
+    """The operations of `winner` against a task `loser` that takes for ever."""
+
+    winner: list["Op"]
+    loser: int
+
+
+class Map(msgspec.Struct, tag="map"):
+    calls: list[Call]
+    concurrency: int
+
+
+class Attempt(msgspec.Struct, tag="try"):
+    """A call that fails for good, and is caught."""
+
+    call: Call
+
+
+class Raise(msgspec.Struct, tag="raise"):
+    """The program fails."""
+
+
+Op = Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise
+
+
+class Program(msgspec.Struct):
+    """What an input asks for. `id` is the input's; `key` is the business key of workflows that have one."""
+
+    id: str
+    key: str
+    ops: list[Op]
+
+
+class Answer(NamedTuple):
+    """What a program must come to. `values` is the result of one that succeeds; `undone` are calls whose compensation must have run."""
+
+    status: str  # succeeded, failed or compensated
+    values: list[int]
+    calls: dict[int, Call]  # that must have had an effect
+    losers: frozenset[int]  # that may have
+    emits: frozenset[int]
+    undone: frozenset[int]
+
+
+def answer(number: int) -> int:
+    """The result of a call."""
+    return number * 7 + 1
+
+
+class _Counter:
+    def __init__(self) -> None:
+        self.n = 0
+
+    def __call__(self) -> int:
+        self.n += 1
+        return self.n
+
+
+def drawn(random: Random, id_: str, key: str, *, size: int, hang: float) -> Program:
+    """A program of about `size` operations."""
+    number = _Counter()
+    ops = _ops(random, number, size, hang, depth=0)
+    ending = random.random()
+    if ending < 0.08:
+        ops.append(Raise())
+    elif ending < 0.16:
+        ops.append(Call(number(), fails=random.randint(0, 2), fatal=True))
+    if random.random() < 0.8:
+        ops.insert(random.randint(0, len(ops)) if ending >= 0.16 else 0, Emit(number()))
+    return Program(id_, key, ops)
+
+
+def _ops(random: Random, number: _Counter, size: int, hang: float, depth: int) -> list[Op]:
+    return [_op(random, number, hang, depth) for _ in range(random.randint(1, max(1, size)))]
+
+
+def _op(random: Random, number: _Counter, hang: float, depth: int) -> Op:
+    chance = random.random()
+    if chance < 0.5 or depth >= 2:
+        return _call(random, number, hang)
+    if chance < 0.65:
+        return Sleep(random.choice((0, 1, 20, 300, 2_000, 30_000)))
+    if chance < 0.74:
+        return Emit(number())
+    if chance < 0.83:
+        return Gather([_ops(random, number, 2, hang, depth + 1) for _ in range(random.randint(1, 3))])
+    if chance < 0.89:
+        return Race(_ops(random, number, 1, hang, depth + 1), number())
+    if chance < 0.96 or depth:
+        calls = [_call(random, number, hang) for _ in range(random.randint(1, 4))]
+        return Map(calls, random.randint(1, 3))
+    return Attempt(Call(number(), fatal=True, fails=random.randint(0, 2)))
+
+
+def _call(random: Random, number: _Counter, hang: float) -> Call:
+    return Call(
+        number(),
+        fails=random.choice((0, 0, 0, 0, 1, 2, ATTEMPTS_MAX - 1)),
+        ms=random.choice((0, 0, 1, 10, 100, 1_500)),
+        hangs=random.random() < hang,
+        undo=random.random() < 0.4,
+        kind=random.choice(("act", "act", "act", "pooled", "guarded")),
+    )
+
+
+def expected(program: Program) -> Answer:
+    """Walk the program."""
+    values: list[int] = []
+    calls: dict[int, Call] = {}
+    losers: set[int] = set()
+    emits: set[int] = set()
+    status = "succeeded"
+    for op in program.ops:
+        if isinstance(op, Raise) or (isinstance(op, Call) and op.fatal):
+            status = "failed"
+            if isinstance(op, Call):
+                calls[op.n] = op
+            break
+        values += _walk([op], calls, losers, emits)
+    done = {n for n, call in calls.items() if call.undo and not call.fatal}
+    undone = frozenset(done) if status == "failed" else frozenset[int]()
+    if undone:
+        status = "compensated"
+    return Answer(status, values, calls, frozenset(losers), frozenset(emits), undone)
+
+
+def _walk(ops: Sequence[Op], calls: dict[int, Call], losers: set[int], emits: set[int]) -> Iterator[int]:
+    for op in ops:
+        match op:
+            case Call():
+                calls[op.n] = op
+                yield answer(op.n)
+            case Emit(n=n):
+                emits.add(n)
+            case Gather(branches=branches):
+                for branch in branches:
+                    yield from _walk(branch, calls, losers, emits)
+            case Race(winner=winner, loser=loser):
+                losers.add(loser)
+                yield from _walk(winner, calls, losers, emits)
+            case Map(calls=mapped):
+                yield from _walk(mapped, calls, losers, emits)
+            case Attempt(call=call):
+                calls[call.n] = call
+                yield -call.n
+            case Sleep() | Raise():
+                pass

@@ -10,17 +10,17 @@ from headrace.topics.log import Log, TopicPartition
 from headrace.topics.membership import Membership, Placement
 from headrace.topics.spec import TopicSpec
 from tests.contract.conftest import make_topic
-from tests.contract.station import PATIENCE_S, EmbeddedStation, KafkaStation
-from tests.kafka_broker.broker import KafkaBroker
+from tests.contract.station import PATIENCE_S, KafkaStation, SimStation, Station
 
-Station = EmbeddedStation | KafkaStation
 RUNS = 8
 
 
-@pytest.fixture
-def cluster(kafka: KafkaBroker) -> Station:
+@pytest.fixture(params=["kafka", "simulated"])
+def cluster(request: pytest.FixtureRequest) -> Station:
     """A log that several instances may have open. The embedded one has one owner."""
-    return KafkaStation(kafka.bootstrap_servers)
+    if request.param == "simulated":
+        return SimStation()
+    return KafkaStation(request.getfixturevalue("kafka").bootstrap_servers)
 
 
 class Member:

@@ -5,7 +5,18 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from headrace import Breaker, EventTrigger, NonRetryable, Pool, Retry, Run, TaskFailed, current_attempt, handler, workflow
+from headrace import (
+    Breaker,
+    EventTrigger,
+    NonRetryable,
+    Pool,
+    Retry,
+    Run,
+    TaskFailed,
+    current_attempt,
+    handler,
+    workflow,
+)
 from headrace.handlers.attempt import Attempt as AttemptNow
 from headrace.service.definitions.app import App
 from tests.simulation.program import (
@@ -75,7 +86,9 @@ async def pooled(program: str, call: Call) -> int:
     return await _act(program, call)
 
 
-@handler(retry=_RETRY, timeout="5s", breaker=Breaker("guard", failure_rate=0.5, window=10, minimum_calls=5, open_for="2s"))
+@handler(
+    retry=_RETRY, timeout="5s", breaker=Breaker("guard", failure_rate=0.5, window=10, minimum_calls=5, open_for="2s")
+)
 async def guarded(program: str, call: Call) -> int:
     return await _act(program, call)
 
@@ -145,7 +158,12 @@ async def free(run: Run, program: Program) -> list[int]:
     return await _ops(run, program, program.ops)
 
 
-@workflow(on=(EventTrigger(SOURCE, type="queue"), EventTrigger(SOURCE, type="both")), key=_key, on_conflict="queue", emits=[RESULTS])
+@workflow(
+    on=(EventTrigger(SOURCE, type="queue"), EventTrigger(SOURCE, type="both")),
+    key=_key,
+    on_conflict="queue",
+    emits=[RESULTS],
+)
 async def queue(run: Run, program: Program) -> list[int]:
     return await _ops(run, program, program.ops)
 

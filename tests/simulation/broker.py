@@ -16,6 +16,7 @@ from headrace.topics.log import LogRecord, NewRecord, Offsets, Position, TopicPa
 from headrace.topics.record_size import DEFAULT_MESSAGE_BYTES_MAX
 from headrace.topics.spec import TopicSpec
 from tests.simulation.clock import EPOCH_S
+from tests.simulation.group import Group
 
 NEVER = float("-inf")
 
@@ -84,6 +85,7 @@ class Broker:
         self.topics: dict[str, TopicSpec] = {}
         self.partitions: dict[TopicPartition, Partition] = {}
         self.positions: dict[str, dict[TopicPartition, Position]] = defaultdict(dict)
+        self.groups: dict[str, Group] = {}
         self.away_until = NEVER
         self.refuses: Callable[[TopicPartition, NewRecord], bool] = lambda _at, _record: False
         self.appended: Callable[[TopicPartition, Sequence[LogRecord]], None] = lambda _at, _records: None
@@ -165,6 +167,23 @@ class Broker:
     def offsets(self, at: TopicPartition) -> Offsets:
         partition = self.partitions[at]
         return Offsets(partition.start, partition.end)
+
+    def group(self, name: str) -> Group:
+        """The group with members of that name."""
+        found = self.groups.get(name)
+        if found is None:
+            found = self.groups[name] = Group(name, self._partition_count, self.later)
+            found.uniform = self.random.uniform
+        return found
+
+    def _partition_count(self, topic: str) -> int:
+        spec = self.topics.get(topic)
+        return 0 if spec is None else spec.partitions
+
+    def later(self, delay_s: float, call: Callable[..., object], *args: object) -> None:
+        """Something happens at the broker or in the network: no process's business."""
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay_s, call, *args, context=getattr(loop, "outside", None))
 
     def commit(self, group: str, positions: dict[TopicPartition, Position]) -> None:
         for at, position in positions.items():

@@ -1,6 +1,6 @@
-"""The judge: what the log says, by an accept rule of its own, against what was promised. It sees every record when it lands, and shares no code with the fold.
+"""The judge: what the log says, by an accept rule of its own, against what was promised. It sees each record when it lands and shares no code with the fold.
 
-The letters are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after its
+The numbers are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after its
 result; I6 order and exclusion per key; I7 timers; I9 retries and compensation; I11 stale records count for nothing; I12 positions.
 """
 
@@ -28,7 +28,7 @@ from headrace.topics.outcome import (
 )
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
-from tests.simulation.app import RESULTS, SOURCE, WORKFLOWS
+from tests.simulation.app import SOURCE, WORKFLOWS
 from tests.simulation.program import ATTEMPTS_MAX, Program, expected
 
 RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
@@ -380,7 +380,11 @@ class Judge:
 
     def unfinished(self) -> list[str]:
         """What still has to happen, in words; empty: everything has come to its end."""
-        left = [f"input {where} ({found.kind}): recorded {found.recorded}" for where, found in self.inputs.items() if not found.done]
+        left = [
+            f"input {where} ({found.kind}): recorded {found.recorded}"
+            for where, found in self.inputs.items()
+            if not found.done
+        ]
         left += [
             f"run {run.id} of {run.start.workflow} {'queued' if run.open_since is None else 'open'}"
             for run in self.runs.values()

@@ -25,9 +25,12 @@ from headrace.topics.log import (
     TopicMissing,
     TopicPartition,
 )
+from headrace.topics.membership import Membership
 from headrace.topics.record_size import BATCH_FRAMING_BYTES, checked_sizes
 from headrace.topics.spec import TopicSpec, check_creatable
 from tests.simulation.broker import NEVER, Broker, Partition
+from tests.simulation.group import SimMembership
+from tests.simulation.loop import Life, Place
 
 T = TypeVar("T")
 
@@ -44,8 +47,9 @@ _Flying = tuple[TopicPartition, Sequence[NewRecord], "asyncio.Future[Appended] |
 class SimLog:
     """One client. `cut` = nothing of it reaches the broker any more and nothing comes back: its process is dead."""
 
-    def __init__(self, broker: Broker) -> None:
+    def __init__(self, broker: Broker, place: Place | None = None) -> None:
         self.broker = broker
+        self.place = place
         self.cut = False
         self.over = False  # the simulation is being cleared away: fail at once
         self.partitioned_until = NEVER  # the network between this process and the broker is gone
@@ -74,12 +78,6 @@ class SimLog:
 
     # --- the way there and back ---------------------------------------------------------------------------------------
 
-    def _later(self, delay_s: float, call: Callable[..., object], *args: Any) -> None:
-        """At the broker or in the network: no process's business."""
-        loop = self._loop
-        outside = getattr(loop, "outside", None)
-        loop.call_later(delay_s, call, *args, context=outside)
-
     def way_s(self) -> float:
         """One way takes this long."""
         knobs, random = self.broker.knobs, self.broker.random
@@ -105,7 +103,9 @@ class SimLog:
         knobs, chance = broker.knobs, broker.random.random()
         away_s = self._away_s()
         if away_s or chance < knobs.away:
-            self._later(min(away_s, 10.0) + self.way_s(), _fail, answer, LogUnavailable("The broker does not answer."))
+            self.broker.later(
+                min(away_s, 10.0) + self.way_s(), _fail, answer, LogUnavailable("The broker does not answer.")
+            )
             return await answer
         unanswered = chance < knobs.away + knobs.unanswered
 
@@ -113,14 +113,14 @@ class SimLog:
             try:
                 result = do()
             except Exception as error:
-                self._later(self.way_s(), self._answer, answer, None, error)
+                self.broker.later(self.way_s(), self._answer, answer, None, error)
                 return
             if unanswered:
-                self._later(10.0, self._answer, answer, None, LogUnavailable("No answer."))
+                self.broker.later(10.0, self._answer, answer, None, LogUnavailable("No answer."))
             else:
-                self._later(self.way_s(), self._answer, answer, result, None)
+                self.broker.later(self.way_s(), self._answer, answer, result, None)
 
-        self._later(self.way_s(), arrive)
+        self.broker.later(self.way_s(), arrive)
         return await answer
 
     def _answer(self, answer: asyncio.Future[Any], result: object, error: Exception | None) -> None:
@@ -183,7 +183,7 @@ class SimLog:
         chance = random.random()
         away_s = self._away_s(partition)
         if (away_s and chance < 0.3) or chance < knobs.away:
-            self._later(self.way_s(), self._answer, answer, None, LogUnavailable(f"{at} cannot be reached."))
+            self.broker.later(self.way_s(), self._answer, answer, None, LogUnavailable(f"{at} cannot be reached."))
             return answer
         chance = random.random()
         lost = chance < knobs.lost
@@ -194,9 +194,9 @@ class SimLog:
         if away_s > knobs.patience_s and not late:  # longer than the client waits: it may have left before, or not
             lost = True
         if lost or late:
-            self._later(knobs.patience_s, self._answer, answer, None, gives_up)
+            self.broker.later(knobs.patience_s, self._answer, answer, None, gives_up)
             if late:
-                self._later(
+                self.broker.later(
                     max(away_s, knobs.patience_s * random.random()) + random.uniform(0, knobs.late_s),
                     self._arrive,
                     at,
@@ -209,7 +209,7 @@ class SimLog:
         arrives_at = max(loop.time() + away_s + self.way_s(), self._lanes.get(lane, NEVER))
         self._lanes[lane] = arrives_at
         if unanswered:
-            self._later(knobs.patience_s, self._answer, answer, None, gives_up)
+            self.broker.later(knobs.patience_s, self._answer, answer, None, gives_up)
         self._queues.setdefault(lane, deque()).append((at, records, None if unanswered else answer, twice))
         loop.call_at(arrives_at, self._arrive_in_order, lane, context=getattr(loop, "outside", None))
         return answer
@@ -222,9 +222,11 @@ class SimLog:
         away_s = max(0.0, broker.free_at(broker.partitions.get(at)) - self._loop.time())
         if away_s:  # the broker went away meanwhile: the client asks again until it is back, or gives up
             if answer is not None:
-                self._later(broker.knobs.patience_s, self._answer, answer, None, AppendFailed(f"No answer from {at}."))
+                self.broker.later(
+                    broker.knobs.patience_s, self._answer, answer, None, AppendFailed(f"No answer from {at}.")
+                )
             if broker.random.random() < 0.7:
-                self._later(away_s + self.way_s(), self._arrive_in_order, lane)
+                self.broker.later(away_s + self.way_s(), self._arrive_in_order, lane)
             else:
                 queue.popleft()
             return
@@ -240,17 +242,17 @@ class SimLog:
         broker = self.broker
         if at not in broker.partitions:
             if answer is not None:
-                self._later(self.way_s(), self._answer, answer, None, _missing(at))
+                self.broker.later(self.way_s(), self._answer, answer, None, _missing(at))
             return
         if any(broker.refuses(at, record) for record in records):
             if answer is not None:
-                self._later(self.way_s(), self._answer, answer, None, AppendRefused(f"{at} does not take this."))
+                self.broker.later(self.way_s(), self._answer, answer, None, AppendRefused(f"{at} does not take this."))
             return
         base, at_ms = broker.append(at, records)
         if twice:
             broker.append(at, records)
         if answer is not None:
-            self._later(self.way_s(), self._answer, answer, Appended(base, at_ms), None)
+            self.broker.later(self.way_s(), self._answer, answer, Appended(base, at_ms), None)
 
     @asynccontextmanager
     async def read(
@@ -309,6 +311,37 @@ class SimLog:
             self.broker.commit(group, copied)
 
         await self._ask(write)
+
+    @asynccontextmanager
+    async def join(
+        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+    ) -> AsyncGenerator[Membership]:
+        place = self.place
+        membership = SimMembership(
+            self.broker.group(group),
+            runs=runs,
+            partitions=partitions,
+            sources=sources,
+            reachable=lambda: self.reachable and not self.cut and (place is None or place.life is Life.RUNNING),
+            dead=lambda: self.cut,
+            way_s=self.way_s,
+        )
+        self.broker.later(self.way_s(), self._join, group, membership)
+        try:
+            yield membership
+        finally:
+            await membership.leave()
+
+    def _join(self, group: str, membership: SimMembership) -> None:
+        if self.cut or membership.left:
+            return
+        if away_s := self._away_s():
+            self.broker.later(away_s + self.way_s(), self._join, group, membership)
+            return
+        self.broker.group(group).add(membership)
+
+    async def expel(self, group: str) -> Sequence[str]:
+        return await self._ask(lambda: self.broker.group(group).expel_dead())
 
     # --- topics -------------------------------------------------------------------------------------------------------
 
@@ -383,7 +416,7 @@ class SimReader:
     def _fetch(self) -> None:
         if not self._fetching and self._error is None and self.queued_bytes < _AHEAD_BYTES:
             self._fetching = True
-            self._log._later(self._log._away_s() + self._log.way_s(), self._serve)
+            self._log.broker.later(self._log._away_s() + self._log.way_s(), self._serve)
 
     def _serve(self) -> None:
         log, broker = self._log, self._log.broker
@@ -395,22 +428,22 @@ class SimReader:
             return
         away_s = log._away_s(partition)
         if away_s:
-            log._later(away_s + log.way_s(), self._serve)
+            broker.later(away_s + log.way_s(), self._serve)
             return
         if not partition.start <= self._position <= partition.end:
             error = OffsetOutOfRange(self._at, self._position, Offsets(partition.start, partition.end))
-            log._later(log.way_s(), self._deliver, None, error)
+            broker.later(log.way_s(), self._deliver, None, error)
             return
         found = partition.from_(self._position, broker.random.randint(1, broker.knobs.batch_records_max), _FETCH_BYTES)
         if not found:
             partition.waiting.append(self._woken)
             return
         self._position = found[-1].offset + 1
-        log._later(log.way_s(), self._deliver, Batch(self._at, found, partition.end), None)
+        broker.later(log.way_s(), self._deliver, Batch(self._at, found, partition.end), None)
 
     def _woken(self) -> None:
         """Records have come. Not at once: who wakes is the broker's append itself."""
-        self._log._later(self._log.way_s(), self._serve)
+        self._log.broker.later(self._log.way_s(), self._serve)
 
     def _deliver(self, batch: Batch | None, error: Exception | None) -> None:
         if self.closed or self._log.cut:

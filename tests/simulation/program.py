@@ -120,7 +120,7 @@ def _op(random: Random, number: _Counter, hang: float, depth: int) -> Op:
     if chance < 0.5 or depth >= 2:
         return _call(random, number, hang)
     if chance < 0.65:
-        return Sleep(random.choice((0, 1, 20, 300, 2_000, 30_000)))
+        return Sleep(random.choice((1, 20, 300, 2_000, 30_000)))
     if chance < 0.74:
         return Emit(number())
     if chance < 0.83:

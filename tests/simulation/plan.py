@@ -1,0 +1,197 @@
+"""A plan: everything that a simulation is told beforehand, drawn from one seed. What is left to chance while it runs comes from the same seed.
+
+A plan is plain data, so that a failing one can be printed, cut down (`minimise.py`) and kept.
+"""
+
+from random import Random
+
+import msgspec
+
+from headrace.service.fault_point import FaultPoint
+from tests.simulation.broker import BrokerKnobs
+from tests.simulation.program import Program, drawn
+
+
+class Timed(msgspec.Struct, tag="timed"):
+    """At a time. `target` is an instance (or a partition); `for_s` until it is mended; `amount` is for clocks."""
+
+    at_s: float
+    kind: str
+    target: int = 0
+    for_s: float = 0.0
+    amount: float = 0.0
+
+
+class AtPoint(msgspec.Struct, tag="point"):
+    """When any instance comes to this point for the `nth` time."""
+
+    point: FaultPoint
+    nth: int
+    kind: str
+    for_s: float = 0.0
+
+
+Fault = Timed | AtPoint
+
+POINT_KINDS = ("crash", "crash", "crash", "stop", "cut", "outage", "leader", "leave")
+TIMED_KINDS = (
+    "crash",
+    "crash",
+    "stop",
+    "stop",
+    "cut",
+    "outage",
+    "leader",
+    "leader",
+    "leave",
+    "skew",
+    "jump",
+    "stall",
+    "forget",
+    "join",
+)
+
+
+class Arrival(msgspec.Struct):
+    """A source record. `kind`: a key of `app.WORKFLOWS`, or `unmatched` or `broken`. `record_key` may differ from the program's key."""
+
+    at_s: float
+    kind: str
+    partition: int
+    record_key: str | None
+    program: Program
+
+
+class Cancellation(msgspec.Struct):
+    """A client cancels the run of an arrival (by its place in the list), if it is open."""
+
+    at_s: float
+    arrival: int
+
+
+class Plan(msgspec.Struct):
+    seed: int
+    instances: int
+    partitions: int
+    sources: int
+    shuffled: bool
+    busy_s: float
+    knobs: BrokerKnobs
+    settings: dict[str, dict[str, object]]
+    session_s: float
+    placements_late_s: float
+    swallow: float
+    refold: float  # the chance that a step is followed by a refold of the whole partition
+    chaos_s: float
+    arrivals: list[Arrival]
+    cancellations: list[Cancellation]
+    faults: list[Fault]
+
+
+def plan_of(seed: int) -> Plan:
+    """Draw the plan of a seed."""
+    random = Random(seed)
+    chaos_s = random.choice((5.0, 20.0, 60.0))
+    quiet = random.random() < 0.1  # no faults at all: nothing may come twice
+    partitions = random.choice((1, 2, 3, 4, 6))
+    sources = random.randint(1, 3)
+    instances = random.choice((1, 2, 2, 3, 3, 4))
+    arrivals = _arrivals(random, sources, chaos_s)
+    return Plan(
+        seed=seed,
+        instances=instances,
+        partitions=partitions,
+        sources=sources,
+        shuffled=random.random() < 0.7,
+        busy_s=random.choice((0.0, 0.0, 1e-6, 0.004)),
+        knobs=_knobs(random, quiet=quiet),
+        settings=_settings(random),
+        session_s=random.choice((1.0, 3.0, 10.0)),
+        placements_late_s=random.choice((0.0, 0.2, 3.0)),
+        swallow=random.choice((0.0, 0.0, 0.3)),
+        refold=random.choice((0.05, 0.3, 1.0)),
+        chaos_s=chaos_s,
+        arrivals=arrivals,
+        cancellations=[
+            Cancellation(random.uniform(0, chaos_s), random.randrange(len(arrivals)))
+            for _ in range(random.choice((0, 0, 0, 1, 3)))
+        ],
+        faults=[] if quiet else _faults(random, seed, chaos_s, instances, partitions),
+    )
+
+
+def _knobs(random: Random, *, quiet: bool) -> BrokerKnobs:
+    trouble = 0.0 if quiet else random.choice((0.0, 0.003, 0.02, 0.08))
+
+    def some() -> float:
+        return trouble * random.choice((0, 1, 1, 2))
+
+    return BrokerKnobs(
+        latency_s=random.choice(((0.0001, 0.001), (0.0002, 0.02), (0.001, 0.2))),
+        slow=random.choice((0.0, 0.0, 0.01, 0.1)),
+        slow_s=random.choice((0.05, 2.0)),
+        lost=some(),
+        unanswered=some(),
+        late=some(),
+        late_s=random.choice((1.0, 20.0)),
+        away=some(),
+        twice=some(),
+        gap=random.choice((0.0, 0.0, 0.2)),
+        back_ms=random.choice((0, 5, 500, 3_000)),
+        patience_s=random.choice((0.5, 3.0, 15.0)),
+        batch_records_max=random.choice((1, 3, 20, 500)),
+        prefetch=random.random() < 0.7,
+    )
+
+
+def _settings(random: Random) -> dict[str, dict[str, object]]:
+    return {
+        "worker": {
+            "handoff_grace": random.choice(("0s", "200ms", "3s", "10s")),
+            "shutdown_grace": "30s",
+            "max_active_runs": random.choice((1, 2, 8, 4_000)),
+            "max_queued_bytes": random.choice(("2KiB", "64MiB", "64MiB")),
+        },
+        "router": {"max_uncommitted": random.choice((2, 20, 10_000))},
+        "log": {"group_commit_bytes": random.choice(("1KiB", "512KiB", "512KiB"))},
+    }
+
+
+def _arrivals(random: Random, sources: int, chaos_s: float) -> list[Arrival]:
+    keys = [f"k{number}" for number in range(random.choice((1, 2, 5, 20)))]
+    kinds = random.choice(
+        (("free",), ("free", "queue"), ("queue",), ("free", "queue", "join", "reject", "both"), ("join", "reject"))
+    )
+    size, hang = random.choice((1, 3, 6)), random.choice((0.0, 0.0, 0.1))
+    spread = random.choice((0.1, 0.5, 0.9))
+    arrivals: list[Arrival] = []
+    for number in range(random.choice((1, 3, 6, 10, 16))):
+        key = random.choice(keys)
+        program = drawn(random, f"p{number}", key, size=size, hang=hang)
+        chance = random.random()
+        kind = "unmatched" if chance < 0.06 else "broken" if chance < 0.1 else random.choice(kinds)
+        record_key = key if random.random() < 0.5 else random.choice((None, f"other{number}", key))
+        arrivals.append(
+            Arrival(random.uniform(0, chaos_s * spread), kind, random.randrange(sources), record_key, program)
+        )
+    return arrivals
+
+
+def _faults(random: Random, seed: int, chaos_s: float, instances: int, partitions: int) -> list[Fault]:
+    points = list(FaultPoint)
+    faults: list[Fault] = []
+    for number in range(random.choice((1, 1, 2, 4))):
+        # every point has its turn, whatever the dice say
+        point = points[(seed + number * 7) % len(points)] if number < 2 else random.choice(points)
+        nth = random.choice((1, 1, 2, 3, 5, 12, 30))
+        faults.append(AtPoint(point, nth, random.choice(POINT_KINDS), _for_s(random)))
+    for _ in range(random.choice((0, 1, 2, 5))):
+        kind = random.choice(TIMED_KINDS)
+        target = random.randrange(partitions if kind == "leader" else instances)
+        amount = random.choice((-3_600.0, -2.0, -0.05, 0.05, 2.0, 3_600.0))
+        faults.append(Timed(random.uniform(0, chaos_s), kind, target, _for_s(random), amount))
+    return faults
+
+
+def _for_s(random: Random) -> float:
+    return random.choice((0.05, 0.5, 2.0, 8.0, 25.0)) * random.uniform(0.5, 1.5)

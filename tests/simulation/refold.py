@@ -1,0 +1,79 @@
+"""I10 and I11: what a live owner has in memory is what the log says.
+
+Beside each owner goes a state that is folded from the very first record, from bytes, by nobody but this file. After a step both must be equal, and the fold
+must have skipped exactly what the judge's own accept rule skips.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.state import PartitionState
+from headrace.service.owner import Owner
+from headrace.topics.run_record import decode
+from tests.simulation.broker import Broker
+from tests.simulation.judge import Judge
+
+
+class Refold:
+    """`check` an owner whenever it has folded something."""
+
+    def __init__(self, broker: Broker, judge: Judge, violated: Callable[[str], None]) -> None:
+        self._broker = broker
+        self._judge = judge
+        self._violated = violated
+        self._beside: WeakKeyDictionary[Owner, PartitionState] = WeakKeyDictionary()
+        self.compared = 0
+
+    def check(self, name: str, owner: Owner) -> None:
+        """Compare the owner's state with one folded from the log up to the same record."""
+        live = owner.state
+        beside = self._beside.get(owner)
+        if beside is None:
+            beside = self._beside[owner] = fresh(live)
+        if beside.next_offset == live.next_offset:
+            return
+        self.forward(beside, live.next_offset)
+        live_next, beside.next_offset = live.next_offset, live.next_offset  # gaps in offsets
+        self.compared += 1
+        if live != beside:
+            self._violated(f"I10 {name} {owner.at} at {live_next}: {difference(live, beside)}")
+
+    def forward(self, state: PartitionState, to: int) -> None:
+        """Fold on to an offset."""
+        at = next(at for at in self._broker.partitions if at.topic == state.topic and at.partition == state.partition)
+        begin = state.next_offset
+        for record in self._broker.partitions[at].all():
+            if begin <= record.offset < to:
+                value = record.value or b""
+                folded = fold(state, record.offset, record.timestamp_ms, len(value), decode(value))
+                counts = self._judge.counts(at.partition, record.offset)
+                if counts is not None and counts != (folded.skip is None):
+                    self._violated(
+                        f"I11 {at}/{record.offset}: the fold says {folded.skip}, the rule counts it: {counts}"
+                    )
+
+
+def fresh(like: PartitionState) -> PartitionState:
+    """A state before its first record."""
+    return new_state(
+        topic=like.topic,
+        partition=like.partition,
+        partitions=like.partitions,
+        client_retention_ms=like.client_retention_ms,
+    )
+
+
+def difference(live: PartitionState, beside: PartitionState) -> str:
+    """The first field that differs."""
+    for field in live.__struct_fields__:
+        mine, theirs = getattr(live, field), getattr(beside, field)
+        if mine != theirs:
+            return f"{field}: live {_short(mine)}, from the log {_short(theirs)}"
+    return "equal fields, unequal states"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) < 2_000 else f"{text[:2_000]}..."

@@ -1,0 +1,459 @@
+"""One simulation: a cluster on a broker, inputs, faults, then healing; and everything that was promised is looked at.
+
+`simulate(plan)` gives a `Report`. It never raises for a broken promise: those are in the report.
+"""
+
+import asyncio
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import msgspec
+
+from headrace.handlers.attempt import Attempt as AttemptNow
+from headrace.service.fault_point import FaultPoint, armed
+from headrace.service.settings import Settings
+from headrace.topics.command import Cancel
+from headrace.topics.identity import ClientId
+from headrace.topics.log import LogRecord, NewRecord, TopicPartition
+from headrace.topics.new_event import NewEvent, encode_event
+from headrace.topics.run_record import CommandRecord, encode
+from headrace.topics.spec import TopicSpec
+from tests.simulation.app import RESULTS, SOURCE
+from tests.simulation.broker import NEVER, Broker, BrokerKnobs
+from tests.simulation.clock import virtual
+from tests.simulation.instance import Instance, first_line, instance_at
+from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Input, Judge
+from tests.simulation.loop import Deadlock, Life, SimLoop
+from tests.simulation.plan import Arrival, AtPoint, Plan, Timed
+from tests.simulation.refold import Refold
+
+_STILL_S = 200.0  # without a record landing while something is unfinished: it is stuck
+_SETTLE_S = 20_000.0
+_LEAVE_S = 120.0
+_CLEAR_TURNS = 20_000
+_LATE_MS = 5_000  # of a timer, once everything is healed
+
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+class Report(msgspec.Struct):
+    seed: int
+    violations: list[str]
+    trace: str
+    fired: dict[str, int]  # "fault at point": how often
+    points: dict[str, int]
+    virtual_s: float
+    records: int
+    stale: int
+    effects: int
+    compared: int
+    turns: int
+    dump: list[str]
+
+
+class World:
+    """What handlers, the nemesis and the judge share."""
+
+    def __init__(self, plan: Plan, loop: SimLoop) -> None:
+        self.plan = plan
+        self.loop = loop
+        self.random = Random(plan.seed ^ 0x5EED)
+        self.broker = Broker(self.random, plan.knobs)
+        self.violations: list[str] = []
+        self.judge = Judge(plan.partitions, self.violated)
+        self.effects = Effects()
+        self.refold = Refold(self.broker, self.judge, self.violated)
+        self.instances: list[Instance] = []
+        self.lives: Counter[int] = Counter()
+        self.fired: Counter[str] = Counter()
+        self.points: Counter[FaultPoint] = Counter()
+        self.trace = hashlib.blake2b(digest_size=8)
+        self.healed_at = NEVER
+        self.landed_at = 0.0
+        self.over = False
+        self._settings = Settings.model_validate({"app": {"name": "sim"}, **plan.settings})
+        self._at_points = [fault for fault in plan.faults if isinstance(fault, AtPoint)]
+        self._of_arrival: dict[int, tuple[int, int]] = {}
+        self.broker.appended = self._appended
+        self.broker.committing = self.judge.committed
+
+    # --- told by others -----------------------------------------------------------------------------------------------
+
+    def violated(self, what: str) -> None:
+        """A promise was broken."""
+        if not self.over and len(self.violations) < 20:
+            self.violations.append(f"[{self.loop.now:.3f}s] {what}")
+
+    def _appended(self, at: TopicPartition, records: Sequence[LogRecord]) -> None:
+        self.landed_at = self.loop.now
+        for record in records:
+            self.trace.update(f"{at}/{record.offset}/{record.timestamp_ms}".encode())
+            self.trace.update(record.value or b"")
+        self.judge.appended(at, records)
+
+    def began(self, attempt: AttemptNow, program: str, n: int, what: str) -> None:
+        """A handler was called."""
+        instance = instance_at(self.loop.place)
+        if instance is None or instance.place.life is not Life.RUNNING or self.over:
+            return
+        self.trace.update(f"{self.loop.now}{instance.name}{attempt.idempotency_key}{attempt.number}".encode())
+        run, step = attempt.run_id, attempt.task
+        self.effects.began(run, step, attempt.idempotency_key, what, n)
+        at = TopicPartition(RUNS, int(run.partition(".")[0]))
+        owner = instance.owner_of(at.partition)
+        log_ms = self.broker.now_ms(self.broker.partitions[at])
+        self.judge.attempt_begins(run, step, attempt.number, 0 if owner is None else owner.state.next_offset, log_ms)
+
+    def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None:
+        """It is about to return."""
+
+    def swallows(self, attempt: AttemptNow) -> bool:
+        return not self.over and self.random.random() < self.plan.swallow
+
+    # --- faults -------------------------------------------------------------------------------------------------------
+
+    def at_point(self, point: FaultPoint) -> None:
+        """The shell has come to a fault point."""
+        instance = instance_at(self.loop.place)
+        if instance is None or self.over or instance.place.life is not Life.RUNNING:
+            return
+        self.points[point] += 1
+        if point is FaultPoint.FOLDED and self.random.random() < self.plan.refold:
+            for owner in instance.owners():
+                self.refold.check(instance.name, owner)
+        if self.healed_at != NEVER:
+            return
+        for fault in self._at_points:
+            if fault.point is point and fault.nth == self.points[point]:
+                self._strike(fault.kind, instance, fault.for_s, f"{fault.kind} at {point}")
+
+    def strike_timed(self, fault: Timed) -> None:
+        """A fault's time has come."""
+        if self.healed_at != NEVER:
+            return
+        instance = self._running(fault.target)
+        if fault.kind == "leader":
+            at = TopicPartition(RUNS, fault.target % self.plan.partitions)
+            self._count("leader")
+            self.broker.move_leader(at, fault.for_s)
+        elif fault.kind == "forget":  # positions are lost, all of them
+            self._count("forget")
+            self.broker.positions[POSITIONS].clear()
+        elif fault.kind == "join":
+            self._count("join")
+            self.start(self.plan.instances + fault.target)
+        elif instance is not None:
+            self._strike(fault.kind, instance, fault.for_s, fault.kind, fault.amount)
+
+    def _running(self, number: int) -> Instance | None:
+        return next((each for each in self.instances if each.number == number and each.running), None)
+
+    def _count(self, what: str) -> None:
+        self.fired[what] += 1
+        self.trace.update(f"{self.loop.now}{what}".encode())
+
+    def _strike(self, kind: str, instance: Instance, for_s: float, what: str, amount: float = 0.0) -> None:
+        self._count(what)
+        now = self.loop.now
+        match kind:
+            case "crash":
+                instance.crash()
+                self.loop.at(now + for_s, self._restart, instance)
+            case "stop":
+                instance.pause()
+                self.loop.at(now + for_s, instance.go_on)
+            case "cut":
+                instance.log.partitioned_until = max(instance.log.partitioned_until, now + for_s)
+            case "outage":
+                self.broker.away_until = max(self.broker.away_until, now + for_s)
+            case "leader":
+                for number in range(self.plan.partitions):
+                    self.broker.move_leader(TopicPartition(RUNS, number), min(for_s, 5.0))
+            case "leave":
+                if not instance.leaving:
+                    instance.leave()
+                    self.loop.at(now + for_s, self._restart, instance)
+            case "skew":
+                instance.place.skew_s += amount
+            case "jump":  # and back
+                instance.place.skew_s += amount
+                self.loop.at(now + for_s, self._jump_back, instance, amount)
+            case "stall":  # the loop is blocked
+                instance.pause()
+                self.loop.at(now + min(for_s, 3.0), instance.go_on)
+            case _:
+                raise ValueError(kind)
+
+    def _jump_back(self, instance: Instance, amount: float) -> None:
+        instance.place.skew_s -= amount
+
+    def _restart(self, instance: Instance) -> None:
+        """A new process in its place. One that is still leaving may run beside it."""
+        if not self.over and self._running(instance.number) in {None, instance}:
+            self.start(instance.number)
+
+    def start(self, number: int) -> Instance:
+        life = self.lives[number]
+        self.lives[number] += 1
+        instance = Instance(self.loop, self.broker, self._settings, self.plan.partitions, number, life)
+        instance.place.skew_s = self.random.choice((0.0, 0.0, -0.8, 0.3))
+        self.instances.append(instance)
+        return instance
+
+    def heal(self) -> None:
+        """Everything is well again, and everybody is there."""
+        self.healed_at = self.loop.now
+        knobs = self.broker.knobs
+        self.broker.knobs = BrokerKnobs(
+            latency_s=knobs.latency_s, batch_records_max=knobs.batch_records_max, prefetch=knobs.prefetch, gap=knobs.gap
+        )
+        self.broker.away_until = NEVER
+        for partition in self.broker.partitions.values():
+            partition.leaderless_until = NEVER
+        for instance in self.instances:
+            instance.log.partitioned_until = NEVER
+            instance.go_on()
+        for number in range(self.plan.instances):
+            if not any(each.running and not each.leaving for each in self.instances if each.number == number):
+                self.start(number)
+
+    # --- inputs -------------------------------------------------------------------------------------------------------
+
+    def arrive(self, index: int, arrival: Arrival) -> None:
+        at = TopicPartition(SOURCE, arrival.partition)
+        program = arrival.program
+        if arrival.kind == "broken":
+            record = NewRecord(
+                b"{nothing", key=b"k", headers=(("ce_specversion", b"1.0"), ("content-type", b"application/json"))
+            )
+        else:
+            record = encode_event(
+                NewEvent(
+                    id=program.id,
+                    source="sim",
+                    type=arrival.kind,
+                    data=msgspec.json.encode(program),
+                    key=arrival.record_key,
+                )
+            )
+        partition = self.broker.partitions[at]
+        self.broker.knobs, knobs = (
+            BrokerKnobs(),
+            self.broker.knobs,
+        )  # without gaps: the input must be known before it lands
+        self.judge.inputs[at.partition, partition.end] = Input(arrival.kind, program)
+        self._of_arrival[index] = (at.partition, partition.end)
+        self.broker.append(at, [record])
+        self.broker.knobs = knobs
+
+    def cancel(self, index: int) -> None:
+        """A client's command, to a run that is known."""
+        where = self._of_arrival.get(index)
+        for run in list(self.judge.runs.values()):
+            event = run.start.event
+            if event is not None and (event.partition, event.offset) == where and run.ended is None:
+                self._count("cancel")
+                command = CommandRecord(id=ClientId(f"cancel/{run.id}"), body=Cancel(run=run.id, reason="simulated"))
+                self.broker.append(run.at, [NewRecord(encode(command))])
+
+    # --- the whole ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        plan = self.plan
+        for name, partitions in (
+            (RUNS, plan.partitions),
+            (SOURCE, plan.sources),
+            (RESULTS, 2),
+            (LETTERS, plan.sources),
+            (AUDIT, 1),
+            ("sim.dlq", 1),
+        ):
+            self.broker.make(TopicSpec(name=name, partitions=partitions, timestamp_type="LogAppendTime"))
+        group = self.broker.group("sim.members")
+        group.session_s, group.late_s = plan.session_s, plan.placements_late_s
+        for index, arrival in enumerate(plan.arrivals):
+            self.loop.at(arrival.at_s, self.arrive, index, arrival)
+        for cancellation in plan.cancellations:
+            self.loop.at(cancellation.at_s, self.cancel, cancellation.arrival)
+        for fault in plan.faults:
+            if isinstance(fault, Timed):
+                self.loop.at(fault.at_s, self.strike_timed, fault)
+        for number in range(plan.instances):
+            self.start(number)
+        await asyncio.sleep(plan.chaos_s)
+        self.heal()
+        await self._settle()
+        if not self.violations:
+            await self._leave()
+        if not self.violations:
+            self._judge()
+
+    async def _settle(self) -> None:
+        began = self.loop.now
+        while not self.violations:
+            await asyncio.sleep(1.0)
+            self._look_at_instances()
+            unfinished = self.judge.unfinished() or self._behind()
+            if not unfinished:
+                return
+            now = self.loop.now
+            if now - max(self.landed_at, began) > _STILL_S or now - began > _SETTLE_S:
+                self.violated(
+                    f"I14 nothing has moved for {now - self.landed_at:.0f} s, and is not finished: {'; '.join(unfinished[:5])}"
+                )
+
+    def _look_at_instances(self) -> None:
+        for instance in self.instances:
+            for told in instance.watcher.stops:
+                self.violated(
+                    f"P1 {instance.name} stopped {told.topic}/{told.partition} at {told.offset}: {told.code} {told.message}"
+                )
+            if instance.place.life is Life.RUNNING and instance.task.done() and not instance.leaving:
+                what = "" if instance.error is None else first_line(instance.error)
+                self.violated(f"P1 {instance.name} ended by itself: {what}")
+        for failure in self.loop.failures:
+            error = failure.get("exception")
+            self.violated(f"P1 {failure.get('message')}: {'' if error is None else first_line(error)}")
+
+    def _behind(self) -> list[str]:
+        """Source positions that have not come to the end."""
+        found: list[str] = []
+        for number in range(self.plan.sources):
+            at = TopicPartition(SOURCE, number)
+            position = self.broker.positions[POSITIONS].get(at)
+            end = self.broker.partitions[at].end
+            if end and (position is None or position.offset < end):
+                found.append(f"I14 {at} is committed at {position}, and ends at {end}")
+        return found
+
+    async def _leave(self) -> None:
+        """Everybody leaves in good order."""
+        for instance in self.instances:
+            if instance.running and not instance.leaving:
+                instance.leave()
+        until = self.loop.now + _LEAVE_S
+        while any(instance.running for instance in self.instances):
+            await asyncio.sleep(0.5)
+            if self.loop.now > until:
+                left = [instance.name for instance in self.instances if instance.running]
+                self.violated(f"P1 {left} did not end within {_LEAVE_S} s of being asked to")
+                return
+        self._look_at_instances()
+        for instance in self.instances:
+            if instance.place.life is Life.RUNNING and instance.error is not None:
+                self.violated(f"P1 {instance.name} left with {first_line(instance.error)}")
+
+    def _judge(self) -> None:
+        self.judge.at_the_end(self.effects, faults=bool(self.plan.faults))
+        for number in range(self.plan.partitions):
+            at = TopicPartition(RUNS, number)
+            state = _state(self.plan, at)
+            self.refold.forward(state, self.broker.partitions[at].end)
+            if set(state.runs) != self.judge.open_runs(number):
+                self.violated(f"I10 {at}: open runs {set(state.runs)}, by the log {self.judge.open_runs(number)}")
+            if state.outbox:
+                self.violated(f"I14 {at}: still in the outbox: {list(state.outbox)}")
+        healed_ms = int(self.broker.now_ms() - (self.loop.now - self.healed_at - 60) * 1000)
+        for run in self.judge.runs.values():
+            for fired, at_ms in run.fired:
+                if at_ms < fired.due_at_ms:
+                    self.violated(f"I7 {run.id}{fired.step} fired {fired.due_at_ms - at_ms} ms early")
+                elif fired.due_at_ms > healed_ms and at_ms - fired.due_at_ms > _LATE_MS:
+                    self.violated(f"I7 {run.id}{fired.step} fired {at_ms - fired.due_at_ms} ms late")
+
+    def dump(self) -> list[str]:
+        """What everybody waits for."""
+        lines = [f"at {self.loop.now:.3f} s, healed at {self.healed_at:.3f} s, last record at {self.landed_at:.3f} s"]
+        for instance in self.instances:
+            lines.append(f"{instance.place} {'done' if instance.task.done() else ''} skew {instance.place.skew_s} s")
+            if not instance.running:
+                continue
+            for owner in instance.owners():
+                end = self.broker.partitions[owner.at].end
+                lines.append(f"  {owner.at} read to {owner.state.next_offset} of {end}; {describe(owner)}")
+        lines += self.judge.unfinished()
+        return lines
+
+
+def describe(owner: Any) -> str:
+    """An owner's inner state, as far as it has these names."""
+    found: list[str] = []
+    for name in ("_stage", "_nonce"):
+        if hasattr(owner, name):
+            found.append(f"{name[1:]} {getattr(owner, name)}")
+    tenure = getattr(owner, "_tenure", None)
+    if tenure is not None:
+        found.append(f"token {tenure.token} outstanding {getattr(tenure, '_outstanding', '?')}")
+    runs = getattr(owner, "runs", None)
+    for run in getattr(runs, "live", {}).values():
+        found.append(
+            f"{run.state.id} calls {list(run.calls)} delayed {run.delayed} held {run.held} timers {list(run.timers)}"
+        )
+    return "; ".join(found)
+
+
+def _state(plan: Plan, at: TopicPartition) -> Any:
+    from headrace.service.engine.fold import new_state
+
+    return new_state(topic=at.topic, partition=at.partition, partitions=plan.partitions, client_retention_ms=86_400_000)
+
+
+def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Report:
+    """Run one simulation to its end."""
+    loop = SimLoop(Random(plan.seed ^ 0x100B), shuffled=plan.shuffled, busy_s=plan.busy_s)
+    asyncio.set_event_loop(loop)
+    world = World(plan, loop)
+    loop.world = world  # pyright: ignore[reportAttributeAccessIssue] - for the handlers
+    hook(world)
+    dump: list[str] = []
+    try:
+        with virtual(), armed(world.at_point):
+            try:
+                loop.run_until_complete(world.run())
+            except Deadlock:
+                world.violated("I13 everybody waits, and nothing will ever happen")
+            if world.violations:
+                dump = world.dump()
+            virtual_s, turns = loop.now, loop.turns
+            world.over = True
+            _clear_away(world)
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()
+    return Report(
+        seed=plan.seed,
+        violations=world.violations,
+        trace=world.trace.hexdigest(),
+        fired=dict(world.fired),
+        points={str(point): count for point, count in world.points.items()},
+        virtual_s=virtual_s,
+        records=world.judge.records,
+        stale=world.judge.stale,
+        effects=world.effects.count,
+        compared=world.refold.compared,
+        turns=turns,
+        dump=dump,
+    )
+
+
+def _clear_away(world: World) -> None:
+    """Let every task end: also those of dead processes, whose coroutines would otherwise be torn apart by the garbage collector."""
+    left = [instance for instance in world.instances if not instance.task.done()]
+    for instance in left:
+        instance.clear_away()
+
+    async def wait() -> None:
+        while any(not instance.task.done() for instance in left):
+            await asyncio.sleep(0.1)
+            if world.loop.turns > turns + _CLEAR_TURNS:
+                return
+
+    turns = world.loop.turns
+    if left:
+        world.loop.run_until_complete(wait())
+    for task in asyncio.all_tasks(world.loop):
+        task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]

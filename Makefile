@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 
-.PHONY: help run demo test fmt lint types docs bench kafka lock clean
+.PHONY: help run demo test fmt lint types docs bench sim kafka lock clean
 
 help: ## this list
 	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
@@ -39,6 +39,9 @@ types: $(DEV) ## pyright on everything, mypy on the examples as users would run 
 docs: $(DEV) ## is every document true? links, commands, files, settings, codes; runs their code
 	$(BIN)/pytest -q tests/project/test_documents.py tests/project/test_snippets.py tests/project/test_error_codes.py \
 		tests/service/test_settings.py tests/service/cli/test_command_line.py
+
+sim: $(DEV) ## simulated clusters under faults: make sim SEEDS=20000 FIRST=0
+	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) $(SIM)
 
 bench: $(DEV) ## measure against a real Kafka; results go to benchmarks/results
 	$(BIN)/python -m benchmarks

@@ -149,7 +149,7 @@ class AttemptGroup:
         self.grace_ms = grace_ms
         self.loop: asyncio.AbstractEventLoop
         self._owner: asyncio.Task[Any]
-        self._running: set[RunningAttempt] = set()
+        self._running: dict[RunningAttempt, None] = {}  # in the order of their starts
         self._errors: list[BaseException] = []
         self._empty: asyncio.Future[None] | None = None
         self._leaving = False
@@ -177,7 +177,7 @@ class AttemptGroup:
         if self._leaving and not self._running:
             raise RuntimeError("This group of attempts has been left.")
         running = RunningAttempt(self, definition, call, ended)
-        self._running.add(running)
+        self._running[running] = None
         if self._cancelled:
             running.cancel()
         return running
@@ -192,7 +192,7 @@ class AttemptGroup:
 
     def remove(self, running: RunningAttempt) -> None:
         """It has ended or was abandoned, and its end is told."""
-        self._running.discard(running)
+        self._running.pop(running, None)
         if not self._running and self._empty is not None and not self._empty.done():
             self._empty.set_result(None)
 

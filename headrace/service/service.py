@@ -56,6 +56,7 @@ class Service:
                 threads=self._threads,
                 result_bytes_max=shared.settings.limits.payload_bytes,
                 abandoned=self._abandoned,
+                clock=perf_counter,
             ),
             grace_ms=_CANCEL_GRACE_MS,
         )

@@ -37,6 +37,7 @@ from tests.simulation.program import (
 SOURCE, RESULTS = "in", "out"
 _RETRY = Retry(attempts=ATTEMPTS_MAX, delay="50ms", cap="2s")
 _FOREVER_S = 1_000_000.0
+_LONG = "10m"  # longer than any stop of a process, which an attempt's time goes on in
 
 
 class World(Protocol):
@@ -76,12 +77,17 @@ async def _act(program: str, call: Call) -> int:
     return answer(call.n)
 
 
-@handler(retry=_RETRY, timeout="5s")
+@handler(retry=_RETRY, timeout=_LONG)
 async def act(program: str, call: Call) -> int:
     return await _act(program, call)
 
 
-@handler(retry=_RETRY, timeout="5s", pool=Pool("few", size=2))
+@handler(retry=_RETRY, timeout="5s")
+async def hanging(program: str, call: Call) -> int:
+    return await _act(program, call)
+
+
+@handler(retry=_RETRY, timeout=_LONG, pool=Pool("few", size=2))
 async def pooled(program: str, call: Call) -> int:
     return await _act(program, call)
 
@@ -93,7 +99,7 @@ async def guarded(program: str, call: Call) -> int:
     return await _act(program, call)
 
 
-@handler(retry=_RETRY, timeout="5s")
+@handler(retry=_RETRY, timeout=_LONG)
 async def undo(program: str, call: Call) -> None:
     attempt = current_attempt()
     _world().began(attempt, program, call.n, "undo")
@@ -108,7 +114,7 @@ async def lose(program: str, n: int) -> int:
     return 0
 
 
-_HANDLERS = {"act": act, "pooled": pooled, "guarded": guarded}
+_HANDLERS = {"act": act, "hanging": hanging, "pooled": pooled, "guarded": guarded}
 
 
 def _call(run: Run, program: Program, call: Call) -> Any:
@@ -182,7 +188,7 @@ WORKFLOWS = {"free": (free,), "queue": (queue,), "join": (join,), "reject": (rej
 
 
 def _made() -> App:
-    handlers = (act, pooled, guarded, undo, lose)
+    handlers = (act, hanging, pooled, guarded, undo, lose)
     for each in handlers:
         each.load()
     workflows = (free, queue, join, reject)

@@ -47,7 +47,7 @@ class Instance:
         self._loop = loop
         self._settings = settings
         self._partitions = partitions
-        self._stop: asyncio.Event | None = None
+        self._stop = asyncio.Event()
         self.task: asyncio.Task[None] = loop.create_task(self._main(), context=self.place.context)
 
     @property
@@ -64,7 +64,6 @@ class Instance:
 
     async def _main(self) -> None:
         try:
-            self._stop = asyncio.Event()
             async with self.log:
                 shared = Shared(
                     settings=self._settings,
@@ -102,12 +101,11 @@ class Instance:
     def leave(self) -> None:
         """SIGTERM."""
         self.leaving = True
-        if self._stop is not None:
-            self.place.context.run(self._stop.set)
+        self.place.context.run(self._stop.set)
 
     def clear_away(self) -> None:
         """The simulation is over: let every task of it end, whatever it is doing."""
-        self.log.over = True
+        self.log.end()
         self.place.life = Life.RUNNING
         self._loop.go_on(self.place)
         self.task.cancel()
@@ -116,7 +114,7 @@ class Instance:
 def first_line(error: BaseException) -> str:
     """An error and those inside it, on one line."""
     if isinstance(error, BaseExceptionGroup):
-        return "; ".join(first_line(each) for each in error.exceptions)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return "; ".join(first_line(each) for each in error.exceptions)
     return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
 
 

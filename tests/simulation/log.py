@@ -58,6 +58,7 @@ class SimLog:
         self._appending: set[TopicPartition] = set()
         self._readers: dict[tuple[TopicPartition, Isolation], SimReader] = {}
         self._open = False
+        self._unheard: list[asyncio.Future[Any]] = []  # answers that a dead process waits for
 
     @property
     def reachable(self) -> bool:
@@ -98,6 +99,7 @@ class SimLog:
         self._check()
         answer: asyncio.Future[T] = self._loop.create_future()
         if self.cut:
+            self._unheard.append(answer)
             return await answer
         broker = self.broker
         knobs, chance = broker.knobs, broker.random.random()
@@ -124,12 +126,24 @@ class SimLog:
         return await answer
 
     def _answer(self, answer: asyncio.Future[Any], result: object, error: Exception | None) -> None:
-        if self.cut or answer.done():
-            return
-        if error is not None:
+        if self.over:
+            _fail(answer, LogUnavailable("The simulation is over."))
+        elif self.cut:
+            self._unheard.append(answer)
+        elif answer.done():
+            pass
+        elif error is not None:
             answer.set_exception(error)
         else:
             answer.set_result(result)
+
+    def end(self) -> None:
+        """The simulation is over: whoever waits here, or will, is told so."""
+        self.over = True
+        for answer in self._unheard:
+            _fail(answer, LogUnavailable("The simulation is over."))
+        for reader in self._readers.values():
+            reader.wake()
 
     # --- records ------------------------------------------------------------------------------------------------------
 
@@ -176,6 +190,7 @@ class SimLog:
         """One batch. Its place in the order is taken at once; a batch whose sender gave up has none any more."""
         answer: asyncio.Future[Appended] = self._loop.create_future()
         if self.cut:
+            self._unheard.append(answer)
             return answer
         broker, loop = self.broker, self._loop
         knobs, random = broker.knobs, broker.random
@@ -440,6 +455,12 @@ class SimReader:
             return
         self._position = found[-1].offset + 1
         broker.later(log.way_s(), self._deliver, Batch(self._at, found, partition.end), None)
+
+    def wake(self) -> None:
+        """There is nothing to wait for any more."""
+        self._error = LogUnavailable("The simulation is over.")
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def _woken(self) -> None:
         """Records have come. Not at once: who wakes is the broker's append itself."""

@@ -3,6 +3,7 @@
 A plan is plain data, so that a failing one can be printed, cut down (`minimise.py`) and kept.
 """
 
+from importlib.util import find_spec
 from random import Random
 
 import msgspec
@@ -32,6 +33,9 @@ class AtPoint(msgspec.Struct, tag="point"):
 
 
 Fault = Timed | AtPoint
+
+GROUPS = find_spec("headrace.service.ownership") is not None
+"""Whether instances share partitions; if not, one serves and others only come in its place."""
 
 POINT_KINDS = ("crash", "crash", "crash", "stop", "cut", "outage", "leader", "leave")
 TIMED_KINDS = (
@@ -95,7 +99,7 @@ def plan_of(seed: int) -> Plan:
     quiet = random.random() < 0.1  # no faults at all: nothing may come twice
     partitions = random.choice((1, 2, 3, 4, 6))
     sources = random.randint(1, 3)
-    instances = random.choice((1, 2, 2, 3, 3, 4))
+    instances = random.choice((1, 2, 2, 3, 3, 4)) if GROUPS else 1
     arrivals = _arrivals(random, sources, chaos_s)
     return Plan(
         seed=seed,
@@ -186,7 +190,7 @@ def _faults(random: Random, seed: int, chaos_s: float, instances: int, partition
         nth = random.choice((1, 1, 2, 3, 5, 12, 30))
         faults.append(AtPoint(point, nth, random.choice(POINT_KINDS), _for_s(random)))
     for _ in range(random.choice((0, 1, 2, 5))):
-        kind = random.choice(TIMED_KINDS)
+        kind = random.choice(TIMED_KINDS if GROUPS else TIMED_KINDS[:-1])
         target = random.randrange(partitions if kind == "leader" else instances)
         amount = random.choice((-3_600.0, -2.0, -0.05, 0.05, 2.0, 3_600.0))
         faults.append(Timed(random.uniform(0, chaos_s), kind, target, _for_s(random), amount))

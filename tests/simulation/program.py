@@ -22,7 +22,7 @@ class Call(msgspec.Struct, tag="call"):
     fatal: bool = False
     hangs: bool = False
     undo: bool = False
-    kind: str = "act"  # act, pooled, guarded: which handler
+    kind: str = "act"  # act, hanging, pooled, guarded: which handler
 
 
 class Sleep(msgspec.Struct, tag="sleep"):
@@ -134,13 +134,14 @@ def _op(random: Random, number: _Counter, hang: float, depth: int) -> Op:
 
 
 def _call(random: Random, number: _Counter, hang: float) -> Call:
+    hangs = random.random() < hang
     return Call(
         number(),
-        fails=random.choice((0, 0, 0, 0, 1, 2, ATTEMPTS_MAX - 1)),
+        fails=random.choice((0, 0, 1)) if hangs else random.choice((0, 0, 0, 0, 1, 2, ATTEMPTS_MAX - 1)),
         ms=random.choice((0, 0, 1, 10, 100, 1_500)),
-        hangs=random.random() < hang,
+        hangs=hangs,
         undo=random.random() < 0.4,
-        kind=random.choice(("act", "act", "act", "pooled", "guarded")),
+        kind="hanging" if hangs else random.choice(("act", "act", "act", "pooled", "guarded")),
     )
 
 

@@ -1,0 +1,135 @@
+"""Some hundred simulated clusters, the plans that failed once, and the harness itself."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+
+from headrace.service.fault_point import FaultPoint
+from tests.project.repository import ROOT
+from tests.simulation.__main__ import kept
+from tests.simulation.clock import places_of_clocks, virtual
+from tests.simulation.loop import Deadlock, Life, Place, SimLoop
+from tests.simulation.plan import AtPoint, Plan, plan_of
+from tests.simulation.world import simulate
+
+SEEDS = 400
+SECONDS_MAX = 60
+KEPT = kept()
+
+
+@pytest.mark.slow
+def test_clusters_keep_their_promises_under_faults(tmp_path: Path) -> None:
+    """In processes of its own, under a fixed hash seed: what fails here fails the same with `python -m tests.simulation --seed N`."""
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, "-m", "tests.simulation", "--seeds", str(SEEDS), "--seconds", str(SECONDS_MAX)]
+    ended = subprocess.run(
+        [*command, "--twice", "10", "--json", str(figures)],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    found = json.loads(figures.read_text())
+    assert found["seeds"] >= 100
+    assert found["faults_fired"] > found["seeds"]
+    assert found["stale_records"] > 0  # zombies had something to say
+    assert found["states_compared"] > 10 * found["seeds"]
+    assert found["points_struck"] >= 24
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_a_plan_that_failed_once_fails_no_more(name: str) -> None:
+    report = simulate(KEPT[name])
+    assert report.violations == [], report.dump
+
+
+def test_a_seed_gives_one_trace() -> None:
+    plans = [plan_of(seed) for seed in (3, 4)]
+    first = [simulate(plan).trace for plan in plans]
+    assert [simulate(plan).trace for plan in plans] == first
+    assert first[0] != first[1]
+
+
+def test_a_quiet_plan_comes_to_its_answer_without_a_repetition() -> None:
+    plan = next(plan for plan in map(plan_of, range(1000)) if not plan.faults and len(plan.arrivals) > 5)
+    report = simulate(plan)
+    assert report.violations == []
+    assert report.effects > 5
+
+
+def test_a_crash_leaves_no_word_to_the_dead() -> None:
+    """No `finally`, no `except` and no callback of a dead place runs, not even if its future is answered."""
+    loop = SimLoop(Random(1))
+    said: list[str] = []
+    place = Place("victim")
+
+    async def victim() -> None:
+        try:
+            await asyncio.sleep(1)
+            said.append("awake")
+        finally:
+            said.append("finally")
+
+    async def world() -> None:
+        task = loop.create_task(victim(), context=place.context)
+        await asyncio.sleep(0.5)
+        place.life = Life.DEAD
+        await asyncio.sleep(100)
+        assert said == []
+        place.life = Life.RUNNING  # only to clear it away
+        loop.go_on(place)
+        await task
+
+    loop.run_until_complete(world())
+    loop.close()
+    assert said == ["awake", "finally"]
+
+
+def test_nothing_left_to_do_is_a_deadlock() -> None:
+    loop = SimLoop(Random(1))
+    with pytest.raises(Deadlock):
+        loop.run_until_complete(loop.create_future())
+    loop.close()
+
+
+def test_hours_pass_at_once_and_nothing_real_can_be_reached() -> None:
+    loop = SimLoop(Random(1))
+
+    async def body() -> None:
+        await asyncio.sleep(36_000)
+        with pytest.raises(NotImplementedError):
+            await asyncio.to_thread(lambda: None)
+        with pytest.raises(NotImplementedError):
+            await asyncio.open_connection("127.0.0.1", 9)
+        with pytest.raises(NotImplementedError):
+            await asyncio.create_subprocess_exec("true")
+
+    loop.run_until_complete(body())
+    assert loop.time() == 36_000
+    loop.close()
+
+
+def test_every_clock_of_the_shell_is_virtual() -> None:
+    """A module of the shell that reads a clock is found by itself; only these do."""
+    plan_of(0)
+    found = {module.__name__ for module, *_ in places_of_clocks()}
+    assert {"headrace.service.log_clock", "headrace.service.attempts", "headrace.service.owner"} <= found
+    with virtual():
+        for module, name, _, replacement in places_of_clocks():
+            pytest.fail(f"{module.__name__}.{name} is still real: {replacement}")
+
+
+def test_plans_are_plain_data() -> None:
+    plan = plan_of(7)
+    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
+    struck = {fault.point for seed in range(200) for fault in plan_of(seed).faults if isinstance(fault, AtPoint)}
+    assert struck == set(FaultPoint)

@@ -14,6 +14,9 @@ _OUTSTANDING = (
     1_750  # outcomes on their way to the log and back; past it a further run would only wait for those before it
 )
 _A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
+Begin = Callable[[str], None]
+"""Called with the run whose turn has come."""
+
 _INTAKE_RUNS = 500  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
 
 
@@ -29,7 +32,8 @@ class Admission:
         self._max_queued_bytes = max_queued_bytes
         self._active: dict[str, str] = {}  # run: workflow
         self._share: Counter[str] = Counter()
-        self._waiting: dict[str, deque[tuple[str, int, Callable[[], None]]]] = {}
+        self._waiting: dict[str, deque[tuple[str, int, Begin]]] = {}
+        self._waking: deque[tuple[str, Begin]] = deque()
         self._pumping = False
         self._admitted = 0  # in this turn of the event loop
         self.outstanding = 0
@@ -49,14 +53,19 @@ class Admission:
         """Return when routers may read on: few enough unadmitted runs."""
         await self._open.wait()
 
-    def ask(self, run: str, workflow: str, size: int, begin: Callable[[], None]) -> None:
-        """Call `begin` when there is room: perhaps at once."""
+    def ask(self, run: str, workflow: str, size: int, begin: Begin) -> None:
+        """Call `begin` with the run when there is room: perhaps at once."""
         queue = self._waiting.setdefault(workflow, deque())
         queue.append((run, size, begin))
         self.waiting_runs += 1
         self.waiting_bytes += size
         self._pump()
         self._set_intake()
+
+    def wake(self, run: str, begin: Begin) -> None:
+        """The same for a run that was admitted before and waited: it comes before those that were not, and takes a slot only once it works."""
+        self._waking.append((run, begin))
+        self._pump()
 
     def active(self, run: str, workflow: str) -> None:
         """It works (again): counted even where there is no room, for it was admitted before."""
@@ -66,7 +75,7 @@ class Admission:
 
     def read_back(self) -> None:
         """Some outcomes came back: there may be room."""
-        if self.waiting_runs:
+        if self.waiting_runs or self._waking:
             self._pump()
             self._set_intake()
 
@@ -75,7 +84,7 @@ class Admission:
         workflow = self._active.pop(run, None)
         if workflow is not None:
             self._share[workflow] -= 1
-            if self.waiting_runs:
+            if self.waiting_runs or self._waking:
                 self._pump()
                 self._set_intake()
 
@@ -103,6 +112,7 @@ class Admission:
                 self._waiting[workflow] = kept
             else:
                 del self._waiting[workflow]
+        self._waking = deque(entry for entry in self._waking if entry[0] not in runs)
         self.waiting_runs = sum(map(len, self._waiting.values()))
         self.waiting_bytes = sum(size for queue in self._waiting.values() for _, size, _ in queue)
         for run in runs:
@@ -123,8 +133,12 @@ class Admission:
             return
         self._pumping = True
         try:
-            while self.waiting_runs and self._room():
+            while (self._waking or self.waiting_runs) and self._room():
                 self._admitted += 1
+                if self._waking:
+                    run, begin = self._waking.popleft()
+                    begin(run)
+                    continue
                 workflow = self._next_workflow()
                 run, size, begin = self._waiting[workflow].popleft()
                 if not self._waiting[workflow]:
@@ -132,7 +146,7 @@ class Admission:
                 self.waiting_runs -= 1
                 self.waiting_bytes -= size
                 self.active(run, workflow)
-                begin()
+                begin(run)
         finally:
             self._pumping = False
 

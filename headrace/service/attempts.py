@@ -140,7 +140,7 @@ class Attempts:
             self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD))
         if deadline_ms is not None:
             due_at_ms = work.step.issued_at_ms + deadline_ms
-            self._shared.timers.arm(("held", work.id), due_at_ms, lambda: self._past_deadline(work))
+            self._shared.timers.arm(("held", work.id), due_at_ms, lambda _key, _due: self._past_deadline(work))
 
     def _past_deadline(self, work: _Work) -> None:
         if self._dispatcher.remove(work.id):
@@ -187,7 +187,7 @@ class Attempts:
             due_at_ms = self._shared.clock.now_ms() + max(0, wake_ms - _now_ms()) + 1
             self._shared.timers.arm("breakers", due_at_ms, self._wake)
 
-    def _wake(self) -> None:
+    def _wake(self, _key: object, _due_at_ms: int) -> None:
         self._carry_out(self._dispatcher.wake(_now_ms()))
         self._set_alarm()
 

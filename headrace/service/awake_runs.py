@@ -6,6 +6,9 @@ Called by `owner.py`.
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,6 +36,7 @@ from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
+from headrace.service.idle_runs import IdleRuns
 from headrace.topics.command import Cancel
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -58,20 +62,33 @@ if TYPE_CHECKING:
 RUN_TOO_BIG = "HR4013"
 _GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
 _TIMER_SKEW_MS = 1
+_SLICE_S = 0.01  # the longest stretch of beginning runs before the loop gets its turn
 _CANCELLED_STEPS_MAX = 1_000  # in one record: a big fan-out that is given up has more references than a record holds
 
 
 class AwakeRuns:
-    """`live` by run id; `held` are runs whose definition version is not loaded here. `ended` gets the results of attempts."""
+    """`live` by run id; `held` are runs whose definition version is not loaded here, `asked` those that wait for room to begin: both with their workflow.
+
+    `ended` gets the results of attempts. Open runs that are in none of them are `idle`.
+    """
 
     def __init__(self, shared: Shared, state: PartitionState, tenure: Tenure, ended: AttemptEnd) -> None:
         self.live: dict[str, LiveRun] = {}
         self.held: dict[str, str] = {}
+        self.asked: dict[str, str] = {}
+        self.idle = IdleRuns(shared, state, self.live, self._wake_again)
         self._shared = shared
         self._state = state
         self._tenure = tenure
         self._ended = ended
         self._passed: set[str] = set()  # runs that have proven themselves under this token
+        self._drops_at_once = not shared.settings.worker.idle_after_ms
+        self._to_begin: deque[str] = deque()
+        self._room, self._fires, self._retries = (
+            self._has_room,
+            self._fire,
+            self._retry,
+        )  # one bound method for all runs
 
     def carry_out(self, instruction: Instruction) -> None:
         """Do what a folded record asks for."""
@@ -89,13 +106,18 @@ class AwakeRuns:
             case TryAgain(run=run, step=step, number=number, due_at_ms=due_at_ms):
                 live = self.live.get(run.id)
                 call = live.calls.get(step) if live is not None else None
-                if live is not None and call is not None:
+                if live is None:
+                    self._wake_if_idle(run.id)
+                elif call is not None:
                     self._schedule(live, call, number, due_at_ms)
+                    if live.waits():
+                        self._rest(live)
             case Rearm(run=run, step=step, due_at_ms=due_at_ms, early_ms=early_ms):
-                self._arm(run, step, due_at_ms, skew_ms=early_ms + _TIMER_SKEW_MS)
+                self._arm_again(run, step, due_at_ms, skew_ms=early_ms + _TIMER_SKEW_MS)
             case Park(run=run, parked=parked):
                 self._forget(run.id)
                 self._shared.observer.run_parked(run_report.parked(run, parked))
+                self._state.runs.pack(run.id)
             case Probe(run=run_id):
                 self._wake_on_trial(run_id)
             case Proven(run=run_id):
@@ -108,12 +130,52 @@ class AwakeRuns:
     def begin(self, run: RunState) -> None:
         """Wake the run when there is room."""
         self._shared.admission.keep_no_more(run.id)
-        self._shared.admission.ask(run.id, run.start.workflow, run.size, lambda: self._wake(run))
+        self.asked[run.id] = run.start.workflow
+        self._shared.admission.ask(run.id, run.start.workflow, run.size, self._room)
 
-    def _wake(self, run: RunState) -> None:
-        """Bring a run to life: from nothing, or by replaying what its coroutine has noticed."""
-        if not self._tenure.open or self._state.runs.get(run.id) is not run or run.phase is not Phase.OPEN:
-            self._shared.admission.idle(run.id)
+    def begin_all(self) -> None:
+        """The partition is ours: every open run goes on. Those that rest, by the log, only get their wake-up."""
+        self._to_begin = deque(self._state.runs)
+        self._begin_some()
+
+    def _begin_some(self) -> None:
+        slice_ends = perf_counter() + _SLICE_S
+        while self._to_begin:
+            self._begin_or_rest(self._to_begin.popleft())
+            if perf_counter() > slice_ends and self._to_begin:
+                asyncio.get_running_loop().call_soon(self._begin_some)
+                return
+
+    def _begin_or_rest(self, run_id: str) -> None:
+        run = self._state.runs.look(run_id)
+        if run is None or run_id in self.live or run_id in self.asked or run_id in self.idle.waking:
+            return  # it has ended, or has begun meanwhile
+        if run.phase is Phase.QUEUED:
+            self._shared.admission.keep(run_id, run.size)
+        elif run.phase is Phase.OPEN:
+            start = run.start
+            loaded = self._shared.app.workflow(start.namespace, start.workflow, start.version) is not None
+            if run.rests and run.timers and loaded:
+                timeout_at_ms = self._shared.timeout_at_ms(run)
+                first_ms = min(run.timers.values())
+                self.idle.sleep_until(run_id, first_ms if timeout_at_ms is None else min(first_ms, timeout_at_ms))
+                self._state.runs.pack(run_id)
+            else:
+                self.asked[run_id] = start.workflow
+                self._shared.admission.ask(run_id, start.workflow, run.size, self._room)
+
+    def _has_room(self, run_id: str) -> None:
+        self.asked.pop(run_id, None)
+        self._wake(run_id)
+
+    def _wake_again(self, run_id: str) -> None:
+        self._wake(run_id, again=True)
+
+    def _wake(self, run_id: str, *, again: bool = False) -> None:
+        """Bring a run to life: from nothing, or by replaying what its coroutine has noticed. `again`: it was alive here before."""
+        run = self._state.runs.get(run_id)
+        if not self._tenure.open or run is None or run.phase is not Phase.OPEN or run_id in self.live:
+            self._shared.admission.idle(run_id)
             return
         if run.history and isinstance(run.history[0][0], Cancel):
             self._end_without_code(run)  # nothing is finished that could want an undo
@@ -125,29 +187,42 @@ class AwakeRuns:
                 self._park_as_poison(run, strikes)
                 return
             if strikes or probation.probing(self._state.clock_ms):
-                self._shared.probes.ask(run.id, strikes, lambda: self._probe(run.id))
+                self.asked[run_id] = run.start.workflow
+                self._shared.probes.ask(run_id, strikes, lambda: self._probe(run_id))
                 return
-        self._wake_now(run)
+        self._wake_now(run, again=again)
 
-    def _wake_now(self, run: RunState) -> None:
+    def _wake_now(self, run: RunState, *, again: bool = False) -> None:
         maybe(FaultPoint.RUN_WAKING)
         live = self._shared.live_run(run)
         if live is None:
             self._hold(run)
             return
         self.live[run.id] = live
-        if not run.history:
+        if not (again or run.history or run.timers or run.tries):
             self._shared.observer.run_started(run_report.started(live, self._shared.clock.now_ms()))
         if live.timeout_at_ms is not None and TIMEOUT_STEP not in run.settled:
-            self._arm(run, TIMEOUT_STEP, live.timeout_at_ms)
+            self._arm(live, TIMEOUT_STEP, live.timeout_at_ms, run.began_at_ms)
         self._act(live, live.replay())
+        if self._drops_at_once:
+            self.idle.drop_at_once()
+
+    def _wake_if_idle(self, run_id: str) -> None:
+        """Something has happened to a run that is not live: it shall notice. One that waits for room will find it in its history."""
+        if run_id not in self.held and run_id not in self.asked:
+            self.idle.wake(run_id)
+
+    def put_away(self) -> None:
+        """Runs that were only looked up go on as bytes."""
+        self._state.runs.put_away(self.live)
 
     def _hold(self, run: RunState) -> None:
         """Its version is not loaded: a cancel still ends it, anything else waits for an instance that has it."""
-        self.held[run.id] = f"{run.start.workflow} {run.start.version}"
-        self._rest(run.id)
+        self.held[run.id] = run.start.workflow
+        self._free(run.id)
         self._shared.observer.run_held(told.RunHeld(run=run.id, workflow=run.start.workflow, version=run.start.version))
         self._end_without_code(run)
+        self._state.runs.pack(run.id)
 
     def _end_without_code(self, run: RunState) -> None:
         reason = run.cancelled_by()
@@ -171,9 +246,23 @@ class AwakeRuns:
                 self._end_too_big(run)
                 return
             self._act(live, live.feed(record, at_ms))
+            if self._drops_at_once:
+                self.idle.drop_at_once()
         elif run.id in self.held:
             self._end_without_code(run)
+        elif run.id not in self.asked:
+            self._tell_fired(run, record, at_ms)
+            self._wake_if_idle(run.id)
         # else: unadmitted; it will find the record in its history when its turn comes
+
+    def _tell_fired(self, run: RunState, record: Any, at_ms: int) -> None:
+        """A timer's outcome came back after its run was dropped."""
+        if isinstance(record, TimerFired) and record.step != TIMEOUT_STEP:
+            live = self._shared.live_run(run)
+            if live is not None:
+                self._shared.observer.timer_fired(
+                    run_report.timer_fired(live, record.step, run.started_at_ms, record.due_at_ms, at_ms)
+                )
 
     def _end_too_big(self, run: RunState) -> None:
         """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""
@@ -194,14 +283,12 @@ class AwakeRuns:
             self._tenure.propose(turn.parked)
             maybe(FaultPoint.RUN_PARKING)
             return
+        sleeps: list[TimerStep] = []
         for step in turn.issued:
             if isinstance(step, CallStep):
                 self._call(live, step)
             elif isinstance(step, TimerStep):
-                if run.timers.get(step.ref) != step.due_at_ms:
-                    self._shared.observer.timer_armed(run_report.timer_armed(run, step.ref, step.due_at_ms))
-                    self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms))
-                self._arm(run, step.ref, step.due_at_ms)
+                sleeps.append(step)
             elif isinstance(step, EmitStep):
                 self._tenure.propose(
                     Emitted(
@@ -221,11 +308,31 @@ class AwakeRuns:
             for first in range(0, len(turn.cancelled), _CANCELLED_STEPS_MAX):
                 steps = turn.cancelled[first : first + _CANCELLED_STEPS_MAX]
                 self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(steps)))
+        if sleeps:
+            self._sleep(live, sleeps, rests=not turn.cancelled and turn.ended is None)
         if turn.ended is not None:
             self._tenure.propose(turn.ended)
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
-            self._rest(run.id)
+            self._rest(live)
+
+    def _rest(self, live: LiveRun) -> None:
+        """It waits: others may work, and soon it is kept as bytes."""
+        self._free(live.state.id)
+        if not live.held:
+            self.idle.rest(live)
+
+    def _sleep(self, live: LiveRun, sleeps: list[TimerStep], *, rests: bool) -> None:
+        """Arm timers. What the log does not know of them is said there; with the last one, whether the run waits for nothing else."""
+        run = live.state
+        rests = rests and not live.calls and live.waits()
+        unknown = [step for step in sleeps if run.timers.get(step.ref) != step.due_at_ms]
+        for step in unknown:
+            self._shared.observer.timer_armed(run_report.timer_armed(run, step.ref, step.due_at_ms))
+            rests_at = len(run.history) if rests and step is unknown[-1] else -1
+            self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms, rests_at=rests_at))
+        for step in sleeps:
+            self._arm(live, step.ref, step.due_at_ms, step.issued_at_ms)
 
     def _call(self, live: LiveRun, step: CallStep[Any]) -> None:
         run = live.state
@@ -244,15 +351,18 @@ class AwakeRuns:
     def _schedule(self, live: LiveRun, step: CallStep[Any], number: int, due_at_ms: int) -> None:
         if due_at_ms and due_at_ms > self._shared.clock.now_ms():
             live.delayed.add(step.ref)
-            self._shared.timers.arm((live.state.id, step.ref), due_at_ms, lambda: self._start_later(live, step, number))
-            if live.waits():
-                self._rest(live.state.id)
+            self._shared.timers.arm((live.state.id, step.ref), due_at_ms, self._retries)
         else:
             self._start(live, step, number)
 
-    def _start_later(self, live: LiveRun, step: CallStep[Any], number: int) -> None:
+    def _retry(self, key: tuple[str, str], _due_at_ms: int) -> None:
+        """A wait between two attempts is over."""
         maybe(FaultPoint.RETRY_DUE)
-        self._start(live, step, number)
+        live = self.live.get(key[0])
+        step = live.calls.get(key[1]) if live is not None else None
+        if live is not None and step is not None:
+            tries = live.state.tries.get(step.ref)
+            self._start(live, step, 1 if tries is None else tries.failed + 1)
 
     def _start(self, live: LiveRun, step: CallStep[Any], number: int) -> None:
         run = live.state
@@ -280,15 +390,25 @@ class AwakeRuns:
         self.held.pop(run.id, None)
         self._shared.observer.run_finished(run_report.finished(run, live, ended, at_ms))
 
-    def _arm(self, run: RunState, step: str, due_at_ms: int, *, skew_ms: int = 0) -> None:
-        def fire() -> None:
-            maybe(FaultPoint.TIMER_RANG)
-            self._tenure.propose(TimerFired(run=run.id, step=step, due_at_ms=due_at_ms))
+    def _arm(self, live: LiveRun, step: str, due_at_ms: int, armed_at_ms: int) -> None:
+        live.timers[step] = armed_at_ms
+        self._shared.timers.arm((live.state.id, step), due_at_ms, self._fires)
 
+    def _fire(self, key: tuple[str, str], due_at_ms: int) -> None:
+        """A timer is due: say so in the log."""
+        maybe(FaultPoint.TIMER_RANG)
+        self._tenure.propose(TimerFired(run=key[0], step=key[1], due_at_ms=due_at_ms))
+
+    def _arm_again(self, run: RunState, step: str, due_at_ms: int, *, skew_ms: int) -> None:
+        """A timer's outcome was early by the log's clock."""
         live = self.live.get(run.id)
         if live is not None:
-            live.timers.setdefault(step, self._shared.clock.now_ms())
-        self._shared.timers.arm((run.id, step), due_at_ms + skew_ms, fire)
+            live.timers.setdefault(step, run.started_at_ms)
+            self._shared.timers.arm((run.id, step), due_at_ms + skew_ms, lambda key, _due: self._fire(key, due_at_ms))
+        elif run.id not in self.held and run.id not in self.asked and run.id not in self.idle.waking:
+            wakes_at_ms = self._shared.timers.due_at_ms(run.id)
+            if wakes_at_ms is None or wakes_at_ms > due_at_ms + skew_ms:
+                self.idle.sleep_until(run.id, due_at_ms + skew_ms)
 
     # --- probation ---------------------------------------------------------------------------------------------------
 
@@ -299,6 +419,7 @@ class AwakeRuns:
     def _wake_on_trial(self, run_id: str) -> None:
         """The log says that the run is about to be woken."""
         maybe(FaultPoint.PROBE_READ)
+        self.asked.pop(run_id, None)
         run = self._state.runs.get(run_id)
         if run is None or run.phase is not Phase.OPEN:
             self._shared.probes.over(run_id)
@@ -320,7 +441,7 @@ class AwakeRuns:
         self._tenure.propose(RunParked(run=run.id, reason=ParkReason.POISON, expected=expected, found=found))
         maybe(FaultPoint.RUN_PARKING)
 
-    def _rest(self, run_id: str) -> None:
+    def _free(self, run_id: str) -> None:
         """Nothing is being done for the run: its slot is free, and if it was on trial, it has passed."""
         self._shared.admission.idle(run_id)
         if self._shared.probes.open and run_id in self._shared.probes.open:
@@ -343,6 +464,9 @@ class AwakeRuns:
             for ref in live.timers:
                 self._shared.timers.disarm((run_id, ref))
             live.close()
+        else:
+            self.idle.forget(run_id)
+            self.asked.pop(run_id, None)
         self._shared.admission.idle(run_id)
         return live
 
@@ -354,8 +478,11 @@ class AwakeRuns:
                 self._shared.timers.disarm((run_id, ref))
             live.close()
         self._shared.admission.forget(set(self.live) | set(self._state.runs))
+        self.idle.forget_all()
         self.live.clear()
         self.held.clear()
+        self.asked.clear()
+        self._to_begin.clear()
 
     def drop(self) -> None:
         """The partition is not ours any more: nothing of it goes on here."""
@@ -363,3 +490,6 @@ class AwakeRuns:
         for run_id in list(self.live):
             self._forget(run_id)
         self._shared.admission.forget(set(self._state.runs))
+        self.idle.forget_all()
+        self.asked.clear()
+        self._to_begin.clear()

@@ -49,6 +49,7 @@ class FaultPoint(StrEnum):
     CHECKPOINT_COMMITTED = "checkpoint.committed"  # the hint names it, and nothing is trimmed
     LOG_TRIMMED = "checkpoint.trimmed"  # what lies before it is gone
     # runs
+    RUN_IDLE = "run.idle"  # a run that only waits is about to be dropped to bytes
     RUN_WAKING = "run.waking"  # a run is about to begin, or to be rebuilt
     PROBE_QUEUED = "run.probe_queued"  # that a run is about to be woken on trial is queued
     PROBE_READ = "run.probe_read"  # it was read back, and the run does not know

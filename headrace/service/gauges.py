@@ -26,14 +26,16 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.service.source import Source
 
+_OF_PHASE = {Phase.OPEN: RunState.WAITING, Phase.QUEUED: RunState.QUEUED, Phase.PARKED: RunState.PARKED}
+
 
 def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source]) -> Snapshot:
-    """What is, now. Called on the loop; linear in open runs."""
+    """What is, now. Called on the loop; linear in runs that are not packed."""
     owners, sources = list(owners), list(sources)
     dispatch = shared.attempts.statistics()
     return Snapshot(
         workflows=_workflows(shared, owners),
-        timers_pending=sum(len(live.timers) for owner in owners for live in owner.runs.live.values()),
+        timers_pending=sum(_timers(owner) for owner in owners),
         lag=tuple(_lag(shared, source) for source in sources),
         partitions_assigned={shared.names.router: len(sources), f"{shared.names.app}.owners": len(owners)},
         breakers=tuple(BreakerNow(breaker=each.name, state=BreakerState(each.status)) for each in dispatch.breakers),
@@ -60,12 +62,18 @@ def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
     oldest: dict[str, int] = {}
     delayed: Counter[str] = Counter()
     for owner in owners:
-        for run in owner.state.runs.values():
+        for run in owner.state.runs.live():
             name = run.start.workflow
             runs.setdefault(name, Counter())[_state(owner, run.id, run.phase)] += 1
             oldest[name] = min(oldest.get(name, run.started_at_ms), run.started_at_ms)
+        for (name, state), count in _packed(owner).items():
+            runs.setdefault(name, Counter())[state] += count
+        for name, started_at_ms in owner.state.runs.oldest_packed().items():
+            oldest[name] = min(oldest.get(name, started_at_ms), started_at_ms)
         for live in owner.runs.live.values():
             delayed[live.state.start.workflow] += len(live.delayed)
+        for name, tasks in owner.runs.idle.delayed.values():
+            delayed[name] += tasks
     progress: Counter[str] = Counter(name for name, running in shared.attempts.in_progress() if running)
     held: dict[str, dict[TaskState, int]] = defaultdict(dict)
     for (name, reason), count in shared.attempts.statistics().held.items():
@@ -73,13 +81,32 @@ def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
     return tuple(
         WorkflowNow(
             workflow=name,
-            runs=dict(states),
+            runs={state: count for state, count in states.items() if count},
             tasks_in_progress=progress[name],
             tasks_queued={TaskState.DELAYED: delayed[name], **held[name]},
             oldest_active_run_start_ms=oldest.get(name),
         )
         for name, states in runs.items()
     )
+
+
+def _packed(owner: Owner) -> Counter[tuple[str, RunState]]:
+    """Runs that are kept as bytes, by workflow and where they stand."""
+    found: Counter[tuple[str, RunState]] = Counter()
+    for (name, phase), count in owner.state.runs.packed_counts.items():
+        found[name, _OF_PHASE[phase]] += count
+    for state, some in ((RunState.HELD, owner.runs.held), (RunState.UNADMITTED, owner.runs.asked)):
+        for run, name in some.items():
+            if owner.state.runs.is_packed(run):
+                found[name, RunState.WAITING] -= 1
+                found[name, state] += 1
+    return found
+
+
+def _timers(owner: Owner) -> int:
+    """Armed ones; of a run that is kept as bytes, the first."""
+    waiting = sum(count for (_, state), count in _packed(owner).items() if state is RunState.WAITING)
+    return sum(len(live.timers) for live in owner.runs.live.values()) + waiting - len(owner.runs.idle.delayed)
 
 
 def _state(owner: Owner, run: str, phase: Phase) -> RunState:
@@ -91,7 +118,7 @@ def _state(owner: Owner, run: str, phase: Phase) -> RunState:
         return RunState.HELD
     live = owner.runs.live.get(run)
     if live is None:
-        return RunState.UNADMITTED
+        return RunState.UNADMITTED if run in owner.runs.asked else RunState.WAITING
     if live.undoes():
         return RunState.COMPENSATING
     if not live.waits():
@@ -117,7 +144,8 @@ def _backlog(shared: Shared, owners: list[Owner]) -> Counter[str]:
     backlog: Counter[str] = Counter(dict.fromkeys(shared.matcher.topics, 0))
     if shared.admission.waiting_runs:
         for owner in owners:
-            for run in owner.state.runs.values():
-                if run.start.event is not None and run.id not in owner.runs.live and run.phase is Phase.OPEN:
+            for asked in owner.runs.asked:
+                run = owner.state.runs.look(asked)
+                if run is not None and run.start.event is not None:
                     backlog[run.start.event.topic] += run.size
     return backlog

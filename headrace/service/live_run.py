@@ -38,6 +38,7 @@ class LiveRun:
         "calls",
         "delayed",
         "held",
+        "rests_since",
         "retries",
         "state",
         "timeout_at_ms",
@@ -51,7 +52,7 @@ class LiveRun:
         *,
         contexts: Contexts,
         limits: RunLimits,
-        run_timeout_ms: int | None,
+        timeout_at_ms: int | None,
     ) -> None:
         start = state.start
         event = start.event
@@ -60,10 +61,9 @@ class LiveRun:
         self.delayed: set[str] = set()
         self.held: set[str] = set()
         self.timers: dict[str, int] = {}  # when each was armed
-        self.attempts = 0
-        self.retries = 0
-        timeout_ms = start.timeout_ms if start.timeout_ms is not None else run_timeout_ms
-        self.timeout_at_ms = None if timeout_ms is None else state.began_at_ms + timeout_ms
+        self.attempts, self.retries = _made_before(state) if state.history or state.tries else (0, 0)
+        self.rests_since = 0.0  # by the loop's clock: when it last began to do nothing but wait
+        self.timeout_at_ms = timeout_at_ms
         self._emits: set[str] = set()
         self._contexts = contexts
         self._trace: TraceContext | None = None
@@ -141,3 +141,10 @@ class LiveRun:
             if isinstance(step, EmitStep):
                 self._emits.add(step.ref)
         return turn
+
+
+def _made_before(state: RunState) -> tuple[int, int]:
+    """Attempts that the log knows of, and how many of them were repetitions."""
+    numbers = [record.number for record, _ in state.history if isinstance(record, AttemptSucceeded | AttemptFailed)]
+    failed = sum(tries.failed for tries in state.tries.values())
+    return sum(numbers) + failed, sum(numbers) - len(numbers) + failed

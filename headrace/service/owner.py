@@ -21,7 +21,6 @@ from headrace.service.awake_runs import AwakeRuns
 from headrace.service.checkpointer import Checkpointer
 from headrace.service.definitions.determinism_guard import unhooked
 from headrace.service.engine.fold import Folded, fold, new_state
-from headrace.service.engine.run_state import Phase
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner_position import OwnerPosition
 from headrace.service.recovery import Recovery, unreadable
@@ -51,6 +50,9 @@ if TYPE_CHECKING:
     from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 
 _SLICE_S = 0.01  # the longest stretch of folding before the loop gets its turn
+_LIVE_MAX = (
+    4_096  # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
+)
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
 
 
@@ -191,6 +193,8 @@ class Owner:
         """Fold what is there as data: no instruction is carried out, no user code runs."""
         async for batch in batches:
             await self._fold_batch(batch)
+            if self.state.runs.live_count > _LIVE_MAX:
+                self.state.runs.pack_all()
             if self.state.next_offset >= end:
                 return
 
@@ -200,6 +204,8 @@ class Owner:
         while self._fold_slice(records):  # noqa: ASYNC110 - nobody is waited for: others have their turn
             await asyncio.sleep(0)
         self._count_bytes()
+        if self.state.runs.unpacked:
+            self.runs.put_away()
         self._shared.admission.read_back()
         maybe(FaultPoint.FOLDED)
 
@@ -352,11 +358,7 @@ class Owner:
                 partitions=self.state.gate.partitions,
             ),
         )
-        for run in list(self.state.runs.values()):
-            if run.phase is Phase.OPEN:
-                self.runs.begin(run)
-            elif run.phase is Phase.QUEUED:
-                self._shared.admission.keep(run.id, run.size)
+        self.runs.begin_all()
         for entry in list(self.state.outbox.values()):
             if not self._tenure.has_sent(entry.id):
                 self._shared.outbox.send(self._tenure, self.at.partition, entry, again=True)

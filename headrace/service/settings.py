@@ -170,6 +170,11 @@ class WorkerSettings(Section):
     max_queued_bytes: Bytes = Field(
         default=64 * MIB, description="Bytes read ahead of admission, a process; past it reading pauses."
     )
+    idle_after_ms: DurationMs = Field(
+        default=1_000,
+        alias="idle_after",
+        description="A run that only waits is kept as bytes from then on; `0s`: at once.",
+    )
     handoff_grace_ms: DurationMs = Field(
         default=10_000, alias="handoff_grace", description="How long released attempts may go on."
     )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from headrace.observability.traces import Contexts
     from headrace.service.attempts import Attempts
     from headrace.service.definitions.app import App
+    from headrace.service.engine.run_bytes import RunLook
     from headrace.service.engine.run_state import RunState
     from headrace.service.outbox import Outbox
     from headrace.service.publisher import Publisher
@@ -133,8 +134,15 @@ class Shared:
             code,
             contexts=self.contexts,
             limits=self._run_limits,
-            run_timeout_ms=self.settings.defaults.run_timeout_ms,
+            timeout_at_ms=self.timeout_at_ms(run),
         )
+
+    def timeout_at_ms(self, run: RunState | RunLook) -> int | None:
+        """When the run's time is over; None: never."""
+        timeout_ms = run.start.timeout_ms
+        if timeout_ms is None:
+            timeout_ms = self.settings.defaults.run_timeout_ms
+        return None if timeout_ms is None else run.began_at_ms + timeout_ms
 
     def dead_letter_bytes_max(self, source: str) -> int | None:
         """The most that the dead-letter topic of this source takes."""

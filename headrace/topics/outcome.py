@@ -62,12 +62,17 @@ class AttemptFailed(msgspec.Struct, frozen=True, tag_field="is", tag="attempt.fa
     retry_after_ms: int | None = None
 
 
-class TimerArmed(msgspec.Struct, frozen=True, tag_field="is", tag="timer.armed", gc=False):
-    """The run sleeps until `due_at_ms`. For readers without the run's code; a timer is derived from the code and the run's clock anyway."""
+class TimerArmed(msgspec.Struct, frozen=True, tag_field="is", tag="timer.armed", omit_defaults=True, gc=False):
+    """The run sleeps until `due_at_ms`. For readers without the run's code; a timer is derived from the code and the run's clock anyway.
+
+    `rests_at`: the run has nothing else open but timers that the log knows, after so many records that it has noticed. If it has noticed no other by then, it
+    rests: whoever takes over need not replay it before it notices the next one.
+    """
 
     run: str
     step: str
     due_at_ms: int
+    rests_at: int = -1
 
 
 class TimerFired(msgspec.Struct, frozen=True, tag_field="is", tag="timer.fired", gc=False):

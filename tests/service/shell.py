@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, 
 from headrace.topics.spec import TopicSpec
 from tests.service.fault_log import FaultLog
 
+IDLE_AFTER = os.environ.get(
+    "HEADRACE_WORKER__IDLE_AFTER"
+)  # the hostile setting: the same tests pass when idle runs are dropped at once
 PATIENCE_S = 10.0  # how long a test waits for what must happen; none asserts how fast it did
 T = TypeVar("T")
 
@@ -200,6 +204,8 @@ def shared_of(
 ) -> Shared:
     """`settings` are tables, as in `worker={"max_active_runs": 2}`."""
     tables: dict[str, Any] = {"app": {"name": "shop"}, "telemetry": {"metrics_port": 0}, **settings}
+    if IDLE_AFTER is not None:
+        tables["worker"] = {"idle_after": IDLE_AFTER, **tables.get("worker", {})}
     shared = Shared(
         settings=Settings.model_validate(tables),
         app=app,

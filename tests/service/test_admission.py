@@ -30,7 +30,7 @@ class Desk:
 
     def ask(self, *runs: str, size: int = 1) -> None:
         for run in runs:
-            self.admission.ask(run, run[0], size, lambda run=run: self.begun.append(run))
+            self.admission.ask(run, run[0], size, self.begun.append)
 
     @property
     def is_open(self) -> bool:
@@ -115,16 +115,16 @@ async def test_who_works_again_counts_even_where_there_is_no_room() -> None:
 
 async def test_a_run_that_begins_and_is_idle_at_once_gives_its_slot_on() -> None:
     admission = Admission(1, MANY)
-    begun: list[int] = []
+    begun: list[str] = []
 
-    def begin(n: int) -> None:
-        begun.append(n)
-        admission.idle(f"a{n}")
+    def begin(run: str) -> None:
+        begun.append(run)
+        admission.idle(run)
 
     for n in range(A_TURN * 2):
-        admission.ask(f"a{n}", "a", 1, lambda n=n: begin(n))
+        admission.ask(f"a{n}", "a", 1, begin)
     await turns()
-    assert begun == list(range(A_TURN * 2))
+    assert begun == [f"a{n}" for n in range(A_TURN * 2)]
     assert admission.active_runs == 0
 
 

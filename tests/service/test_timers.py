@@ -29,7 +29,7 @@ class Bells:
         self.rung: list[tuple[str, int]] = []  # name and milliseconds since the beginning
 
     def arm(self, name: str, after_ms: int) -> None:
-        self.timers.arm(name, self.began_ms + after_ms, lambda: self.rung.append((name, self.now())))
+        self.timers.arm(name, self.began_ms + after_ms, lambda key, _due: self.rung.append((key, self.now())))
 
     def now(self) -> int:
         return self.clock.now_ms() - self.began_ms
@@ -93,7 +93,7 @@ def test_a_bell_may_arm_and_disarm_others() -> None:
     async def main() -> None:
         bells = Bells()
 
-        def ring() -> None:
+        def ring(_key: object, _due_at_ms: int) -> None:
             bells.timers.disarm("victim")
             bells.arm("child", 0)
             bells.arm("later", 700)
@@ -112,7 +112,7 @@ def test_one_that_raises_keeps_no_other_from_ringing() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: errors.append(context["exception"]))
         bells = Bells()
 
-        def fail() -> None:
+        def fail(_key: object, _due_at_ms: int) -> None:
             raise ValueError("a bug")
 
         bells.timers.arm("bug", bells.began_ms + 10, fail)

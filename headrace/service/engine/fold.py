@@ -233,11 +233,12 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
             return _ended(state, at_ms, outcome)
         case TimerFired():
             return _fired(state, at_ms, outcome)
-        case TimerArmed(run=id_, step=step, due_at_ms=due_at_ms):
+        case TimerArmed(run=id_, step=step, due_at_ms=due_at_ms, rests_at=rests_at):
             run = state.runs.get(id_)
             if run is None or step in run.settled:
                 return _NO_EFFECT
             run.timers[step] = due_at_ms
+            run.rests = rests_at == len(run.history)
             return _DONE
         case StepsCancelled():
             return _cancelled(state, at_ms, outcome)
@@ -281,6 +282,7 @@ def _woken(run: RunState, record: Woke, at_ms: int, size: int) -> Folded:
         run.clock_ms = at_ms
     run.history.append((record, at_ms))
     run.history_bytes += size
+    run.rests = False
     if run.phase is Phase.PARKED:
         return _DONE
     return Folded(instructions=[Advance(run, record, at_ms)])

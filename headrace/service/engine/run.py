@@ -185,7 +185,9 @@ class Run:
 
     def _sleep(self, due_at_ms: int) -> TimerStep:
         interpreter = self._interpreter
-        return interpreter.issue(TimerStep(interpreter, f"{interpreter.reference()}/sleep", due_at_ms))
+        return interpreter.issue(
+            TimerStep(interpreter, f"{interpreter.reference()}/sleep", due_at_ms, interpreter.clock_ms)
+        )
 
     def _chance(self) -> int:
         """128 bits from the run's id and the step's place."""

@@ -57,13 +57,14 @@ class RunState(msgspec.Struct, array_like=True):
     began_at_ms: int  # when its turn came: the same, or when the run before it in the queue of its key ended
     phase: Phase
     clock_ms: int
+    rests: bool = False  # it waits for its timers alone: nothing wakes it before the first of them, but a record
+    timers: dict[str, int] = {}  # armed ones, by due time
+    joined: int = 0  # starts that found this run open and were noted on it
+    parked: RunParked | None = None
     history: list[tuple[Woke, int]] = []  # what its coroutine has noticed, with append times
     history_bytes: int = 0
     tries: dict[str, StepTries] = {}
     settled: set[str] = set()  # steps that are over
-    timers: dict[str, int] = {}  # armed ones, by due time
-    parked: RunParked | None = None
-    joined: int = 0  # starts that found this run open and were noted on it
 
     def cancelled_by(self) -> str | None:
         """The reason of a cancel command that the run has got, or None."""

@@ -191,11 +191,12 @@ class CallStep(Leaf[T_co]):
 class TimerStep(Leaf[None]):
     """Sleeps until `due_at_ms` by the run's clock."""
 
-    __slots__ = ("due_at_ms",)
+    __slots__ = ("due_at_ms", "issued_at_ms")
 
-    def __init__(self, interpreter: Interpreter, ref: str, due_at_ms: int) -> None:
+    def __init__(self, interpreter: Interpreter, ref: str, due_at_ms: int, issued_at_ms: int) -> None:
         super().__init__(interpreter, ref)
         self.due_at_ms = due_at_ms
+        self.issued_at_ms = issued_at_ms
 
 
 class EmitStep(Leaf[str]):

@@ -135,7 +135,7 @@ class Chance:
                 self.succeeded,
                 self.failed,
                 self.failed,
-                lambda: TimerArmed(run, step, self.at_ms + 10),
+                lambda: TimerArmed(run, step, self.at_ms + 10, rests_at=chance.randint(-1, 3)),
                 lambda: TimerFired(run, step, self.at_ms + chance.choice([-1, 1])),
                 lambda: StepsCancelled(run, (step, self.step_())),
                 lambda: Emitted(run, step, "out", "t", msgspec.Raw(b"[1, 2]"), "key"),

@@ -11,7 +11,7 @@ from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import Begin, Close, Joined, Rearm, Send, TryAgain
 from headrace.service.engine.run_state import Phase
 from headrace.service.engine.state import Forward, Given, Output, Refusal, RefusedOutput
-from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume
+from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume, Start
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
@@ -31,7 +31,7 @@ from headrace.topics.outcome import (
     TimerFired,
 )
 from headrace.topics.partition_hash import partition_of
-from headrace.topics.run_record import Announce, Release, RunningAttempt
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunningAttempt
 from tests.service.engine.driver import DAY_MS, Driver, empty_state, forwarded
 from tests.service.engine.handlers import other, work
 
@@ -529,3 +529,19 @@ def test_cancelled_steps_leave_no_tries_and_no_timers() -> None:
     driver.propose(StepsCancelled(run, ("/1/work", "/2/sleep")))
     state = driver.state.runs[run]
     assert (state.tries, state.timers, state.settled) == ({}, {}, {"/1/work", "/2/sleep"})
+
+
+def test_a_run_rests_only_if_it_has_noticed_nothing_since_it_said_so() -> None:
+    """A cancel may be appended between the turn in which a run came to rest and the record that says it: who takes over must not let it sleep."""
+    state = empty_state()
+    fold(state, 0, 1, 1, Announce("test", "i", "m", "n", -1, 1))
+    fold(state, 1, 1, 1, CommandRecord(ClientId("s"), Start("default", "w", "1", msgspec.Raw(b"null"))))
+    (run,) = state.runs
+    fold(state, 2, 1, 1, OutcomeRecord(0, 0, TimerArmed(run, "/1/sleep", 5, rests_at=0)))
+    assert state.runs[run].rests
+    fold(state, 3, 1, 1, CommandRecord(ClientId("c"), Cancel(run)))
+    assert not state.runs[run].rests
+    fold(state, 4, 1, 1, OutcomeRecord(0, 1, TimerArmed(run, "/2/sleep", 5, rests_at=0)))
+    assert not state.runs[run].rests
+    fold(state, 5, 1, 1, OutcomeRecord(0, 2, TimerArmed(run, "/3/sleep", 5)))
+    assert not state.runs[run].rests

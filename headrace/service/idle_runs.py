@@ -1,0 +1,137 @@
+"""Runs of one partition that only wait: after a short while a run's coroutine is dropped and its state kept as bytes, with one wake-up for all its timers.
+
+A live run is a cache of folded records: dropping one at any moment changes nothing. What wakes it (its first timer or retry, a command, a delivered result)
+asks for room first; then it is rebuilt from its own history, arms its timers again and goes on. Called by `awake_runs.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from headrace.service.fault_point import FaultPoint, maybe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from headrace.service.engine.state import PartitionState
+    from headrace.service.live_run import LiveRun
+    from headrace.service.shared import Shared
+
+_RESTING_MAX = (
+    2_000  # live runs that only wait, of one partition: past it the oldest are dropped early. Some 10 KiB each
+)
+_SLICE_S = 0.005  # the longest stretch of dropping before the loop gets its turn
+
+
+class IdleRuns:
+    """`live` are the partition's live runs. `wake` is called with a run whose turn to be rebuilt has come."""
+
+    def __init__(
+        self, shared: Shared, state: PartitionState, live: dict[str, LiveRun], wake: Callable[[str], None]
+    ) -> None:
+        self.waking: set[str] = set()  # they have asked for room
+        self.delayed: dict[str, tuple[str, int]] = {}  # dropped ones with tasks between two attempts: workflow, tasks
+        self._shared = shared
+        self._state = state
+        self._live = live
+        self._wake = wake
+        self._after_ms = shared.settings.worker.idle_after_ms
+        self._resting: deque[tuple[float, LiveRun]] = deque()  # since when; some have moved on
+        self._alarm: asyncio.Handle | None = None
+        self._rang = self._rings  # one bound method for all wake-ups
+
+    # --- falling asleep --------------------------------------------------------------------------------------------
+
+    def rest(self, live: LiveRun) -> None:
+        """From now on it only waits."""
+        loop = asyncio.get_running_loop()
+        since = live.rests_since = loop.time()
+        self._resting.append((since, live))
+        if self._alarm is None:
+            self._alarm = loop.call_later(self._after_ms / 1000, self._drop_due)
+        elif len(self._resting) == _RESTING_MAX:
+            self._alarm.cancel()
+            self._alarm = loop.call_soon(self._drop_due)
+
+    def drop_at_once(self) -> None:
+        """Drop all that only wait, if nothing may wait live: a setting for tests."""
+        if not self._after_ms:
+            while self._resting:
+                self._drop_if_idle(*self._resting.popleft())
+
+    def _drop_due(self) -> None:
+        loop, resting = asyncio.get_running_loop(), self._resting
+        ripe = loop.time() - self._after_ms / 1000
+        slice_ends = perf_counter() + _SLICE_S
+        self._alarm = None
+        while resting and (resting[0][0] <= ripe or len(resting) > _RESTING_MAX // 2):
+            self._drop_if_idle(*resting.popleft())
+            if perf_counter() > slice_ends:
+                self._alarm = loop.call_soon(self._drop_due)
+                return
+        if resting:
+            self._alarm = loop.call_later(resting[0][0] - ripe, self._drop_due)
+
+    def _drop_if_idle(self, since: float, live: LiveRun) -> None:
+        run = live.state.id
+        if live.rests_since != since or live.held or not live.waits() or self._live.get(run) is not live:
+            return
+        timers = self._shared.timers
+        keys = [(run, ref) for ref in (*live.timers, *live.delayed)]
+        first_ms = min((due for due in map(timers.due_at_ms, keys) if due is not None), default=None)
+        if first_ms is not None and first_ms <= self._shared.clock.now_ms():
+            return  # it rings now; woken for that, it would fall asleep again before it does
+        maybe(FaultPoint.RUN_IDLE)
+        for key in keys:
+            timers.disarm(key)
+        if live.delayed:
+            self.delayed[run] = (live.state.start.workflow, len(live.delayed))
+        del self._live[run]
+        live.close()
+        self._state.runs.pack(run)
+        if first_ms is not None:
+            self.sleep_until(run, first_ms)
+
+    # --- waking up -------------------------------------------------------------------------------------------------
+
+    def sleep_until(self, run: str, due_at_ms: int) -> None:
+        """Wake it then."""
+        self._shared.timers.arm(run, due_at_ms, self._rang)
+
+    def wake(self, run: str) -> None:
+        """Rebuild it as soon as there is room."""
+        if run not in self.waking:
+            self._shared.timers.disarm(run)
+            self.waking.add(run)
+            self._shared.admission.wake(run, self._has_room)
+
+    def _rings(self, run: str, _due_at_ms: int) -> None:
+        self.wake(run)
+
+    def _has_room(self, run: str) -> None:
+        if run in self.waking:  # it has not ended meanwhile
+            self.waking.discard(run)
+            self.delayed.pop(run, None)
+            self._wake(run)
+
+    # --- leaving ---------------------------------------------------------------------------------------------------
+
+    def forget(self, run: str) -> None:
+        """It has ended, or is parked."""
+        self._shared.timers.disarm(run)
+        self.waking.discard(run)
+        self.delayed.pop(run, None)
+
+    def forget_all(self) -> None:
+        """None of them is ours."""
+        for run in self._state.runs:
+            self._shared.timers.disarm(run)
+        self.waking.clear()
+        self.delayed.clear()
+        self._resting.clear()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None

@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -36,11 +36,20 @@ class BrokerFailed(Exception):
     """The broker ended or did not get ready. The message ends with the tail of its log."""
 
 
+class Quorum(NamedTuple):
+    """A node's place among several: its id, all `id@host:port` of the controllers, and the cluster's id."""
+
+    node: int
+    voters: tuple[str, ...]
+    cluster_id: str
+
+
 class KafkaBroker:
     """One broker. `async with KafkaBroker() as broker:` starts it and waits; leaving stops it and removes its data.
 
     `port`: of the Kafka listener, 0 or none = a free one. `properties`: added to server.properties, same key wins.
-    `data`: folder to keep; default a temporary one that goes with the broker.
+    `data`: folder to keep; default a temporary one that goes with the broker. `advertised`: more listeners, each by the
+    port that clients are told (a proxy's) and the port it listens on. `quorum`: one of several nodes (`cluster.py`).
     Raises KafkaUnavailable if the machine cannot run one, BrokerFailed if it does not start.
     """
 
@@ -51,9 +60,15 @@ class KafkaBroker:
         properties: Mapping[str, str] | None = None,
         data: Path | None = None,
         heap_mb: int = 512,
+        advertised: Mapping[int, int] | None = None,
+        quorum: Quorum | None = None,
     ) -> None:
-        self._port = port or _free_port()
-        self._controller_port = _free_port(but=self._port)
+        self._port = port or free_port()
+        self._quorum = quorum
+        self._controller_port = (
+            free_port(but=self._port) if quorum is None else int(quorum.voters[quorum.node - 1].rpartition(":")[2])
+        )
+        self._advertised = dict(advertised or {})
         self._own_data = data is None
         self._data = data or Path(tempfile.mkdtemp(prefix="headrace-kafka-"))
         self._properties = dict(properties or {})
@@ -159,26 +174,32 @@ class KafkaBroker:
         configuration.write_text("".join(f"{key}={value}\n" for key, value in self._server_properties().items()))
         base = [runtime, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-cp", f"{libraries}/*"]
         if not (self._data / "log" / "meta.properties").exists():
-            self._format([*base, "kafka.tools.StorageTool", "format", "--standalone"], configuration)
+            self._format([*base, "kafka.tools.StorageTool", "format"], configuration)
         return [base[0], f"-Xmx{self._heap_mb}m", *base[1:], "kafka.Kafka", str(configuration)]
 
     def _format(self, tool: list[str], configuration: Path) -> None:
-        command = [*tool, "-t", _cluster_id(), "-c", str(configuration)]
+        alone = ["--standalone", "-t", new_cluster_id()] if self._quorum is None else ["-t", self._quorum.cluster_id]
+        command = [*tool, *alone, "-c", str(configuration)]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=READY_TIMEOUT_S)
         if done.returncode != 0:
             raise BrokerFailed(f"Formatting the broker's storage failed:\n{done.stdout}{done.stderr}")
 
     def _server_properties(self) -> dict[str, str]:
-        listeners = f"PLAINTEXT://127.0.0.1:{self._port},CONTROLLER://127.0.0.1:{self._controller_port}"
+        own = {"PLAINTEXT": self._port, "CONTROLLER": self._controller_port}
+        told = {f"ADVERTISED{index}": ports for index, ports in enumerate(self._advertised.items())}
         return {
             "process.roles": "broker,controller",
-            "node.id": "1",
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
-            "listeners": listeners,
-            "advertised.listeners": listeners,
+            "node.id": "1" if self._quorum is None else str(self._quorum.node),
+            **(
+                {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}"}
+                if self._quorum is None
+                else {"controller.quorum.voters": ",".join(self._quorum.voters)}
+            ),
+            "listeners": _listeners({**own, **{name: listens for name, (_, listens) in told.items()}}),
+            "advertised.listeners": _listeners({**own, **{name: says for name, (says, _) in told.items()}}),
             "controller.listener.names": "CONTROLLER",
             "inter.broker.listener.name": "PLAINTEXT",
-            "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in (*own, *told)),
             "log.dirs": str(self._data / "log"),
             "auto.create.topics.enable": "false",
             "offsets.topic.replication.factor": "1",
@@ -236,13 +257,17 @@ class KafkaBroker:
         return f"Its log ends with:\n{text[-3000:]}"
 
 
-def _cluster_id() -> str:
+def new_cluster_id() -> str:
     """A random id in the form of Kafka's Uuid: 16 bytes, base64url; a leading dash would look like an option."""
     text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    return text if not text.startswith("-") else _cluster_id()
+    return text if not text.startswith("-") else new_cluster_id()
 
 
-def _free_port(*, but: int = 0) -> int:
+def _listeners(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
+def free_port(*, but: int = 0) -> int:
     for port in random.sample(PORTS, 200):
         if port == but:
             continue

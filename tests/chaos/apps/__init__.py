@@ -1,0 +1,1 @@
+"""User code: it imports `headrace` and nothing else of ours."""

@@ -76,7 +76,9 @@ def random_job(rng: random.Random, number: int, *, groups: int = 12) -> Job:
 
 
 def _operation(rng: random.Random) -> Operation:
-    match rng.choice(("call", "call", "call", "undoable", "thread", "nap", "gather", "map", "race", "unawaited", "caught")):
+    match rng.choice(
+        ("call", "call", "call", "undoable", "thread", "nap", "gather", "map", "race", "unawaited", "caught")
+    ):
         case ("call" | "undoable" | "unawaited") as verb:
             return verb, rng.randrange(12), rng.choice((0, 0, 0, 1, 2))
         case "nap":

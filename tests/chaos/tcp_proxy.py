@@ -7,6 +7,7 @@ bytes are late or their connection ends, as TCP shows it.
 
 import asyncio
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -152,7 +153,10 @@ class _Link:
         self.listener = listener
         self.spoiled = False
         self._writers = (client[1], broker[1])
-        self._directions = (_Direction(self, "up", client[0], broker[1]), _Direction(self, "down", broker[0], client[1]))
+        self._directions = (
+            _Direction(self, "up", client[0], broker[1]),
+            _Direction(self, "down", broker[0], client[1]),
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -258,6 +262,7 @@ async def serve(routes: Mapping[int, int]) -> None:
             case _:
                 hits = listener.hits
         print(json.dumps({"hits": hits}), flush=True)
+    os._exit(0)  # whatever is open: nobody wants it any more
 
 
 if __name__ == "__main__":

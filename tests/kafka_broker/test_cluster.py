@@ -26,6 +26,8 @@ async def test_what_two_of_three_acknowledged_outlives_the_leader() -> None:
             await producer.send_and_wait("kept", b"after", partition=0)
         await cluster.start()
         await cluster.in_sync(["kept"])
-        async with AIOKafkaConsumer(bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest") as reader:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=cluster.bootstrap_servers, auto_offset_reset="earliest"
+        ) as reader:
             reader.assign([TopicPartition("kept", 0)])
             assert [(await reader.getone()).value, (await reader.getone()).value] == [b"before", b"after"]

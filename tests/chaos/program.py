@@ -6,7 +6,7 @@ from zlib import crc32
 
 import msgspec
 
-Status = Literal["succeeded", "compensated", "failed", "parked", "hanging"]
+Status = Literal["succeeded", "compensated", "failed", "parked", "hanging", "cancelled"]
 Operation = tuple[str, int, int]
 """Verb and two numbers; what they mean is in `apps/programs.py`."""
 
@@ -21,12 +21,18 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """What must be: the ending, the sum of the result, the tasks by place and branch, and what is undone, in order."""
+    """What must be: the ending, the sum of the result, the tasks by place and branch, and what is undone, in order.
+
+    `optional`: tasks that a race or a failure may give up before they have begun.
+    """
 
     status: Status
     sum: int
     tasks: frozenset[tuple[int, int]]
+    optional: frozenset[tuple[int, int]]
     undone: tuple[int, ...]
+    retried: frozenset[tuple[int, int, int]]
+    """Place, branch and number of the attempt that succeeds, of tasks that fail first."""
 
 
 def value(job: str, place: int, branch: int) -> int:
@@ -36,8 +42,10 @@ def value(job: str, place: int, branch: int) -> int:
 
 def expected(job: Job) -> Expected:
     """Walk the program as a reader would."""
-    total, tasks, undoable = 0, set[tuple[int, int]](), list[int]()
+    total, undoable = 0, list[int]()
+    tasks, optional, retried = set[tuple[int, int]](), set[tuple[int, int]](), set[tuple[int, int, int]]()
     status: Status = "succeeded"
+    fails_later = any(verb in _ENDS for verb, _, _ in job.program)
     for place, (verb, _, more) in enumerate(job.program):
         match verb:
             case "call" | "undoable" | "thread" | "block":
@@ -52,15 +60,30 @@ def expected(job: Job) -> Expected:
                 counted = branches = 0
             case _:  # race, unawaited, throw, hang: a task whose answer is in no sum
                 counted, branches = 0, 1
-        tasks |= {(place, branch) for branch in range(branches)}
+        given_up = verb == "race" or (verb == "unawaited" and fails_later)
+        (optional if given_up else tasks).update((place, branch) for branch in range(branches))
+        if verb in {"call", "undoable"}:
+            retried.add((place, 0, more + 1))
+        elif verb == "gather":
+            retried |= {(place, branch, branch % 2 + 1) for branch in range(branches)}
         total += sum(value(job.id, place, branch) for branch in range(counted))
         if verb == "undoable":
             undoable.insert(0, place)
+        if verb == "hang" and job.program[place + 1 :] and job.program[place + 1][0] == "cancelled":
+            status = "cancelled"  # by somebody, while it hangs
+            break
         if verb in _ENDS:
             status = _ENDS[verb] if verb != "throw" or undoable else "failed"
             break
     undone = tuple(undoable) if status == "compensated" else ()
-    return Expected(status=status, sum=total, tasks=frozenset(tasks), undone=undone)
+    return Expected(
+        status=status,
+        sum=total,
+        tasks=frozenset(tasks),
+        optional=frozenset(optional),
+        undone=undone,
+        retried=frozenset(retried),
+    )
 
 
 _ENDS: dict[str, Status] = {"throw": "compensated", "forbidden": "parked", "refused": "failed", "hang": "hanging"}

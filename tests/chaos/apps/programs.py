@@ -11,6 +11,7 @@ import random
 import socket
 import threading
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from zlib import crc32
 
@@ -23,6 +24,13 @@ SOURCE, RESULTS, TINY = f"{NAME}.in", f"{NAME}.results", f"{NAME}.tiny"
 _dice = random.SystemRandom()
 _threads = threading.local()
 _connections: dict[asyncio.AbstractEventLoop, "Connection"] = {}
+
+
+class Elsewhere:
+    """No step of a run: who awaits it is parked."""
+
+    def __await__(self) -> Generator["Elsewhere"]:
+        yield self
 
 
 @dataclass
@@ -128,7 +136,7 @@ async def linger(job: str, place: int) -> None:
 async def block(job: str, place: int, ms: int) -> dict[str, int]:
     """Stops the whole event loop, the first time only."""
     if not await tell("start", job, place, 0):
-        time.sleep(ms / 1000)
+        time.sleep(ms / 1000)  # noqa: ASYNC251 - the misdeed
     await tell("end", job, place, 0)
     return answer(job, place, 0)
 
@@ -180,7 +188,7 @@ async def play(run: Run, job: Job) -> None:
         elif verb == "hang":
             await run.call(hang, job.id, place)
         elif verb == "forbidden":
-            time.time()
+            await Elsewhere()
         elif verb == "refused":
             await run.emit("job.large", "x" * 4000, topic=TINY, key=job.group)
             await run.sleep("10m")

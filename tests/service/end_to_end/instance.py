@@ -22,14 +22,20 @@ class Instance:
     """Starts at once. Its standard error goes to a file, so that it never waits for a reader."""
 
     def __init__(
-        self, arguments: Sequence[str], *, folder: Path, number: int, environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        *,
+        folder: Path,
+        number: int,
+        environment: Mapping[str, str] | None = None,
+        module: str = "headrace",
     ) -> None:
         self.stderr_file = folder / f"stderr.{number}"
         self.stdout_file = folder / f"stdout.{number}"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("HEADRACE_", "OTEL_"))}
         with self.stderr_file.open("wb") as stderr, self.stdout_file.open("wb") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "headrace", *arguments],
+                [sys.executable, "-m", module, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,

@@ -1,0 +1,63 @@
+"""`python -m tests.chaos [--lines X1,X2] [--scale ci|full] [--seed N] [--json FILE]`: run lines, print the table.
+
+Exit code 1 if a line failed, 3 if none failed and one is void.
+"""
+
+import argparse
+import asyncio
+import platform
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from tests.chaos.line import Bench, Line, Outcome, Scale, Tally
+from tests.chaos.lines import LINES
+from tests.chaos.report import table, write
+
+
+async def run(lines: list[Line], scale: Scale, seed: int) -> list[Outcome]:
+    outcomes: list[Outcome] = []
+    async with Bench() as bench:
+        for line in lines:
+            print(f"{line.id}  {line.title} ...", file=sys.stderr, flush=True)
+            began = time.monotonic()
+            try:
+                outcome = await line.outcome(bench, scale, seed)
+            except Exception:  # noqa: BLE001 - the others go on, and it is red
+                tally = Tally()
+                tally.violations.append(f"the line itself ended: {traceback.format_exc()[-3000:]}")
+                outcome = tally.outcome(line, time.monotonic() - began)
+            print(table([outcome]), file=sys.stderr, flush=True)
+            outcomes.append(outcome)
+    return outcomes
+
+
+def main() -> int:
+    known = ", ".join(line.id for line in LINES)
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--lines", default="all", help=f"ids with commas; known: {known}")
+    parser.add_argument("--scale", type=Scale, choices=list(Scale), default=Scale.CI)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--json", type=Path, default=None, help="where the JSON goes")
+    given = parser.parse_args()
+    wanted = [line.id for line in LINES] if given.lines in {"", "all"} else given.lines.upper().split(",")
+    if unknown := set(wanted) - {line.id for line in LINES}:
+        parser.error(f"unknown lines {sorted(unknown)}; known: {known}")
+    began = time.monotonic()
+    outcomes = asyncio.run(run([line for line in LINES if line.id in wanted], given.scale, given.seed))
+    print(table(outcomes))
+    if given.json is not None:
+        facts = {
+            "scale": given.scale,
+            "seed": given.seed,
+            "seconds": round(time.monotonic() - began, 1),
+            "python": platform.python_version(),
+        }
+        write(outcomes, given.json, facts)
+    verdicts = {outcome.verdict for outcome in outcomes}
+    return 1 if "failed" in verdicts else 3 if "void" in verdicts else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

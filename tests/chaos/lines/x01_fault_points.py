@@ -1,0 +1,129 @@
+"""X1: kill -9 at each named fault point: the next worker is armed with the next point, under load all the time."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+from headrace.service.fault_point import FaultPoint
+from tests.chaos.line import Bench, Scale, Tally
+from tests.chaos.load import Load
+from tests.chaos.program import Job
+from tests.chaos.session import Session
+from tests.kafka_broker.broker import KafkaBroker
+from tests.service.end_to_end.instance import Instance, run
+from tests.service.end_to_end.waiting import eventually_now
+
+_ROUNDS = {Scale.CI: 1, Scale.FULL: 12}
+_PATIENCE_S = 12.0
+_LEAVING = {
+    FaultPoint.STOPPING,
+    FaultPoint.ROUTER_STOPPED,
+    FaultPoint.OUTPUTS_HOME,
+    FaultPoint.RELEASED,
+    FaultPoint.RESULT_DELIVERING,
+    FaultPoint.GRACE_OVER,
+    FaultPoint.FLUSHED,
+}
+_RARE = {  # passed once, or now and then: the first time is the one
+    *_LEAVING,
+    FaultPoint.CANCEL_READ,
+    FaultPoint.RUN_PARKING,
+    FaultPoint.OUTPUT_REFUSED,
+    FaultPoint.DEAD_LETTER_QUEUED,
+    FaultPoint.DEAD_LETTER_SENT,
+    FaultPoint.APPEND_FAILED,
+    FaultPoint.BROKEN,
+    FaultPoint.REPLAYED,
+}
+_OFTEN_MAX = 8  # a point of everyday work is let pass so often, at most
+
+Provoke = Callable[[Session, Load, Instance, str], Awaitable[None]]
+
+
+async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
+    """All points once a round; a round is one session, judged at its end."""
+    broker = await bench.broker()
+    not_passed: list[str] = []
+    for number in range(_ROUNDS[scale]):
+        rng = random.Random(seed + number)
+        points = list(FaultPoint)
+        rng.shuffle(points)
+        place = (await bench.place())._replace(servers=broker.bootstrap_servers)
+        async with Session(place, seed=seed + number, worker__handoff_grace="1s") as session:
+            await session.spawn().ready()
+            async with session.load(ahead=60) as load:
+                await session.works(50)
+                await session.kill(session.now)
+                for index, point in enumerate(points):
+                    if not await _dies(session, load, point, rng, broker, f"{number}x{index}"):
+                        not_passed.append(point)
+                    await session.look_at_positions()
+                await session.spawn().ready()
+            tally.add(session, await session.verdict())
+    tally.note("points", len(FaultPoint))
+    tally.note("not_passed", not_passed)
+
+
+async def _dies(
+    session: Session, load: Load, point: FaultPoint, rng: random.Random, broker: KafkaBroker, name: str
+) -> bool:
+    """Start a worker that is to die at the point, give it cause to pass it, and see it die there."""
+    hit = 1 if point in _RARE else rng.randrange(1, _OFTEN_MAX)
+    breaks = point in {FaultPoint.APPEND_FAILED, FaultPoint.BROKEN}
+    more: dict[str, object] = {"kafka__extra.delivery.timeout.ms": 1500} if breaks else {}
+    worker = session.spawn(point=point, hit=hit, **more)
+    async with asyncio.TaskGroup() as group:
+        death = group.create_task(session.dies(worker, patience_s=_PATIENCE_S))
+        if point in _PROVOCATIONS:
+            await _PROVOCATIONS[point](session, load, worker, name)
+        elif breaks:
+            await _working(session, worker)
+            broker.pause()
+            try:
+                await asyncio.wait([death], timeout=6)
+            finally:
+                broker.resume()
+    return death.result()
+
+
+async def _working(session: Session, worker: Instance) -> None:
+    """It has begun an attempt of its own, or is dead already."""
+    await eventually_now(
+        lambda: worker.process.poll() is not None or any(each.pid == worker.pid for each in session.sink.effects()),
+        lambda: f"an attempt: {worker.stderr[-2000:]}",
+    )
+
+
+async def _terminate(session: Session, load: Load, worker: Instance, name: str) -> None:
+    await _working(session, worker)
+    if worker.process.poll() is None:
+        worker.terminate()
+
+
+async def _cancel(session: Session, load: Load, worker: Instance, name: str) -> None:
+    """An acknowledged cancel takes effect, whoever reads it."""
+    job = Job(id=f"cancelled{name}", group="cancelled", program=(("hang", 0, 0), ("cancelled", 0, 0)))
+    await load.put(job)
+    await eventually_now(
+        lambda: any(each.job == job.id for each in session.sink.effects()), lambda: f"{job.id}: {worker.stderr[-2000:]}"
+    )
+    [id_] = {each.run for each in session.sink.effects() if each.job == job.id}
+    arguments = session.arguments("run", "cancel", id_, "--no-wait")
+    code, _, error = await asyncio.to_thread(run, arguments, folder=session.folder, environment=session.environment())
+    assert code == 0, error
+
+
+async def _park(session: Session, load: Load, worker: Instance, name: str) -> None:
+    await load.put(Job(id=f"parked{name}", group="parked", program=(("call", 0, 0), ("forbidden", 0, 0))))
+
+
+async def _refuse(session: Session, load: Load, worker: Instance, name: str) -> None:
+    await load.put(Job(id=f"refused{name}", group="refused", program=(("call", 0, 0), ("refused", 0, 0))))
+
+
+_PROVOCATIONS: dict[FaultPoint, Provoke] = {
+    **dict.fromkeys(_LEAVING, _terminate),
+    FaultPoint.CANCEL_READ: _cancel,
+    FaultPoint.RUN_PARKING: _park,
+    FaultPoint.OUTPUT_REFUSED: _refuse,
+}

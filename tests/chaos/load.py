@@ -1,0 +1,179 @@
+"""A producer that is not ours: jobs with known answers, and now and then a record that is no job at all.
+
+It keeps some jobs ahead of what is done, so that every part works all the time and a fault hits something.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol, Self
+from types import TracebackType
+from zlib import crc32
+
+import aiokafka
+import msgspec
+from aiokafka.errors import KafkaError
+
+from headrace.topics.errors import HeadraceError
+from headrace.topics.log import NewRecord, TopicPartition
+from headrace.topics.log_embedded import EmbeddedLog
+from tests.chaos.program import Job, random_job
+
+What = Literal["job", "turn", "malformed", "unmatched"]
+Headers = tuple[tuple[str, bytes], ...]
+PARTITIONS = 4
+
+
+class Input(msgspec.Struct, frozen=True, kw_only=True):
+    """A record of the source topic, as it was meant. `ordered`: its key is its group's, so that its place in the topic is its turn."""
+
+    id: str
+    what: What
+    job: Job | None = None
+    ordered: bool = False
+
+
+class Door(Protocol):
+    """The way into the source topic. Raises KafkaError, OSError or HeadraceError where a record may or may not be in."""
+
+    async def put(self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers) -> None: ...
+    async def close(self) -> None: ...
+
+
+class KafkaDoor:
+    """An idempotent aiokafka producer; a new one after an error."""
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+        self._producer: aiokafka.AIOKafkaProducer | None = None
+
+    async def put(self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers) -> None:
+        if self._producer is None:
+            producer = aiokafka.AIOKafkaProducer(
+                bootstrap_servers=self._servers, enable_idempotence=True, acks="all", request_timeout_ms=20_000
+            )
+            await producer.start()
+            self._producer = producer
+        try:
+            await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
+        except (KafkaError, OSError):
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+
+class EmbeddedDoor:
+    """Another process's publish into the embedded file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log: EmbeddedLog | None = None
+
+    async def put(self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers) -> None:
+        if self._log is None:
+            self._log = await EmbeddedLog(self._path, owner=False).__aenter__()
+        count = await self._log.partitions(topic)
+        await self._log.publish(TopicPartition(topic, partition % count), [NewRecord(value, key, headers)])
+
+    async def close(self) -> None:
+        log, self._log = self._log, None
+        if log is not None:
+            await log.__aexit__(None, None, None)
+
+
+class Load:
+    """`async with load:` publishes until the block ends. `inputs`: what was tried, by id; `acknowledged`: what is in for sure."""
+
+    def __init__(
+        self,
+        door: Door,
+        topic: str,
+        *,
+        seed: int,
+        ahead: int,
+        done: Callable[[], int],
+        rate: float | None = None,
+        make: Callable[[random.Random, int], Job] = random_job,
+    ) -> None:
+        self._door = door
+        self._topic = topic
+        self._rng = random.Random(seed)
+        self._ahead = ahead
+        self._rate = rate
+        self._done = done
+        self._make = make
+        self._task: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
+        self._number = 0
+        self.inputs: dict[str, Input] = {}
+        self.acknowledged: set[str] = set()
+        self.doubtful = 0
+        self.jobs = 0
+
+    async def put(self, job: Job) -> None:
+        """One job, now."""
+        stranger = (
+            job.turn and crc32(job.id.encode()) % 3 == 0
+        )  # its turn is taken in another partition than its record's
+        key = (job.group if job.turn and not stranger else job.id).encode()
+        kind = "turn" if job.turn else "job"
+        value = msgspec.json.encode({"id": job.id, "group": job.group, "program": job.program})
+        self.jobs += 1
+        ordered = job.turn and not stranger
+        await self._put(Input(id=job.id, what=kind, job=job, ordered=ordered), key, value, kind)
+
+    async def _put(self, meant: Input, key: bytes, value: bytes, type_: str) -> None:
+        self.inputs[meant.id] = meant
+        headers = (
+            ("ce_specversion", b"1.0"),
+            ("ce_id", meant.id.encode()),
+            ("ce_source", b"/chaos"),
+            ("ce_type", type_.encode()),
+        )
+        try:
+            await self._door.put(self._topic, crc32(key) % PARTITIONS, key, value, headers)
+        except (KafkaError, OSError, HeadraceError):
+            self.doubtful += 1  # in or not in: the topic will tell; never sent again
+            await asyncio.sleep(0.2)
+        else:
+            self.acknowledged.add(meant.id)
+
+    async def _publish(self) -> None:
+        began, begin = time.monotonic(), self._number
+        while not self._stop.is_set():
+            ahead = self.jobs - self._done() >= self._ahead
+            late = self._rate is not None and self._number - begin > (time.monotonic() - began) * self._rate
+            if ahead or late:
+                await asyncio.sleep(0.005)
+                continue
+            number = self._number
+            self._number += 1
+            await self.put(self._make(self._rng, number))
+            if number % 40 == 17:
+                id_ = f"bad{number}"
+                await self._put(Input(id=id_, what="malformed"), id_.encode(), b'{"id":', "job")
+            if number % 40 == 31:
+                id_ = f"nobody{number}"
+                await self._put(Input(id=id_, what="unmatched"), id_.encode(), b"{}", "nobody")
+
+    async def __aenter__(self) -> Self:
+        self._stop.clear()
+        self._task = asyncio.get_running_loop().create_task(self._publish())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        assert self._task is not None
+        await self._task
+
+    async def close(self) -> None:
+        """Let go."""
+        await self._door.close()

@@ -1,0 +1,358 @@
+"""`Session`: one app's life under faults: its topics, workers, sink and load, the faults that it met, and the verdict.
+
+async with Session(place, seed=1) as session:
+    await session.spawn().ready()
+    async with session.load(ahead=60):
+        ...  # faults
+    verdict = await session.verdict()
+"""
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+
+from headrace.topics.errors import HeadraceError
+from tests.chaos.judge import Evidence, Position, Verdict, Violation, Window, judge
+from tests.chaos.load import PARTITIONS as SOURCE_PARTITIONS
+from tests.chaos.load import EmbeddedDoor, KafkaDoor, Load
+from tests.chaos.recorder import EmbeddedSource, KafkaSource, Recorder
+from tests.chaos.run_log import RunLog
+from tests.chaos.sink import ROOT, Sink
+from tests.service.end_to_end.instance import Instance, run
+from tests.service.end_to_end.waiting import eventually, eventually_now
+
+APP = Path(__file__).parent / "apps" / "programs.py"
+_numbers = itertools.count()
+_LOOK_S = 0.3
+
+
+class Place(NamedTuple):
+    """Where an app lives. `servers` is empty for the embedded file. `replication` of the topics that we make."""
+
+    servers: str = ""
+    replication: int = 1
+
+
+class Session:
+    """`partitions` of the run log. `settings` are for all workers, as `section__key`."""
+
+    def __init__(
+        self, place: Place, *, seed: int, partitions: int = 8, embedded_folder: Path | None = None, **settings: object
+    ) -> None:
+        self.place = place
+        self.seed = seed
+        self.name = f"chaos{os.getpid()}.{next(_numbers)}"
+        self._temporary = tempfile.TemporaryDirectory(prefix="headrace-chaos-")
+        self.folder = Path(self._temporary.name)
+        self.path = (embedded_folder or self.folder) / "log.sqlite"
+        self.partitions = partitions
+        self.settings = settings
+        self.sink = Sink(self.folder / "effects.jsonl")
+        self.instances: list[Instance] = []
+        self.windows: list[Window] = []
+        self.positions: list[Position] = []
+        self.run_log = RunLog(self.name, partitions)
+        source = KafkaSource(place.servers) if place.servers else EmbeddedSource(self.path)
+        kept = [self.topic(name) for name in ("in", "results", "in.dlq", "audit")]
+        self.recorder = Recorder(source, kept, self.topic("runs"), self.run_log.see)
+        self.loads: list[Load] = []
+        self.worker_clock = True
+        self.trims = False
+        self._recording: asyncio.Task[None] | None = None
+
+    def topic(self, name: str) -> str:
+        return f"{self.name}.{name}"
+
+    async def __aenter__(self) -> Self:
+        if self.place.servers:
+            admin = AIOKafkaAdminClient(bootstrap_servers=self.place.servers)
+            await admin.start()
+            try:
+                await admin.create_topics(
+                    [
+                        NewTopic(self.topic("in"), SOURCE_PARTITIONS, self.place.replication),
+                        NewTopic(self.topic("results"), SOURCE_PARTITIONS, self.place.replication),
+                        NewTopic(
+                            self.topic("tiny"), 1, self.place.replication, topic_configs={"max.message.bytes": "1024"}
+                        ),
+                    ]
+                )
+            finally:
+                await admin.close()
+        self._recording = asyncio.get_running_loop().create_task(self._record())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._recording is not None
+        self._recording.cancel()
+        await asyncio.wait([self._recording])
+        for instance in self.instances:
+            if instance.process.poll() is None:
+                instance.kill()
+        self.sink.close()
+        for load in self.loads:
+            await load.close()
+        await self.recorder.close()
+        if error is not None and os.environ.get("CHAOS_KEEP"):
+            print(f"kept: {self.folder}")
+            self._temporary._finalizer.detach()  # pyright: ignore[reportAttributeAccessIssue]
+        else:
+            self._temporary.cleanup()
+
+    async def _record(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await self.recorder.refresh()
+            await asyncio.sleep(_LOOK_S)
+
+    # --- processes ---
+
+    def arguments(self, *words: str, servers: str = "", **more: object) -> list[str]:
+        """A command line with this app's settings."""
+        where: dict[str, object] = {"log__path": self.path}
+        if self.place.servers:
+            where = {"log__backend": "kafka", "kafka__bootstrap_servers": servers or self.place.servers}
+        settings = {
+            "app__name": self.name,
+            "log__partitions": self.partitions,
+            "telemetry__metrics_port": 0,
+            "telemetry__log_level": "info",
+            "worker__max_active_runs": 200,
+            **where,
+            **self.settings,
+            **more,
+        }
+        sets = [("--set", f"{name.replace('__', '.', 1)}={value}") for name, value in settings.items()]
+        return [*words, *itertools.chain.from_iterable(sets)]
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Of workers: where the app finds its name and the sink."""
+        return {
+            "CHAOS_NAME": self.name,
+            "CHAOS_SINK": str(self.sink.port),
+            "CHAOS_FIRED": os.fspath(self.folder),
+            "PYTHONPATH": os.fspath(ROOT),
+            **more,
+        }
+
+    def spawn(
+        self,
+        *words: str,
+        point: str | None = None,
+        hit: int = 1,
+        servers: str = "",
+        environment: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> Instance:
+        """A worker. With a point it dies when it has passed it `hit` times. `words` are more of the command line."""
+        armed = {} if point is None else {"CHAOS_POINT": point, "CHAOS_HIT": str(hit)}
+        command = ["serve", os.fspath(APP), "--create-topics"] if self.place.servers else ["dev", os.fspath(APP)]
+        instance = Instance(
+            self.arguments(*command, *words, servers=servers, **settings),
+            folder=self.folder,
+            number=len(self.instances),
+            environment=self.environment(**armed, **(environment or {})),
+            module="headrace" if point is None else "tests.chaos.worker",
+        )
+        self.instances.append(instance)
+        return instance
+
+    @property
+    def now(self) -> Instance:
+        """The newest worker."""
+        return self.instances[-1]
+
+    def fired_at(self, instance: Instance) -> bool:
+        """Whether it died at its fault point."""
+        return (self.folder / f"fired.{instance.pid}").exists() and instance.process.poll() == -signal.SIGKILL
+
+    # --- load ---
+
+    def load(self, *, ahead: int = 60, rate: float | None = None, **options: Any) -> Load:
+        """A producer; `async with` makes it publish."""
+        door = KafkaDoor(self.place.servers) if self.place.servers else EmbeddedDoor(self.path)
+        load = Load(
+            door,
+            self.topic("in"),
+            seed=self.seed,
+            ahead=ahead,
+            rate=rate,
+            done=lambda: self.run_log.done,
+            **options,
+        )
+        self.loads.append(load)
+        return load
+
+    async def works(self, effects: int, *, patience_s: float = 60.0) -> None:
+        """Wait until so many more effects are in."""
+        wanted = len(self.sink.effects()) + effects
+        await eventually_now(
+            lambda: len(self.sink.effects()) >= wanted, lambda: f"work: {self._story()}", patience_s=patience_s
+        )
+
+    def busy(self) -> bool:
+        """Whether there is work that is not done."""
+        return sum(load.jobs for load in self.loads) > self.run_log.done
+
+    async def works_again(self, worker: Instance) -> None:
+        """Wait until this worker has begun an attempt."""
+        await eventually_now(
+            lambda: any(each.pid == worker.pid for each in reversed(self.sink.effects())),
+            lambda: f"an attempt of worker {worker.pid}: {self._story()}",
+        )
+
+    # --- faults ---
+
+    @asynccontextmanager
+    async def fault(self, kind: str) -> AsyncIterator["Hit"]:
+        """A fault is what the block does; say in the hit whether it met real work."""
+        hit = Hit()
+        began = time.time() * 1000
+        try:
+            yield hit
+        finally:
+            self.windows.append(Window(kind, began, time.time() * 1000, hit.fired))
+
+    async def kill(self, instance: Instance, kind: str = "kill") -> bool:
+        """kill -9; True if it hit a running attempt, or anything that the log does not know."""
+        async with self.fault(kind) as hit:
+            instance.kill()
+            hit.fired = self.sink.interrupted(instance.pid) > 0 or self.busy()
+        return hit.fired
+
+    async def dies(self, instance: Instance, *, patience_s: float) -> bool:
+        """Wait for a worker to die at its point; True if it did. One that never passes it is killed."""
+        began = time.time() * 1000
+        ends = time.monotonic() + patience_s
+        while instance.process.poll() is None and time.monotonic() < ends:
+            await asyncio.sleep(0.02)
+        if instance.process.poll() is None:
+            await self.kill(instance, "point not passed")
+            return False
+        self.windows.append(Window("point", began, time.time() * 1000, self.fired_at(instance)))
+        return self.fired_at(instance)
+
+    async def ends(self, instance: Instance, *, patience_s: float = 60.0) -> int:
+        """Its exit code, once it has ended; patience over, it is killed and that is the code."""
+        ends = time.monotonic() + patience_s
+        while (code := instance.process.poll()) is None:
+            if time.monotonic() > ends:
+                instance.kill()
+            await asyncio.sleep(0.01)
+        return code
+
+    async def look_at_positions(self) -> None:
+        """Note the committed positions, to be held against the log."""
+        source = self.recorder.source
+        try:
+            committed = await source.committed(f"{self.name}.router", self.recorder.at(self.topic("in")))
+            ends = await source.ends(self.recorder.at(self.topic("runs")))
+        except (KafkaError, OSError, HeadraceError):
+            return  # the broker is what is away
+        self.positions.append(Position(committed, ends))
+
+    # --- the end ---
+
+    async def verdict(self, *, patience_s: float = 60.0, listed: bool = True) -> Verdict:
+        """Wait until everything is done, or patience is over; then judge."""
+        try:
+            await eventually(self._settled, self._story, patience_s=patience_s)
+        except AssertionError as error:
+            found = judge(await self._evidence(listed=False))
+            return Verdict([Violation("I14", str(error)), *found.violations], found.figures)
+        await self._no_more()
+        return judge(await self._evidence(listed=listed))
+
+    async def _settled(self) -> bool:
+        await self.recorder.refresh()
+        log = self.run_log
+        jobs = [
+            load.inputs[id_] for load in self.loads for id_ in load.acknowledged if load.inputs[id_].job is not None
+        ]
+        if log.open or log.done < len(jobs):
+            return False
+        emitted = [f"{run.id}{step}" for run in log.runs.values() for step in run.emitted if not _refused(run.ended)]
+        if not all(entry in log.left for entry in emitted):
+            return False
+        at = self.recorder.at(self.topic("in"))
+        committed = await self.recorder.source.committed(f"{self.name}.router", at)
+        return committed == {
+            each: end for each, end in (await self.recorder.source.ends(at)).items() if each in committed
+        }
+
+    async def _no_more(self) -> None:
+        """What is late is still to come: look until two looks agree."""
+        before = -1
+        while before != (before := len(self.recorder.records(self.topic("results"))) + self.run_log.records):
+            await asyncio.sleep(_LOOK_S)
+            await self.recorder.refresh()
+
+    async def _evidence(self, *, listed: bool) -> Evidence:
+        await self.recorder.refresh()
+        at = self.recorder.at(self.topic("in"))
+        ends = await self.recorder.source.ends(at)
+        committed = await self.recorder.source.committed(f"{self.name}.router", at)
+        rows: list[dict[str, Any]] | None = None
+        if listed and not self.trims:
+            rows = await self._run_list()
+        return Evidence(
+            inputs={id_: meant for load in self.loads for id_, meant in load.inputs.items()},
+            acknowledged=frozenset(id_ for load in self.loads for id_ in load.acknowledged),
+            source=self.recorder.records(self.topic("in")),
+            log=self.run_log,
+            results=self.recorder.records(self.topic("results")),
+            letters=self.recorder.records(self.topic("in.dlq")),
+            audit=self.recorder.records(self.topic("audit")),
+            effects=self.sink.effects(),
+            windows=self.windows,
+            positions=self.positions,
+            committed=committed,
+            source_ends={each: end for each, end in ends.items() if end},
+            listed=rows,
+            missed=self.recorder.missed,
+            worker_clock=self.worker_clock,
+        )
+
+    async def _run_list(self) -> list[dict[str, Any]]:
+        arguments = self.arguments("run", "list", "--limit", "0", "-o", "json")
+        code, out, err = await asyncio.to_thread(run, arguments, folder=self.folder, environment=self.environment())
+        assert code == 0, err
+        return json.loads(out)
+
+    def _story(self) -> str:
+        log = self.run_log
+        ends = "\n".join(
+            f"  worker {number}: exit {each.process.poll()}: {each.stderr[-700:]}"
+            for number, each in list(enumerate(self.instances))[-2:]
+        )
+        waits = [
+            f"{each.id} armed {each.armed} fired {sorted(each.fired)}"
+            for each in log.runs.values()
+            if not each.ended and not each.parked
+        ]
+        return f"settled: {log.done} of {sum(load.jobs for load in self.loads)} runs done, {log.open} open {waits[:3]}\n{ends}"
+
+
+class Hit:
+    """Whether a fault met something."""
+
+    fired = False
+
+
+def _refused(ended: list[tuple[int, str, str]]) -> bool:
+    return bool(ended) and ended[0][1] == "failed"

@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 
-.PHONY: help run demo test fmt lint types docs bench sim kafka lock clean
+.PHONY: help run demo test fmt lint types docs bench sim chaos kafka lock clean
 
 help: ## this list
 	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ sim: $(DEV) ## simulated clusters under faults: make sim SEEDS=20000 FIRST=0
 
 bench: $(DEV) ## measure against a real Kafka; results go to benchmarks/results
 	$(BIN)/python -m benchmarks
+
+chaos: $(DEV) ## kills and other faults on the real thing: make chaos LINES=X1,X2 SCALE=full (docs/testing.md)
+	$(BIN)/python -m tests.chaos --lines "$(or $(LINES),all)" --scale "$(or $(SCALE),ci)" $(if $(SEED),--seed $(SEED)) \
+		$(if $(SOAK),--soak $(SOAK)) --json "$(or $(JSON),.cache/chaos.json)"
 
 kafka: $(DEV) ## a real Kafka broker on 127.0.0.1:9092 until Ctrl-C
 	exec $(BIN)/python -m tests.kafka_broker --port 9092

@@ -24,7 +24,7 @@ async def run(lines: list[Line], scale: Scale, seed: int) -> list[Outcome]:
             began = time.monotonic()
             try:
                 outcome = await line.outcome(bench, scale, seed)
-            except Exception:  # noqa: BLE001 - the others go on, and it is red
+            except Exception:
                 tally = Tally()
                 tally.violations.append(f"the line itself ended: {traceback.format_exc()[-3000:]}")
                 outcome = tally.outcome(line, time.monotonic() - began)

@@ -7,6 +7,7 @@ a sentence; an empty list is a pass. Nothing is averaged and nothing tried again
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -334,9 +335,9 @@ class _Case:
         for group, members in groups.items():
             members.sort(key=lambda member: member[0].offset)
             placed = [record for _, record, meant in members if meant.ordered]
-            if any(a.at == b.at and a.offset > b.offset for a, b in zip(placed, placed[1:], strict=False)):
+            if any(a.at == b.at and a.offset > b.offset for a, b in pairwise(placed)):
                 yield f"group {group}: starts are not in the order of the source"
-            for (before, *_), (after, *_) in zip(members, members[1:], strict=False):
+            for (before, *_), (after, *_) in pairwise(members):
                 if before.parked or after.first_outcome < 0:
                     continue
                 if not before.ended or before.ended[0][0] > after.first_outcome:
@@ -396,9 +397,9 @@ class _Case:
 
     def _spacing(self, run: RunFacts, step: str, number: int, not_before_ms: int) -> Iterator[str]:
         for effect in self.by_run[run.id]:
-            if effect.phase == "start" and effect.number == number + 1 and _step_of(effect) == step:
-                if effect.seen_ns / 1e6 < not_before_ms - _CLOCK_MS:
-                    yield f"{run.id}{step}: attempt {number + 1} began {not_before_ms - effect.seen_ns / 1e6:.0f} ms early"
+            again = effect.phase == "start" and effect.number == number + 1 and _step_of(effect) == step
+            if again and effect.seen_ns / 1e6 < not_before_ms - _CLOCK_MS:
+                yield f"{run.id}{step}: attempt {number + 1} began {not_before_ms - effect.seen_ns / 1e6:.0f} ms early"
 
     # --- I12, I14, I18 ---
 

@@ -60,6 +60,8 @@ class Tally:
         self.seeds.append(session.seed)
         self.figures.append(verdict.figures)
         fired = sum(window.fired for window in session.windows)
+        if session.resumed:
+            self.notes["parked_as_poison"] = self.notes.get("parked_as_poison", 0) + len(session.resumed)
         self.tried += len(session.windows)
         self.fired += fired
         self.passed += 0 if verdict.violations else fired

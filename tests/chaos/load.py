@@ -8,8 +8,8 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol, Self
 from types import TracebackType
+from typing import Literal, Protocol, Self
 from zlib import crc32
 
 import aiokafka

@@ -60,7 +60,8 @@ class RunFacts(msgspec.Struct, kw_only=True):
     emitted_after_end: int = 0
     first_outcome: int = -1  # offset
     ended: list[tuple[int, str, str]] = []  # offset, status, error
-    parked: bool = False
+    parked: str = ""
+    """The reason, until somebody resumes it."""
 
 
 class _Partition:
@@ -162,6 +163,12 @@ class RunLog:
         body = said["body"]
         if body["is"] == "start":
             self._start(record, said["id"], body)
+        elif body["is"] == "resume":
+            run = self.runs[body["run"]]
+            if run.parked and not run.ended:
+                self.open += 1
+                self.done -= 1
+            run.parked = ""
         elif body["is"] == "deliver":
             result = body["result"]
             if result.get("is") in {"attempt.succeeded", "attempt.failed"}:
@@ -169,8 +176,8 @@ class RunLog:
 
     def _start(self, record: Record, identity: list[Any], body: dict[str, Any]) -> None:
         partition, key = record.at[1], body.get("key")
-        contended = key is not None and body.get("policy", "allow") != "allow"
-        if contended and partition_of(key.encode(), self.partitions) != partition:
+        contended = body.get("policy", "allow") != "allow"
+        if key is not None and contended and partition_of(key.encode(), self.partitions) != partition:
             return  # goes on to the partition of its key
         run = _run_id(partition, identity)
         source = _source_of(body.get("event"))
@@ -225,7 +232,7 @@ class RunLog:
                 run.ended.append((record.offset, body["status"], body.get("error", "")))
             case "run.parked":
                 self._over(run)
-                run.parked = True
+                run.parked = body["reason"]
             case _:
                 pass
 

@@ -71,6 +71,7 @@ class Session:
         self.loads: list[Load] = []
         self.worker_clock = True
         self.trims = False
+        self.resumed: list[str] = []
         self._recording: asyncio.Task[None] | None = None
 
     def topic(self, name: str) -> str:
@@ -157,13 +158,14 @@ class Session:
         hit: int = 1,
         servers: str = "",
         environment: Mapping[str, str] | None = None,
+        more: Mapping[str, object] | None = None,
         **settings: object,
     ) -> Instance:
         """A worker. With a point it dies when it has passed it `hit` times. `words` are more of the command line."""
         armed = {} if point is None else {"CHAOS_POINT": point, "CHAOS_HIT": str(hit)}
         command = ["serve", os.fspath(APP), "--create-topics"] if self.place.servers else ["dev", os.fspath(APP)]
         instance = Instance(
-            self.arguments(*command, *words, servers=servers, **settings),
+            self.arguments(*command, *words, servers=servers, **{**settings, **(more or {})}),
             folder=self.folder,
             number=len(self.instances),
             environment=self.environment(**armed, **(environment or {})),
@@ -281,6 +283,9 @@ class Session:
     async def _settled(self) -> bool:
         await self.recorder.refresh()
         log = self.run_log
+        for each in log.runs.values():
+            if each.parked == "poison" and each.id not in self.resumed:
+                await self._resume(each.id)
         jobs = [
             load.inputs[id_] for load in self.loads for id_ in load.acknowledged if load.inputs[id_].job is not None
         ]
@@ -294,6 +299,13 @@ class Session:
         return committed == {
             each: end for each, end in (await self.recorder.source.ends(at)).items() if each in committed
         }
+
+    async def _resume(self, id_: str) -> None:
+        """As an operator would: whatever was on trial when its owner was killed looked like poison."""
+        self.resumed.append(id_)
+        arguments = self.arguments("run", "resume", id_, "--no-wait")
+        code, _, err = await asyncio.to_thread(run, arguments, folder=self.folder, environment=self.environment())
+        assert code == 0, err
 
     async def _no_more(self) -> None:
         """What is late is still to come: look until two looks agree."""

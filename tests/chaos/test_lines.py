@@ -1,0 +1,19 @@
+"""A part of every line, real kills and all; `make chaos` runs more of them. A line whose fault hit nothing fails here."""
+
+import pytest
+
+from tests.chaos.line import Bench, Line, Scale
+from tests.chaos.lines import LINES
+from tests.chaos.report import table
+from tests.kafka_broker.broker import KafkaBroker
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.id)
+async def test_nothing_is_lost_and_nothing_is_doubled(kafka: KafkaBroker, line: Line) -> None:
+    async with Bench(kafka) as bench:
+        outcome = await line.outcome(bench, Scale.CI, seed=1)
+    print(table([outcome]))
+    if outcome.void.startswith("this machine"):
+        pytest.skip(outcome.void)
+    assert outcome.verdict == "passed", table([outcome])

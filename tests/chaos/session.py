@@ -244,7 +244,8 @@ class Session:
         while instance.process.poll() is None and time.monotonic() < ends:
             await asyncio.sleep(0.02)
         if instance.process.poll() is None:
-            await self.kill(instance, "point not passed")
+            instance.kill()
+            self.windows.append(Window("point not passed", began, time.time() * 1000, fired=False))
             return False
         self.windows.append(Window("point", began, time.time() * 1000, self.fired_at(instance)))
         return self.fired_at(instance)

@@ -116,9 +116,21 @@ class Attempts:
             if work.ended == ended and work.running is not None
         ]
 
-    async def none_running(self) -> None:
-        """Return when no handler runs. Held attempts do not count."""
-        while any(work.running is not None for work in self._by_id.values()):
+    def give_up_waiting(self, ended: AttemptEnd) -> None:
+        """Whoever reports there begins no attempt any more: what is held by a policy will be made elsewhere."""
+        for (run, step), work in list(self._works.items()):
+            if work.ended == ended and work.running is None:
+                self.cancel(run, step)
+
+    def cancel_all(self, ended: AttemptEnd) -> None:
+        """Stop everything that reports there."""
+        for (run, step), work in list(self._works.items()):
+            if work.ended == ended:
+                self.cancel(run, step)
+
+    async def none_running(self, ended: AttemptEnd | None = None) -> None:
+        """Return when no handler (that reports there) runs. Held attempts do not count."""
+        while any(work.running is not None and (ended is None or work.ended == ended) for work in self._by_id.values()):
             self._ended_one.clear()
             await self._ended_one.wait()
 

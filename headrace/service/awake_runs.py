@@ -33,7 +33,7 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
 from headrace.service.engine.probation import STRIKES_MAX
 from headrace.service.engine.run_state import Phase, RunState
-from headrace.service.engine.state import PartitionState
+from headrace.service.engine.state import Given, PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
@@ -344,9 +344,28 @@ class AwakeRuns:
                 number, due_at_ms = tries.failed + 1, tries.not_before_ms
         if self._state.given:
             given = self._state.given.get((run.id, step.ref))
-            if given is not None and given.number == number:
+            if given is not None and given.number == number and self._still_runs(run.id, step.ref, given):
                 due_at_ms = max(due_at_ms, given.until_ms + _GRACE_EXTRA_MS)
         self._schedule(live, step, number, due_at_ms)
+
+    def _still_runs(self, run: str, step: str, given: Given) -> bool:
+        """Elsewhere: its giver is in the group. What we gave ourselves, and have back, goes on here."""
+        return self._shared.is_other_member(given.giver, unknown=True) and not self._shared.attempts.makes(run, step)
+
+    def repeat_for_the_gone(self) -> None:
+        """Attempts whose giver has left the group are begun now, not when their grace is over."""
+        for (run_id, ref), given in list(self._state.given.items()):
+            if not self._still_runs(run_id, ref, given):
+                self._repeat_now(run_id, ref, given.number)
+
+    def _repeat_now(self, run_id: str, ref: str, number: int) -> None:
+        live = self.live.get(run_id)
+        if live is None:
+            self._wake_if_idle(run_id)
+            return
+        step, tries = live.calls.get(ref), live.state.tries.get(ref)
+        if step is not None and ref in live.delayed and number == (1 if tries is None else tries.failed + 1):
+            self._schedule(live, step, number, 0 if tries is None else tries.not_before_ms)
 
     def _schedule(self, live: LiveRun, step: CallStep[Any], number: int, due_at_ms: int) -> None:
         if due_at_ms and due_at_ms > self._shared.clock.now_ms():
@@ -481,15 +500,5 @@ class AwakeRuns:
         self.idle.forget_all()
         self.live.clear()
         self.held.clear()
-        self.asked.clear()
-        self._to_begin.clear()
-
-    def drop(self) -> None:
-        """The partition is not ours any more: nothing of it goes on here."""
-        self.end_trials()
-        for run_id in list(self.live):
-            self._forget(run_id)
-        self._shared.admission.forget(set(self._state.runs))
-        self.idle.forget_all()
         self.asked.clear()
         self._to_begin.clear()

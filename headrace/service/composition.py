@@ -71,7 +71,7 @@ async def serve(
 ) -> int:
     """Run one instance until `stop` is set. The number of handlers that still run then, although they were cancelled.
 
-    `console`: a line per finished run. Raises SettingsError (topics, port), LogOwned, OwnershipLost; waits for a Kafka that is away.
+    `console`: a line per finished run. Raises SettingsError (topics, port), LogOwned, MembershipRefused; waits for a Kafka that is away.
     """
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     logs = _logs(settings)

@@ -26,6 +26,11 @@ class Names(msgspec.Struct, frozen=True):
         return f"{self.app}.dlq"
 
     @property
+    def members(self) -> str:
+        """The group whose members share run log and sources."""
+        return f"{self.app}.members"
+
+    @property
     def router(self) -> str:
         """The group of source positions."""
         return f"{self.app}.router"

@@ -2,9 +2,12 @@
 
 It acts only on what it has read back. Before its announce is accepted it runs no user code; once a newer announce is seen it stops at once.
 
-    replay ──► announce ──► accepted: wake every open run ──► live ──► release ──► gone
-                  ▲                                             │
-                  └── own outcome skipped, or an append failed ─┘
+    replay ──► wait ──► announce ──► accepted: wake every open run ──► live ──► release ──► gone
+                           ▲                                           │ │          │
+                           ├─── own outcome skipped, or an append failed ┘          │
+                           └──────────────── placed here again ─────────────────────┘
+
+It waits for the release of a holder who is still in the group: whoever gives a partition away lists what still runs, and that is not begun twice then.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from headrace.service.awake_runs import AwakeRuns
 from headrace.service.checkpointer import Checkpointer
 from headrace.service.definitions.determinism_guard import unhooked
 from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.gate import NO_TOKEN
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner_position import OwnerPosition
 from headrace.service.recovery import Recovery, unreadable
@@ -36,6 +40,7 @@ from headrace.topics.run_record import (
     Announce,
     CommandRecord,
     OutcomeRecord,
+    Release,
     RunningAttempt,
     decode,
     encode,
@@ -54,6 +59,7 @@ _LIVE_MAX = (
     4_096  # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
 )
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
+_PATIENCE_S = 2.0  # with a holder who is in the group and does not release: its loop is blocked, or it has not heard
 
 
 class OwnershipLost(Fatal):
@@ -65,13 +71,18 @@ class OwnershipLost(Fatal):
         super().__init__(
             f"{at} was taken over by a newer announce at offset {newer}.",
             why="Another instance of this app announced itself as the owner.",
-            do="Run one `headrace serve` per app for now, or give the other one another app.name.",
+            do="Nothing: attempts were cancelled and go on there. If both believe to own it, they stop trying once the group has placed it.",
         )
         self.newer = newer
 
 
+class _Succeeded(Exception):
+    """The partition was released, and its next owner has announced."""
+
+
 class _Stage(StrEnum):
     REPLAYING = auto()
+    WAITING = auto()  # for the release of a holder who is still there
     ANNOUNCED = auto()
     LIVE = auto()
     RELEASING = auto()
@@ -89,6 +100,7 @@ class Owner:
             0  # of the batch that is folded
         )
         self.ready = asyncio.Event()
+        self.gone = asyncio.Event()  # its log is not read any more
         self._writer = shared.writers.runs(partition)
         self._tenure = Tenure(shared, self._writer, self.state, self._break)
         self.checkpointer = Checkpointer(shared, self.at, self.state, self._tenure)
@@ -101,15 +113,22 @@ class Owner:
         self._failures = 0
         self._given_token = -1  # of the release, for what is delivered after it
         self._retry_at: asyncio.TimerHandle | None = None
+        self._patience: asyncio.TimerHandle | None = None
+        self._patient = True  # with a holder who is in the group and does not release
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Own the partition until cancelled, lost (`OwnershipLost`), or stopped by a record that cannot be read (reported, then waits for ever)."""
+        """Own the partition until cancelled, lost (`OwnershipLost`), or given away and announced by a successor.
+
+        A record that cannot be read, or a bug, stops it: reported, then it waits for ever.
+        """
         try:
             await self._own()
         except OwnershipLost:
             raise
+        except _Succeeded:
+            return
         except Exception as error:  # noqa: BLE001 - a bug of ours stops this partition, not its neighbours
             self._stop_partition(error if isinstance(error, HeadraceError) else bug(error))
             await asyncio.Event().wait()
@@ -137,7 +156,8 @@ class Owner:
                 await self._replay(batches, offsets.end)
             check_identity(self.at, self.state, known, self._shared.partitions)
             maybe(FaultPoint.REPLAYED)
-            self._announce()
+            self._stage = _Stage.WAITING
+            self._announce_if_free()
             async for batch in batches:
                 await self._fold_batch(batch)
 
@@ -170,10 +190,10 @@ class Owner:
         )
         self.checkpointer.drop()
         self._tenure.end()
-        self.runs.drop()
-        if self._retry_at is not None:
-            self._retry_at.cancel()
-            self._retry_at = None
+        self.runs.end_trials()
+        self.runs.forget_all()
+        self._shared.attempts.cancel_all(self._attempt_ended)
+        self._cancel_alarms()
         if self._stage is not _Stage.REPLAYING:
             self._stage = _Stage.REPLAYING
             self._take_reason = TakeReason.RETAKEN
@@ -212,7 +232,7 @@ class Owner:
     def _count_bytes(self) -> None:
         """Say how large the batch was, and let a checkpoint begin if it is time."""
         self.checkpointer.folded(self._batch_bytes)
-        if self._stage is not _Stage.REPLAYING:
+        if self._stage is not _Stage.REPLAYING and self._stage is not _Stage.WAITING:
             others = self._command_bytes + self._chunk_bytes + self._ownership_bytes
             sizes = {
                 LogKind.COMMAND: self._command_bytes,
@@ -244,8 +264,11 @@ class Owner:
         if dump is not None:
             dump.before(entry)
         folded = fold(self.state, record.offset, record.timestamp_ms, size, entry)
-        if self._stage is _Stage.REPLAYING:
+        if self._stage is _Stage.REPLAYING or self._stage is _Stage.WAITING:
             self._replayed += 1
+            if self._stage is _Stage.WAITING and isinstance(entry, Announce | Release) and folded.skip is None:
+                self._be_patient()
+                self._announce_if_free()
             return
         if isinstance(entry, OutcomeRecord):
             if folded.skip is not None:
@@ -279,13 +302,50 @@ class Owner:
 
     # --- taking ----------------------------------------------------------------------------------------------------
 
+    def members_changed(self) -> None:
+        """The group is another one: a holder that is gone releases nothing, and a giver that is gone ends nothing."""
+        if self._stage is _Stage.WAITING:
+            self._announce_if_free()
+        elif self._stage is _Stage.LIVE:
+            self.runs.repeat_for_the_gone()
+
+    def _announce_if_free(self) -> None:
+        """Announce, unless the holder is expected to release. Then its release, its end or our patience calls again."""
+        holder = self.state.gate.holder
+        if self.state.gate.token == NO_TOKEN or not self._patient or not self._shared.is_other_member(holder):
+            self._announce()
+        elif self._patience is None:
+            self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience)
+
+    def _be_patient(self) -> None:
+        """There is another holder, who may take as long."""
+        self._patient = True
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self) -> None:
+        self._patient = False
+        if self._stage is _Stage.WAITING:
+            self._announce_if_free()
+
+    def _why(self) -> TakeReason:
+        gate = self.state.gate
+        if gate.last == NO_TOKEN:
+            return TakeReason.START
+        if gate.token == NO_TOKEN:
+            return TakeReason.HANDOVER
+        return TakeReason.TAKEOVER if self._patient else TakeReason.REBALANCE
+
     def _announce(self) -> None:
+        if self._stage is _Stage.WAITING:
+            self._take_reason = self._why()
         self._stage = _Stage.ANNOUNCED
         self._nonce = uuid.uuid4().hex
         record = Announce(
             app=self._shared.settings.app.name,
             instance=self._shared.instance,
-            member=self._shared.instance,
+            member=self._shared.member or self._shared.instance,
             nonce=self._nonce,
             previous_token=self.state.gate.last,
             partitions=self._shared.partitions,
@@ -299,7 +359,7 @@ class Owner:
 
     def _announce_later(self) -> None:
         """Back off, then announce with what is the newest token by then."""
-        if self._stage in {_Stage.RELEASING, _Stage.GONE} or self._retry_at is not None:
+        if self._stage is not _Stage.ANNOUNCED or self._retry_at is not None:
             return
         first, longest = _BACK_OFF_S
         wait = min(longest, first * 2 ** min(self._failures, 10))
@@ -308,7 +368,7 @@ class Owner:
 
     def _announce_again(self) -> None:
         self._retry_at = None
-        if self._stage not in {_Stage.RELEASING, _Stage.GONE}:
+        if self._stage is _Stage.ANNOUNCED:
             self._announce()
 
     def _saw_announce(self, record: LogRecord, announce: Announce, folded: Folded) -> None:
@@ -318,9 +378,15 @@ class Owner:
             return
         if announce.nonce == self._nonce and self._stage is _Stage.ANNOUNCED:
             self._taken(record.offset)
-        elif self._stage is _Stage.LIVE or (
-            self._stage is _Stage.ANNOUNCED and announce.instance != self._shared.instance
-        ):
+        elif self._stage is _Stage.RELEASING:
+            raise _Succeeded
+        elif self._stage is _Stage.ANNOUNCED and self._take_reason is not TakeReason.RETAKEN:
+            self._stage = (
+                _Stage.WAITING
+            )  # someone was first, and nothing of ours runs: our own announce will be skipped
+            self._be_patient()
+            self._announce_if_free()
+        elif self._stage is _Stage.LIVE or self._stage is _Stage.ANNOUNCED:
             self._shared.observer.partition_lost(
                 told.PartitionLost(
                     partition=self.at.partition,
@@ -373,18 +439,34 @@ class Owner:
         self._shared.observer.partition_lost(
             told.PartitionLost(partition=self.at.partition, token=self._tenure.token, reason=LossReason.APPEND_FAILED)
         )
+        self._tenure.end()
+        self._retake()
+        self._announce_later()
+
+    def _retake(self) -> None:
+        """What was folded stays, and so do attempts; a new token is needed."""
         self._take_reason = TakeReason.RETAKEN
         self._began = perf_counter()
         self._replayed = 0
         self.checkpointer.drop()
-        self._tenure.end()
         self._stage = _Stage.ANNOUNCED
-        self._announce_later()
 
     # --- leaving ---------------------------------------------------------------------------------------------------
 
-    def release(self, grace_ms: int) -> int:
+    @property
+    def live(self) -> bool:
+        """Whether there is anything to give away: a token, or attempts that one left."""
+        return self._stage is _Stage.LIVE or (
+            self._stage is _Stage.ANNOUNCED and self._take_reason is TakeReason.RETAKEN
+        )
+
+    def stop_sending(self) -> None:
+        """The partition is about to be released: what is in the outbox and not out yet is the successor's."""
+        self._tenure.stop_sending()
+
+    def release(self, grace_ms: int, reason: LossReason) -> int:
         """Give the partition away: say which attempts still run. Their results follow as deliver commands. The number of attempts."""
+        self._shared.attempts.give_up_waiting(self._attempt_ended)
         running = tuple(
             RunningAttempt(run=run, step=step, number=number)
             for run, step, number in self._shared.attempts.running_of(self._attempt_ended)
@@ -395,18 +477,29 @@ class Owner:
             maybe(FaultPoint.RELEASED)
             self._shared.observer.partition_released(
                 told.PartitionReleased(
-                    partition=self.at.partition,
-                    token=self._given_token,
-                    reason=LossReason.SHUTDOWN,
-                    attempts=len(running),
+                    partition=self.at.partition, token=self._given_token, reason=reason, attempts=len(running)
                 )
             )
         self.runs.end_trials()
         self.checkpointer.drop()
-        if self._retry_at is not None:
-            self._retry_at.cancel()
+        self._cancel_alarms()
         self._stage = _Stage.RELEASING
+        self.runs.forget_all()
         return len(running)
+
+    def take_back(self) -> bool:
+        """The partition is placed here again, before anybody else announced. False: too late, it is somebody else's."""
+        if self._stage is _Stage.LIVE:
+            self._tenure.end()  # about to be released: what was not sent any more goes out under the next token
+        elif self._stage is not _Stage.RELEASING or self.gone.is_set():
+            return self._stage is _Stage.ANNOUNCED
+        self._retake()
+        self._announce()
+        return True
+
+    async def attempts_over(self) -> None:
+        """Return when none of its handlers runs."""
+        await self._shared.attempts.none_running(self._attempt_ended)
 
     def abandon(self) -> None:
         """The grace is over: what still runs is cancelled, and its repetition may begin at once."""
@@ -428,15 +521,23 @@ class Owner:
         maybe(FaultPoint.RESULT_DELIVERING)
 
     def _drop(self) -> None:
-        """Not ours any more."""
-        self._stage = _Stage.GONE
+        """Not ours any more. What still runs after a release has its grace, and `abandon` ends it; anything else ends here."""
+        self.gone.set()
+        self._cancel_alarms()
         self.checkpointer.drop()
         self._shared.owner_positions.forget(self.at)
         self._tenure.end()
-        if self._retry_at is not None:
-            self._retry_at.cancel()
-            self._retry_at = None
-        self.runs.drop()
+        self.runs.end_trials()
+        self.runs.forget_all()
+        if self._stage is not _Stage.RELEASING:
+            self._stage = _Stage.GONE
+            self._shared.attempts.cancel_all(self._attempt_ended)
+
+    def _cancel_alarms(self) -> None:
+        for alarm in (self._retry_at, self._patience):
+            if alarm is not None:
+                alarm.cancel()
+        self._retry_at = self._patience = None
 
     def _stop_partition(self, error: HeadraceError) -> None:
         self._drop()

@@ -25,7 +25,7 @@ class OwnerPosition(msgspec.Struct, frozen=True, omit_defaults=True):
     partitions: int = 0  # of the run log
     backlog: dict[str, int] = {}  # bytes of unadmitted starts, by source topic
 
-    def position(self) -> Position:
+    def position(self, _by: str = "", /) -> Position:
         """As it is committed. A backlog that does not fit is left out."""
         metadata = _encode(self)
         if len(metadata) > _METADATA_BYTES_MAX:

@@ -48,7 +48,9 @@ class Publisher:
         self.paused = False
         self._topics: dict[str, _Topic] = {}
         self._group: asyncio.TaskGroup | None = None
-        self.out = 0  # batches that are out
+        self._batches = 0  # that ever left
+        self._out: set[int] = set()  # of these, not ended
+        self._one_home = asyncio.Event()
         self._home = asyncio.Event()
         self._home.set()
 
@@ -92,15 +94,25 @@ class Publisher:
         self.paused = True
         await self._home.wait()
 
-    def went_out(self) -> None:
-        """A batch left."""
-        self.out += 1
-        self._home.clear()
+    async def home(self) -> None:
+        """Return when every batch that is out now has ended."""
+        newest = self._batches
+        while any(number <= newest for number in self._out):
+            self._one_home.clear()
+            await self._one_home.wait()
 
-    def came_home(self) -> None:
+    def went_out(self) -> int:
+        """A batch left: its number."""
+        self._batches += 1
+        self._out.add(self._batches)
+        self._home.clear()
+        return self._batches
+
+    def came_home(self, number: int) -> None:
         """It ended."""
-        self.out -= 1
-        if not self.out:
+        self._out.discard(number)
+        self._one_home.set()
+        if not self._out:
             self._home.set()
 
 
@@ -219,7 +231,7 @@ class _Lane:
 
     async def _publish(self, batch: list[_Item]) -> int:
         began = perf_counter()
-        self._publisher.went_out()
+        number = self._publisher.went_out()
         result = ProduceResult.FAILED
         maybe(FaultPoint.OUTPUT_SENDING)
         try:
@@ -232,7 +244,7 @@ class _Lane:
             raise
         finally:
             # told before the items are: what they propose in answer must find the batch still counted as out
-            asyncio.get_running_loop().call_soon(self._publisher.came_home)
+            asyncio.get_running_loop().call_soon(self._publisher.came_home, number)
             self._publisher.observer.produced(
                 told.Produced(
                     topic=self._at.topic,

@@ -1,12 +1,12 @@
 """One running instance: its tasks, its start and its stop.
 
-Start: topics checked, writers, publisher, owners (all partitions of the run log for now), router. Stop, in this order:
+Start: topics checked, writers, publisher, router; then a place in the group, and owners and sources as it says. Stop, in this order:
 
-    1. unready; the router ends and commits a clean position
-    2. outputs that are out come home, and the log hears of them
-    3. every partition is released, its running attempts listed
+    1. unready; the group is asked for nothing more, and while it places anew everything goes on
+    2. sources stop and commit clean positions
+    3. for every partition, outputs that are out come home, and it is released, its running attempts listed
     4. within the grace each result is delivered as a command; then the rest is cancelled and said to be abandoned
-    5. everything written; tasks end; the log is closed by who opened it
+    5. everything written; out of the group; tasks end; the log is closed by who opened it
 """
 
 from __future__ import annotations
@@ -21,24 +21,29 @@ from headrace.handlers.guard import Guard
 from headrace.handlers.threads import HandlerThreads
 from headrace.observability import observer as told
 from headrace.observability.health import Condition
-from headrace.observability.label import AbandonReason, Dependency
+from headrace.observability.label import AbandonReason, Dependency, GroupEvent
 from headrace.service.attempts import Attempts
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
 from headrace.service.outbox import Outbox
-from headrace.service.owner import Owner
+from headrace.service.ownership import Ownership
 from headrace.service.publisher import Publisher
 from headrace.service.router import Router
 from headrace.topics.errors import HeadraceError
+from headrace.topics.membership import Placement
 
 if TYPE_CHECKING:
     from headrace.handlers.result import Abandoned
     from headrace.observability.health import Health
     from headrace.observability.snapshot import Snapshot
+    from headrace.service.owner import Owner
     from headrace.service.shared import Shared
+    from headrace.topics.membership import Membership
 
 _CANCEL_GRACE_MS = 1_000  # for a handler to end after its cancellation; then it is abandoned
 _OUTPUTS_HOME_S = 5.0
+_RELIEVED_S = 2.0  # for the group to place everything elsewhere, while all goes on here
+_REPLAYED_EVERY_S = 0.02
 _LAG_EVERY_S = 5.0
 _REACHABLE_EVERY_S = 0.5
 
@@ -63,8 +68,14 @@ class Service:
         shared.publisher = Publisher(shared.log, shared.observer)
         shared.outbox = Outbox(shared)
         shared.attempts = Attempts(shared, self._group)
-        self.owners = [Owner(shared, partition) for partition in range(shared.partitions)]
+        self.ownership = Ownership(shared)
         self.router = Router(shared)
+        self._relieved = asyncio.Event()  # the group has placed everything elsewhere
+
+    @property
+    def owners(self) -> list[Owner]:
+        """Of the partitions that are placed here, in order."""
+        return self.ownership.owners
 
     @property
     def attempts_left(self) -> int:
@@ -77,27 +88,59 @@ class Service:
 
     async def run(self) -> None:
         """Work until `stop`, then leave in good order. Raises what stopped it otherwise, in an ExceptionGroup."""
-        async with asyncio.TaskGroup() as background, self._group:
-            self._shared.writers.open(background)
-            tasks = [background.create_task(self._shared.publisher.run())]
-            owners = [background.create_task(owner.run()) for owner in self.owners]
+        shared = self._shared
+        place = shared.log.join(
+            shared.names.members, runs=shared.names.runs, partitions=shared.partitions, sources=shared.matcher.topics
+        )
+        async with asyncio.TaskGroup() as background, self._group, place as membership:
+            shared.writers.open(background)
+            self.ownership.open(background)
+            tasks = [background.create_task(shared.publisher.run())]
             router = background.create_task(self.router.run())
-            tasks.append(background.create_task(self._shared.checkpoints.run()))
-            tasks.append(background.create_task(self._shared.owner_positions.run()))
+            tasks.append(background.create_task(shared.checkpoints.run()))
+            tasks.append(background.create_task(shared.owner_positions.run()))
+            tasks.append(background.create_task(self._follow(membership)))
             tasks += [background.create_task(self._watch_broker()), background.create_task(self._watch_lag())]
             tasks.append(background.create_task(self._watch_replay()))
             try:
                 await self._stop.wait()
-                await self._leave(router)
+                await self._leave(router, membership)
             finally:
-                for task in (*tasks, *owners, router):
+                self.ownership.stop()
+                for task in (*tasks, router):
                     task.cancel()
                 self._group.cancel_all()
-                self._shared.timers.stop()
-                self._shared.writers.stop()
+                shared.timers.stop()
+                shared.writers.stop()
                 self._threads.close()
 
-    async def _leave(self, router: asyncio.Task[None]) -> None:
+    async def _follow(self, membership: Membership) -> None:
+        """Whatever the group places, owners and sources follow. Nothing else ever makes them stop."""
+        shared = self._shared
+        before = Placement(0, frozenset(), frozenset(), ())
+        async for placement in membership.placements():
+            if shared.member and membership.member != shared.member:
+                self._tell_rebalanced(GroupEvent.LOST, len(before.runs) + len(before.sources))
+            shared.member, shared.members = membership.member, frozenset(placement.members)
+            self.router.follow(placement.sources)
+            self.ownership.follow(placement)
+            revoked = len(before.runs - placement.runs) + len(before.sources - placement.sources)
+            if revoked:
+                self._tell_rebalanced(GroupEvent.REVOKED, revoked)
+            count = len(placement.runs) + len(placement.sources)
+            self._tell_rebalanced(GroupEvent.ASSIGNED, count, placement.rebalance_ms)
+            if self.ownership.leaving and not count:
+                self._relieved.set()
+            before = placement
+
+    def _tell_rebalanced(self, event: GroupEvent, partitions: int, duration_ms: float | None = None) -> None:
+        self._shared.observer.rebalanced(
+            told.Rebalanced(
+                group=self._shared.names.members, event=event, partitions=partitions, duration_ms=duration_ms
+            )
+        )
+
+    async def _leave(self, router: asyncio.Task[None], membership: Membership) -> None:
         shared = self._shared
         settings = shared.settings.worker
         self._health.drain("stopping")
@@ -106,36 +149,44 @@ class Service:
         shared.observer.service_stopping(
             told.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms)
         )
+        self.ownership.leaving = True
+        await membership.retire()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RELIEVED_S):
+                await self._relieved.wait()
+        self.ownership.lose_all()  # what is left, where no group answers
         router.cancel()
         await asyncio.wait([router])
         maybe(FaultPoint.ROUTER_STOPPED)
+        await self.ownership.given()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_OUTPUTS_HOME_S):
                 await shared.publisher.pause()
-        maybe(FaultPoint.OUTPUTS_HOME)
-        left = [owner.release(settings.handoff_grace_ms) for owner in self.owners]
-        if any(left):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(settings.handoff_grace_ms / 1000):
-                    await shared.attempts.none_running()
-        maybe(FaultPoint.GRACE_OVER)
-        for owner in self.owners:
-            owner.abandon()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1.0, settings.shutdown_grace_ms / 1000 - (perf_counter() - began))):
                 await shared.writers.flushed()
+        await membership.leave()
         maybe(FaultPoint.FLUSHED)
         shared.observer.service_stopped(
             told.ServiceStopped(duration_ms=(perf_counter() - began) * 1000, attempts_left=self.attempts_left)
         )
 
     async def _watch_replay(self) -> None:
+        """Keep `/readyz` honest: a member, and everything that is placed here is worked on. A spare has nothing, and is ready."""
+        ownership = self.ownership
+        await ownership.placed.wait()
         self._health.set(Condition.MEMBER, ok=True)
-        for done, owner in enumerate(self.owners):
-            self._health.set(Condition.REPLAYED, ok=False, detail=f"{done} of {len(self.owners)} partitions")
-            await owner.ready.wait()
-        self._health.set(Condition.REPLAYED, ok=True)
-        self._health.start()
+        while True:
+            ownership.changed.clear()
+            done, count = ownership.replayed()
+            self._health.set(
+                Condition.REPLAYED, ok=done == count, detail="" if done == count else f"{done} of {count} partitions"
+            )
+            if done == count:
+                self._health.start()
+                await ownership.changed.wait()
+            else:
+                await asyncio.sleep(_REPLAYED_EVERY_S)
 
     async def _watch_broker(self) -> None:
         """Keep `/readyz` and the log honest about the broker."""

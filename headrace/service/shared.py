@@ -112,6 +112,8 @@ class Shared:
         self.checkpoints = Checkpoints()
         self.owner_positions = OwnerPositions(log, self.names.owners)
         self.stops: dict[TopicPartition, StopReason] = {}
+        self.member = ""  # our name in the group, and all names, as of the newest placement
+        self.members: frozenset[str] = frozenset()
         self._dead_letter_bytes = dead_letter_bytes
 
     def _writer(self, partition: int) -> Writer:
@@ -147,6 +149,12 @@ class Shared:
     def dead_letter_bytes_max(self, source: str) -> int | None:
         """The most that the dead-letter topic of this source takes."""
         return self._dead_letter_bytes.get(source)
+
+    def is_other_member(self, member: str, *, unknown: bool = False) -> bool:
+        """Whether somebody else of that name is in the group. `unknown`: the answer where no group is known."""
+        if not self.members:
+            return unknown and member != self.member
+        return member != self.member and member in self.members
 
     def duplicate_command(self, at: TopicPartition, command: CommandRecord) -> None:
         """A command that was accepted before came again."""

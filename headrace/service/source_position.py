@@ -11,16 +11,22 @@ from headrace.topics.log import Position
 
 
 class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
-    """`offset` is the next record to do. `touched`: all below it may have been begun. `tries` is of the record at `offset`. `clean`: stopped in good order."""
+    """`offset` is the next record to do. `touched`: all below it may have been begun. `tries` is of the record at `offset`. `clean`: stopped in good order.
+
+    `by`: the group member that committed it, where it is not clean.
+    """
 
     offset: int
     touched: int = 0
     tries: int = 0
     clean: bool = False
+    by: str = ""
 
-    def position(self) -> Position:
-        """As it is committed."""
-        metadata = {"touched": self.touched, "tries": self.tries, "clean": self.clean}
+    def position(self, by: str = "", /) -> Position:
+        """As it is committed by this member."""
+        metadata: dict[str, int | bool | str] = {"touched": self.touched, "tries": self.tries, "clean": self.clean}
+        if by and not self.clean:
+            metadata["by"] = by
         return Position(self.offset, msgspec.json.encode(metadata).decode())
 
 
@@ -28,6 +34,7 @@ class _Metadata(msgspec.Struct):
     touched: int = 0
     tries: int = 0
     clean: bool = False
+    by: str = ""
 
 
 def of(position: Position) -> SourcePosition:
@@ -36,4 +43,4 @@ def of(position: Position) -> SourcePosition:
         metadata = msgspec.json.decode(position.metadata, type=_Metadata)
     except msgspec.DecodeError:
         return SourcePosition(position.offset, clean=True)
-    return SourcePosition(position.offset, metadata.touched, metadata.tries, metadata.clean)
+    return SourcePosition(position.offset, metadata.touched, metadata.tries, metadata.clean, metadata.by)

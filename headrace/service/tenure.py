@@ -51,6 +51,7 @@ class Tenure:
         self._sent: dict[str, Sent] = {}  # outbox entries that left and whose progress is not read back
         self._progress: list[Sent] = []  # of these, not proposed yet
         self._progress_due = False
+        self._sending = True
         self._sample: tuple[int, float] | None = None  # one proposal whose way to the log and back is being measured
 
     @property
@@ -61,7 +62,7 @@ class Tenure:
     def begin(self, token: int) -> None:
         """The announce at this offset was accepted. What the last token left unconfirmed is proposed again, if it still matters."""
         self._forget_outstanding()
-        self.token, self._seq, self._sample = token, 0, None
+        self.token, self._seq, self._sample, self._sending = token, 0, None, True
         results, self._results = self._results, {}
         for (run_id, step, _), outcome in results.items():
             run = self._state.runs.get(run_id)
@@ -163,7 +164,11 @@ class Tenure:
 
     def wants(self, entry: str) -> bool:
         """Whether this entry is still to be sent by us."""
-        return self.token != CLOSED and entry in self._state.outbox and entry not in self._sent
+        return self.token != CLOSED and self._sending and entry in self._state.outbox and entry not in self._sent
+
+    def stop_sending(self) -> None:
+        """From now on no entry is wanted, under this token."""
+        self._sending = False
 
     def refused(self, entry: str, code: str, message: str) -> None:
         """A topic will never take this entry."""

@@ -71,6 +71,10 @@ class KafkaClientSettings(msgspec.Struct, frozen=True, kw_only=True):
     """When a stuck append is given up. Above what fencing a dead broker takes (8 s), and two request timeouts."""
     decompressed_batch_bytes_max: int = 64 * 1024 * 1024
     """`limits.decompressed_batch`."""
+    session_timeout_ms: int = 10_000
+    """When the group gives up a member that says nothing. A death that somebody sees is told at once."""
+    heartbeat_interval_ms: int = 300
+    """How soon a member hears of a change of the group."""
 
 
 _FIELDS = {
@@ -90,7 +94,10 @@ _FIELDS = {
     "client.rack": "client_rack",
     "delivery.timeout.ms": "append_timeout_ms",
     "message.timeout.ms": "append_timeout_ms",
+    "session.timeout.ms": "session_timeout_ms",
+    "heartbeat.interval.ms": "heartbeat_interval_ms",
 }
+_WHOLE = {field: name for name, field in _FIELDS.items() if field.endswith("_ms")}
 _CLIENT_ARGUMENTS = {
     "metadata.max.age.ms": "metadata_max_age_ms",
     "topic.metadata.refresh.interval.ms": "metadata_max_age_ms",
@@ -122,8 +129,8 @@ def resolved(settings: KafkaClientSettings) -> tuple[KafkaClientSettings, dict[s
     for field in ("ssl_ca_file", "ssl_certificate_file", "ssl_key_file"):
         if field in changes:
             changes[field] = Path(str(changes[field]))
-    if "append_timeout_ms" in changes:
-        changes["append_timeout_ms"] = _whole("delivery.timeout.ms", changes["append_timeout_ms"])
+    for field in changes.keys() & _WHOLE.keys():
+        changes[field] = _whole(_WHOLE[field], changes[field])
     return msgspec.structs.replace(settings, **changes, extra={}), arguments
 
 

@@ -3,7 +3,7 @@
 
                  ┌────────── rebalance in progress; leader: partitions added; retire ─────────┐
                  ▼                                                                            │
-    find coordinator ──► JoinGroup ──► SyncGroup ──► a placement ──► Heartbeat every 0.3 s ───┘
+    find coordinator ──► JoinGroup ──► SyncGroup ──► a placement ──► Heartbeat now and then ──┘
           ▲                                                              │
           └───────────── no answer, another coordinator ────────────────┘
 
@@ -32,7 +32,7 @@ from aiokafka.protocol.group import (
 )
 
 from headrace.topics import assignor_kafka, error_kafka, local_process
-from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane
+from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane, resolved
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import LogUnavailable, TopicPartition
 from headrace.topics.membership import MembershipRefused, Placement
@@ -41,8 +41,6 @@ from headrace.topics.newest_placement import NewestPlacement
 if TYPE_CHECKING:
     from headrace.topics.assignor_kafka import Assigned
 
-SESSION_S = 10.0
-_HEARTBEAT_S = 0.3
 _REBALANCE_TIMEOUT_S = 60.0
 _ANSWER_S = 4.0  # for all but JoinGroup, which waits for the other members
 _LOOK_EVERY_S = 30.0  # the leader's, for partitions that were added to a source topic
@@ -54,7 +52,7 @@ _LEAVE_S = 1.0
 _REFUSED = {
     23: "another program uses this group, or a version of Headrace that places in another way",
     24: "the group's name is not allowed",
-    26: "the broker does not allow a session timeout of 10 s (group.min.session.timeout.ms)",
+    26: "the broker does not allow our session timeout (group.min.session.timeout.ms)",
     30: "not allowed: READ on the group is missing",
 }
 _UNKNOWN_MEMBER, _ILLEGAL_GENERATION, _REBALANCING, _NEEDS_ID = 25, 22, 27, 79
@@ -92,6 +90,7 @@ class Group:
     def __init__(self, settings: KafkaClientSettings, name: str) -> None:
         self.name = name
         self.client_id = f"{local_process.here()}_{next(_numbers)}"
+        self.settings = resolved(settings)[0]
         self._client = KafkaClient(msgspec.structs.replace(settings, client_id=self.client_id))
         self._coordinator: int | None = None
         self._started = False
@@ -252,7 +251,7 @@ class KafkaMembership:
         look_at = loop.time()
         while not self._again.is_set():
             try:
-                async with asyncio.timeout(_HEARTBEAT_S):
+                async with asyncio.timeout(self._group.settings.heartbeat_interval_ms / 1000):
                     await self._again.wait()
             except TimeoutError:
                 pass
@@ -291,7 +290,7 @@ class KafkaMembership:
         """The answer to JoinGroup. While a first one is out, the dead of this machine are told to the group, which would wait for them."""
         request = _Join(
             self._group.name,
-            int(SESSION_S * 1000),
+            self._group.settings.session_timeout_ms,
             int(_REBALANCE_TIMEOUT_S * 1000),
             self.member,
             _NOT_STATIC,

@@ -22,6 +22,7 @@ from headrace.service.shared import Shared
 from headrace.topics.command import Start
 from headrace.topics.log import Log, LogRecord, NewRecord, TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
+from headrace.topics.membership_embedded import EmbeddedMembership
 from headrace.topics.new_event import NewEvent, encode_event
 from headrace.topics.outcome import Outcome
 from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, decode
@@ -243,14 +244,25 @@ async def routing(log: FaultLog, app: App, /, **options: Any) -> AsyncIterator[R
         shared.writers.open(group)
         publisher = group.create_task(shared.publisher.run())
         task = group.create_task(router.run())
+        membership = EmbeddedMembership(
+            partitions=shared.partitions, sources=shared.matcher.topics, count=log.partitions, member=""
+        )
+        member = group.create_task(membership.run())
+        following = group.create_task(_follow(membership, router))
         try:
             yield Routing(shared, router)
         finally:
-            task.cancel()
+            for each in (member, following, task):
+                each.cancel()
             await asyncio.wait([task])
             log.release_all()
             publisher.cancel()
             shared.writers.stop()
+
+
+async def _follow(membership: EmbeddedMembership, router: Router) -> None:
+    async for placement in membership.placements():
+        router.follow(placement.sources)
 
 
 class Serving:
@@ -279,8 +291,7 @@ async def serving(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(service.run())
         try:
-            for owner in service.owners:
-                await owner.ready.wait()
+            await until(lambda: service.ownership.replayed() == (shared.partitions, shared.partitions))
             yield Serving(service, shared, observer)
         finally:
             stop.set()

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace import EventTrigger, Run, workflow
-from headrace.service import router as router_file
 from headrace.service.definitions.app import App
+from headrace.topics import membership_embedded
 from headrace.topics.log import Log, TopicPartition
 from tests.service.fault_log import FaultLog
 from tests.service.shell import Place, app_of, event, order_of, place_at, routing, until
@@ -57,7 +57,7 @@ async def test_start_latest_begins_at_the_end_and_commits_that_before_it_reads(t
 
 
 async def test_a_partition_added_later_begins_at_zero_even_with_start_latest(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(router_file, "_LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(membership_embedded, "LOOK_EVERY_S", 0.01)
     async with place_at(tmp_path, sources=2) as place:
         log = Growing(place.log, shown=1)
         await place.publish("in", event({"n": 0}), partition=0)

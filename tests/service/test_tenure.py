@@ -10,7 +10,6 @@ from headrace.observability.label import LossReason
 from headrace.service.definitions.app import App
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.state import PartitionState
-from headrace.service.owner import OwnershipLost
 from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.outcome import AttemptSucceeded, OutboxProgress, RunEnded, RunStatus
 from headrace.topics.run_record import Announce, OutcomeRecord, Release, decode, encode
@@ -154,26 +153,31 @@ async def test_an_own_outcome_that_is_skipped_makes_the_owner_announce_anew(plac
     assert [each.status for each in ended] == [RunStatus.SUCCEEDED]
 
 
-async def test_a_newer_announce_ends_the_service_and_nothing_goes_on(place: Place) -> None:
+def announced_by_another(process: Serving) -> NewRecord:
+    gate = process.service.owners[0].state.gate
+    announce = Announce(app="shop", instance="other", member="other", nonce="1", previous_token=gate.last, partitions=1)
+    return NewRecord(value=encode(announce))
+
+
+async def test_a_newer_announce_stops_the_partition_at_once_and_it_is_taken_again_later(place: Place) -> None:
+    """Whoever announced is not in our group: the placement still says that the partition is ours."""
     kitchen = Kitchen()
     kitchen.go_on.clear()
     log = FaultLog(place.log)
-    with pytest.raises(ExceptionGroup) as caught:  # noqa: PT012 - it is raised on leaving, after what is done inside
-        async with serving(log, kitchen.app(), partitions=1) as process:
-            await place.publish("in", event({"n": 0}))
-            await until(lambda: kitchen.calls)
-            other = Announce(
-                app="shop",
-                instance="other",
-                member="other",
-                nonce="1",
-                previous_token=process.service.owners[0].state.gate.last,
-                partitions=1,
-            )
-            await place.log.publish(RUNS, [NewRecord(value=encode(other))])
-            await until(lambda: process.observer.lost)
-    assert caught.group_contains(OwnershipLost)
-    assert await place.outcomes(AttemptSucceeded) == []
+    async with serving(log, kitchen.app(), partitions=1) as process:
+        await place.publish("in", event({"n": 0}))
+        await until(lambda: kitchen.calls)
+        await place.log.publish(RUNS, [announced_by_another(process)])
+        await until(lambda: process.observer.lost)
+        assert process.observer.lost[0].reason == "newer_announce"
+        await until(lambda: not process.running())  # cancelled: nothing of it is proposed
+        assert await place.outcomes(AttemptSucceeded) == []
+        kitchen.go_on.set()
+        await until(lambda: len(process.observer.taken) == 2)
+        await all_done(process, 1)
+    assert process.observer.taken[1].reason == "takeover"
+    assert kitchen.calls == [0, 0]
+    assert len(await place.records("out")) == 1
 
 
 async def test_a_late_announce_that_is_stale_changes_nothing(place: Place) -> None:

@@ -12,12 +12,11 @@ import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
-from headrace.service.cli.exit_code import Conflict, ExitCode
+from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
 from headrace.service.composition import Started, first_error, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
-from headrace.service.owner import OwnershipLost
 from headrace.service.settings import Backend
 from headrace.topics.errors import SettingsError
 from headrace.topics.log import TopicMissing
@@ -61,8 +60,6 @@ class Process:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
                 attempts_left = runner.run(self._serve())
-            except OwnershipLost as error:
-                raise Conflict(error.message, code=error.code, why=error.why, do=error.do) from None
             except TopicMissing as error:
                 raise SettingsError(error.message, code=error.code, why=error.why, do=error.do) from None
             if attempts_left:  # threads and coroutines that nobody can end: Python would wait for them

@@ -92,7 +92,10 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
             if skip is not None:
                 return _SKIPPED[skip]
             until_ms = timestamp_ms + record.grace_ms
-            state.given = {(a.run, a.step): Given(a.number, until_ms) for a in record.attempts}
+            # what an owner before this one gave away, and still runs, is not this one's to list
+            given = {key: each for key, each in state.given.items() if each.until_ms > timestamp_ms}
+            given |= {(a.run, a.step): Given(a.number, until_ms, state.gate.holder) for a in record.attempts}
+            state.given = given
             return _DONE
         case _:
             assert_never(record)

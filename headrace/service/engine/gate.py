@@ -22,7 +22,8 @@ class Skip(StrEnum):
 class Gate(msgspec.Struct):
     """`last` is the newest accepted announce's offset, `token` the same while it is open (-1: released, or none yet), `seq` the last accepted one.
 
-    `first` is the nonce of the very first accepted announce: it tells this log from another one of the same name. `partitions` is what the newest one says.
+    `first` is the nonce of the very first accepted announce: it tells this log from another one of the same name. `partitions` is what the newest one says,
+    `holder` the group member that made it.
     """
 
     last: int = NO_TOKEN
@@ -31,13 +32,14 @@ class Gate(msgspec.Struct):
     seq: int = -1
     first: str = ""
     partitions: int = 0
+    holder: str = ""
 
     def announce(self, offset: int, record: Announce) -> Skip | None:
         """Compare and set: a retried or late announce changes nothing."""
         if record.previous_token != self.last:
             return Skip.DUPLICATE if record.nonce == self.nonce else Skip.STALE_TOKEN
         self.last = self.token = offset
-        self.nonce, self.seq = record.nonce, -1
+        self.nonce, self.seq, self.holder = record.nonce, -1, record.member
         self.first, self.partitions = self.first or record.nonce, record.partitions
         return None
 

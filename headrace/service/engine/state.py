@@ -68,10 +68,11 @@ OutboxEntry = Output | Forward | Refusal | RefusedOutput
 
 
 class Given(msgspec.Struct, frozen=True, gc=False):
-    """An attempt that ran while its owner gave the partition away. Its successor leaves it alone until then."""
+    """An attempt that ran while its owner, the member `giver`, gave the partition away. Its successor leaves it alone until then, or the giver is gone."""
 
     number: int
     until_ms: int
+    giver: str = ""
 
 
 class PartitionState(msgspec.Struct):

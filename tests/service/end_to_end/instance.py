@@ -58,8 +58,11 @@ class Instance:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """The log lines of one event name."""
-        found = [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{") and line.endswith("}")]
-        return [line for line in found if line["event"] == event]
+        return [line for line in self.all_lines() if line["event"] == event]
+
+    def all_lines(self) -> list[dict[str, Any]]:
+        """All log lines so far."""
+        return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{") and line.endswith("}")]
 
     # --- while it runs ---
 

@@ -435,12 +435,28 @@ def test_a_release_lists_what_its_successor_leaves_alone_and_the_delivered_resul
     driver = Driver(shop)
     run = driver.start(shop)
     released(driver, run)
-    assert driver.state.given == {(run, "/1/work"): Given(1, driver.now_ms + 10_000)}
+    giver = driver.state.gate.holder
+    assert giver
+    assert driver.state.given == {(run, "/1/work"): Given(1, driver.now_ms + 10_000, giver)}
     driver.append(Announce("test", "i2", "m", "nonce-2", 0, 1))
     assert driver.last.skip is None
     deliver(driver, attempt(driver, run))
     assert driver.state.given == {}
     assert driver.result(run) == 1
+
+
+def test_a_second_release_keeps_what_an_earlier_giver_still_runs_until_its_grace_is_over() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    released(driver, run)
+    first = driver.state.given
+    driver.append(Announce("test", "i2", "second", "nonce-2", 0, 1))
+    driver.append(Release(driver.state.gate.token, 0, (RunningAttempt("0.other", "/1/work", 2),), 20_000))
+    assert driver.state.given == first | {("0.other", "/1/work"): Given(2, driver.now_ms + 20_000, "second")}
+    driver.now_ms += 11_000
+    driver.append(Announce("test", "i3", "third", "nonce-3", driver.state.gate.last, 1))
+    driver.append(Release(driver.state.gate.token, 0, (), 20_000))
+    assert list(driver.state.given) == [("0.other", "/1/work")]
 
 
 def test_the_first_result_of_an_attempt_wins() -> None:

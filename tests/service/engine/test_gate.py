@@ -70,6 +70,7 @@ def test_an_announce_counts_only_after_the_newest_one(gate: Gate, record: Announ
     before = (gate.last, gate.token, gate.seq)
     assert gate.announce(20, record) is skip
     assert (gate.last, gate.token, gate.seq) == (before if skip else (20, 20, -1))
+    assert gate.holder == ("" if skip else record.member)
 
 
 def test_a_release_closes_its_token() -> None:

@@ -38,11 +38,10 @@ def _one_run_per_source_record(ledger: Ledger, orders: int) -> None:
 
 
 def _no_attempt_after_success(ledger: Ledger, effects: Effects) -> int:
-    """A process that began after the one whose attempt succeeded has read that success: it must not begin the task again.
+    """An owner that announced behind an attempt's success has read that success: it must not begin the task again.
 
-    Within one process a number begins once. What is left are attempts that died with their process.
+    Within one process a number begins once. What is left are attempts that died with their process, or whose owner did not know yet that it was none any more.
     """
-    order_of_pids = {pid: index for index, pid in enumerate(dict.fromkeys(effect.pid for effect in effects.all()))}
     repeated = 0
     successes = ledger.successes()
     for key, begun in effects.began().items():
@@ -52,11 +51,12 @@ def _no_attempt_after_success(ledger: Ledger, effects: Effects) -> int:
         if key not in successes:
             continue
         partition, entry = successes[key]
-        if entry.token < 0:
-            continue  # delivered by a process that was leaving
-        winner = order_of_pids[ledger.pid_of(partition, entry.token)]
-        late = [effect for effect in begun if order_of_pids[effect.pid] > winner]
-        assert not late, f"{key} succeeded in process {winner} (offset {entry.offset}) and was begun again: {late}"
+        late = [
+            effect
+            for effect in begun
+            if ledger.token_of(partition, effect.pid, effect.at_ns // 1_000_000) > entry.offset
+        ]
+        assert not late, f"{key} succeeded at offset {entry.offset} and was begun again: {late}"
     return repeated
 
 

@@ -43,6 +43,7 @@ class Ledger:
         self.starts: dict[str, Entry] = {}
         self.entries: dict[str, list[Entry]] = defaultdict(list)
         self.announced: dict[tuple[int, int], Announce] = {}
+        self._announced_at_ms: dict[tuple[int, int], int] = {}
         self.releases: list[Release] = []
         self.skipped = 0
         self.records = 0
@@ -143,6 +144,15 @@ class Ledger:
         """The process behind a token: instances are named host-pid-chance."""
         return int(self.announced[partition, token].instance.split("-")[-2])
 
+    def token_of(self, partition: int, pid: int, at_ms: int) -> int:
+        """The newest token that the process had taken of the partition by then; -1: none."""
+        tokens = [
+            token
+            for (number, token), announced_at_ms in self._announced_at_ms.items()
+            if number == partition and announced_at_ms <= at_ms and self.pid_of(number, token) == pid
+        ]
+        return max(tokens, default=-1)
+
     # --- reading ---
 
     def _see(self, at: TopicPartition, raw: LogRecord) -> None:
@@ -153,6 +163,7 @@ class Ledger:
             self.skipped += 1
         elif isinstance(record, Announce):
             self.announced[at.partition, raw.offset] = record
+            self._announced_at_ms[at.partition, raw.offset] = raw.timestamp_ms
         elif isinstance(record, Release):
             self.releases.append(record)
         elif isinstance(record, CommandRecord):

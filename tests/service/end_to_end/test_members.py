@@ -13,21 +13,66 @@ from tests.service.end_to_end.backend import PARTITIONS, Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.event import event
 from tests.service.end_to_end.instance import Instance
-from tests.service.end_to_end.judge import judge
+from tests.service.end_to_end.judge import Verdict, judge
+from tests.service.end_to_end.ledger import Ledger
 from tests.service.end_to_end.station import Station, View
-from tests.service.end_to_end.test_kill import ORDERS, publish_as_they_are_worked_off
+from tests.service.end_to_end.test_kill import AHEAD, PORTION, orders
 from tests.service.end_to_end.test_stop import open_gate
-from tests.service.end_to_end.waiting import eventually_now
+from tests.service.end_to_end.waiting import eventually, eventually_now
 
 ACTIVE = 60
+EFFECTS_EACH = 8  # of an order, about
+
+
+class Load:
+    """Orders are published, always some ahead of what is worked off, until somebody asks for the end."""
+
+    def __init__(self, place: Station, view: View) -> None:
+        self.place = place
+        self.view = view
+        self._orders = 0
+        self._enough = False
+        self._stopped = anyio.Event()
+
+    async def publish(self) -> None:
+        while not self._enough:
+            await eventually(self._put, lambda: f"published: {self.place.now.stderr[-2000:]}")
+        self._stopped.set()
+
+    async def _put(self) -> bool:
+        if self._enough:
+            return True
+        ended = self.place.effects.count() / EFFECTS_EACH
+        if self._orders > ended + AHEAD:
+            return False
+        await self.view.publish(
+            "orders", orders(range(self._orders, self._orders + PORTION)), partition=self._orders // PORTION % 4
+        )
+        self._orders += PORTION
+        return True
+
+    async def worked(self, more: int) -> None:
+        """Wait until so many effects have come."""
+        effects = self.place.effects
+        wanted = effects.count() + more
+        await eventually_now(lambda: effects.count() >= wanted, lambda: f"{wanted} effects: {effects.count()}")
+
+    async def verdict(self) -> tuple[Verdict, Ledger]:
+        """Publish no more, wait for the last run, and judge."""
+        self._enough = True
+        await self._stopped.wait()
+        ledger = await self.view.all_ended(self._orders)
+        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == self._orders
+        records = await self.view.records("results")
+        return judge(ledger, self.place.effects, records, orders=self._orders), ledger
 
 
 @asynccontextmanager
-async def under_load(place: Station) -> AsyncIterator[View]:
-    """Orders are published while the block runs, and are all done at its end."""
+async def under_load(place: Station) -> AsyncIterator[Load]:
     async with place.view() as view, anyio.create_task_group() as group:
-        group.start_soon(publish_as_they_are_worked_off, place, view)
-        yield view
+        load = Load(place, view)
+        group.start_soon(load.publish)
+        yield load
 
 
 def owned(instance: Instance) -> set[int]:
@@ -55,30 +100,23 @@ async def shared(*instances: Instance) -> None:
     await eventually_now(even, lambda: f"shared: {[owned(each) for each in instances]}")
 
 
-async def worked(place: Station, more: int) -> None:
-    wanted = place.effects.count() + more
-    await eventually_now(lambda: place.effects.count() >= wanted, lambda: f"{wanted} effects: {place.effects.count()}")
-
-
 async def test_processes_come_and_go_and_nothing_is_done_twice(kafka: KafkaBroker, station: MakeStation) -> None:
     place = station(Backend("kafka", kafka.bootstrap_servers), "orders.py", worker__max_active_runs=ACTIVE)
     first = await place.spawn().ready()
-    async with under_load(place) as view:
-        await worked(place, 300)
+    async with under_load(place) as load:
+        await load.worked(300)
         second = await place.spawn().ready()
         await shared(first, second)
-        await worked(place, 300)
+        await load.worked(300)
         third = await place.spawn().ready()
         await shared(first, second, third)
-        await worked(place, 300)
+        await load.worked(300)
         assert first.stop() == 0, first.stderr[-3000:]
         await shared(second, third)
-        await worked(place, 300)
+        await load.worked(300)
         assert third.stop() == 0, third.stderr[-3000:]
         await shared(second)
-        ledger = await view.all_ended(ORDERS)
-        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
-        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+        verdict, _ = await load.verdict()
         assert verdict.repeated_attempts == 0
         assert verdict.physical_duplicates == 0
         assert len({effect.pid for effect in place.effects.all()}) == 3
@@ -94,17 +132,15 @@ async def test_the_death_of_one_moves_its_partitions_and_no_others(kafka: KafkaB
     second = await place.spawn().ready()
     await shared(first, second)
     kept = owned(first)
-    async with under_load(place) as view:
-        await worked(place, 300)
+    async with under_load(place) as load:
+        await load.worked(300)
         second.kill()
-        assert await view.log.expel(f"{place.name}.members"), "as a supervisor does"
+        assert await load.view.log.expel(f"{place.name}.members"), "as a supervisor does"
         await shared(first)
-        await worked(place, 300)
+        await load.worked(300)
         third = await place.spawn().ready()
         await shared(first, third)
-        ledger = await view.all_ended(ORDERS)
-        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
-        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+        verdict, _ = await load.verdict()
         assert verdict.repeated_attempts <= ACTIVE * 2
         assert verdict.physical_duplicates <= ACTIVE
     taken = [line for line in first.lines("partition.taken") if line["reason"] == "takeover"]
@@ -138,18 +174,16 @@ async def test_a_process_that_was_stopped_and_continued_does_no_harm(kafka: Kafk
     first = await place.spawn().ready()
     second = await place.spawn().ready()
     await shared(first, second)
-    async with under_load(place) as view:
+    async with under_load(place) as load:
         for zombie, other in ((first, second), (second, first)):
-            await worked(place, 300)
+            await load.worked(300)
             os.kill(zombie.pid, signal.SIGSTOP)
             await eventually_now(lambda other=other: len(owned(other)) == PARTITIONS, "taken over")
-            await worked(place, 100)
+            await load.worked(100)
             os.kill(zombie.pid, signal.SIGCONT)
             await eventually_now(lambda zombie=zombie: zombie.lines("partition.lost"), "it sees that it has lost")
             await shared(first, second)
-        ledger = await view.all_ended(ORDERS)
-        verdict = judge(ledger, place.effects, await view.records("results"), orders=ORDERS)
-        assert len(ledger.with_status(RunStatus.SUCCEEDED)) == ORDERS
+        verdict, ledger = await load.verdict()
         assert verdict.repeated_attempts <= 2 * ACTIVE * 2
         assert verdict.physical_duplicates <= 2 * ACTIVE
         print(f"{verdict}, {ledger.skipped} records skipped")

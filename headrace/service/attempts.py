@@ -25,6 +25,7 @@ from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 
 if TYPE_CHECKING:
     from headrace.handlers.attempt_group import AttemptGroup, RunningAttempt
+    from headrace.service.engine.run_state import RunState
     from headrace.service.engine.step import CallStep
     from headrace.service.live_run import LiveRun
     from headrace.service.shared import Shared
@@ -225,7 +226,7 @@ class Attempts:
             run_id=run.id,
             task=step.ref,
             number=work.number,
-            idempotency_key=f"{run.id}{step.ref}",
+            idempotency_key=idempotency_key(run, step),
             arguments=step.arguments,
             timeout_ms=timeout_ms,
             now_ms=now_ms,
@@ -365,6 +366,13 @@ class Attempts:
                 tracestate=work.live.trace.state or None,
             )
         )
+
+
+def idempotency_key(run: RunState, step: CallStep[Any]) -> str:
+    """The same for every attempt of a task, and for those of the run's retries."""
+    if run.retried is None:
+        return f"{run.id}{step.ref}"
+    return run.retried.key(step.undoes or step.ref, step.ref)
 
 
 def _now_ms() -> int:

@@ -455,7 +455,7 @@ class AwakeRuns:
         if run.cancelled_by() is not None:
             self._end_without_code(run)
             return
-        found = f"the process ended {strikes} times while this run was being woken, the last {strikes - 1} times alone"
+        found = f"the process ended {strikes} times while this run was being woken, all but the first time alone"
         expected = "a run that ends no process"
         self._tenure.propose(RunParked(run=run.id, reason=ParkReason.POISON, expected=expected, found=found))
         maybe(FaultPoint.RUN_PARKING)

@@ -76,6 +76,7 @@ class LiveRun:
             raw_input=bytes(start.input),
             began_at_ms=state.began_at_ms,
             limits=limits,
+            retried=state.retried,
         )
 
     @property

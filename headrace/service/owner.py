@@ -176,6 +176,7 @@ class Owner:
             partition=self.at.partition,
             partitions=self._shared.partitions,
             client_retention_ms=self._shared.settings.runs.client_id_retention_ms,
+            retry_retention_ms=self._shared.settings.runs.retry_retention_ms,
         )
 
     def _truncated(self, position: int) -> None:

@@ -262,7 +262,7 @@ class RunsSettings(Section):
     retry_retention_ms: DurationMs = Field(
         default=30 * 86_400_000,
         alias="retry_retention",
-        description="Failed runs stay retriable for this long. Not used yet.",
+        description="Failed runs stay retriable for this long.",
     )
     client_id_retention_ms: DurationMs = Field(
         default=86_400_000,

@@ -77,4 +77,20 @@ class Resume(msgspec.Struct, frozen=True, tag_field="is", tag="resume", gc=False
     run: str
 
 
-Command = Start | Deliver | Cancel | Resume
+class Retry(msgspec.Struct, frozen=True, tag_field="is", tag="retry", omit_defaults=True, gc=False):
+    """Begin a new run in place of one that failed, with the results of its finished tasks: of all, or of those that finished before `from_step` did.
+
+    Without effect if the run cannot be retried (any more), if a retry of it is open, or if its key has an open run and its policy is not `queue`.
+    """
+
+    run: str
+    from_step: str = ""
+
+
+class Dismiss(msgspec.Struct, frozen=True, tag_field="is", tag="dismiss", gc=False):
+    """Nobody will retry this failed run: forget what was kept of it."""
+
+    run: str
+
+
+Command = Start | Deliver | Cancel | Resume | Retry | Dismiss

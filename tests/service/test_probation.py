@@ -3,8 +3,11 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from headrace import EventTrigger, Run, handler, workflow
 from headrace.observability.label import StopReason
+from headrace.service import probes
 from headrace.service.definitions.app import App
 from headrace.service.engine.probation import STRIKES_MAX, TAKEOVERS
 from headrace.service.engine.state import PartitionState
@@ -18,6 +21,11 @@ from tests.service.shell import Place, Serving, app_of, event, serving, until
 
 DEADLY = 7
 ORDERS = 40
+
+
+@pytest.fixture(autouse=True)
+def no_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "QUIET_S", 0.01)
 
 
 class Kitchen:
@@ -107,7 +115,7 @@ async def test_a_run_that_ends_its_process_is_parked_and_all_others_finish(place
     assert {each.status for each in ended} == {RunStatus.SUCCEEDED}
     (parked,) = await place.outcomes(RunParked)
     assert parked.reason is ParkReason.POISON
-    assert "3 times" in parked.found
+    assert f"{STRIKES_MAX} times" in parked.found
     assert kitchen.calls.count(("cook", DEADLY)) == deaths
     assert kitchen.calls.count(("prepare", DEADLY)) == 1
 

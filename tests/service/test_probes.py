@@ -2,7 +2,21 @@
 
 import asyncio
 
+import pytest
+
+from headrace.service import probes
 from headrace.service.probes import Probes
+
+
+@pytest.fixture(autouse=True)
+def no_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "QUIET_S", 0.0)
+
+
+async def turns() -> None:
+    """Timers that are due have rung."""
+    for _ in range(3):
+        await asyncio.sleep(0)
 
 
 class Order:
@@ -29,7 +43,7 @@ async def test_struck_runs_are_tried_alone_after_all_others_the_least_struck_fir
     order.ask("once", 1)
     order.ask("also once", 1)
     order.ask("fine")
-    await asyncio.sleep(0)
+    await turns()
     assert order.began == ["fine"]
     for run in ("fine", "once", "also once", "twice"):
         assert order.began[-1] == run
@@ -40,7 +54,7 @@ async def test_struck_runs_are_tried_alone_after_all_others_the_least_struck_fir
 async def test_nobody_joins_a_run_that_is_tried_alone() -> None:
     order = Order()
     order.ask("struck", 1)
-    await asyncio.sleep(0)
+    await turns()
     order.ask("fine")
     assert order.began == ["struck"]
     order.probes.over("struck")
@@ -50,7 +64,7 @@ async def test_nobody_joins_a_run_that_is_tried_alone() -> None:
 async def test_a_partition_that_is_given_away_makes_room() -> None:
     order = Order()
     order.ask("struck", 1)
-    await asyncio.sleep(0)
+    await turns()
     order.ask("mine")
     order.ask("theirs")
     order.probes.forget({"struck", "theirs", "unknown"})
@@ -70,5 +84,18 @@ async def test_what_is_over_at_once_lets_the_next_one_begin() -> None:
 
     for n in range(40):
         probes.ask(f"r{n}", n % 3, lambda n=n: begin(n))
-    await asyncio.sleep(0)
+    await turns()
     assert sorted(began) == list(range(40))
+
+
+async def test_a_struck_run_waits_some_time_for_each_strike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "QUIET_S", 3_600.0)
+    order = Order()
+    order.ask("struck", 1)
+    order.ask("fine")
+    await turns()
+    assert order.began == ["fine"]
+    order.probes.over("fine")
+    await turns()
+    assert order.began == ["fine"]
+    order.probes.forget({"struck"})

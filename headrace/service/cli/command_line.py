@@ -58,6 +58,8 @@ GROUPS = (
             ("watch", "run_command:watch", "Follow a run until it ends: exit code 0 if it succeeded, else 8."),
             ("cancel", "run_command:cancel", "End a run; finished tasks are undone."),
             ("resume", "run_command:resume", "Bring a parked run back."),
+            ("retry", "run_retry:retry", "Begin a new run in place of a failed one, with its finished tasks' results."),
+            ("dismiss", "run_retry:dismiss", "Say that nobody will retry a failed run."),
         ),
     ),
     (

@@ -29,6 +29,7 @@ _LIST = (
     Column("ATTEMPTS", "attempts", right=True, spare=5),
     Column("RETRIES", "retries", right=True, spare=3),
     Column("SOURCE", "source", spare=4),
+    Column("RETRY OF", "retry_of", spare=6),
     Column("ERROR", "error"),
 )
 _COUNT = (
@@ -50,6 +51,8 @@ HISTORY = (
     Column("EFFECT", "effect"),
     Column("DETAIL", "detail"),
 )
+
+_SHOWN_IF_SO = {"joined", "undone", "undo_failed", "retriable", "retry_of", "retry"}
 
 RunArgument = Annotated[str, Parameter(help="The run's id.")]
 _Status = Annotated[
@@ -114,7 +117,7 @@ async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
 def _for_eyes(row: dict[str, Any]) -> dict[str, Any]:
     """Without counts of what did not happen; what the run waits for in words."""
     waits = [f"{one['step']} for {one['waits_for']} until {one['until']}" for one in row["waiting"]]
-    shown = {key: value for key, value in row.items() if value or key not in {"joined", "undone", "undo_failed"}}
+    shown = {key: value for key, value in row.items() if value or key not in _SHOWN_IF_SO}
     return {**shown, "waiting": ", ".join(waits)}
 
 
@@ -159,6 +162,7 @@ async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: 
         topic,
         _Discard(found),
         client_retention_ms=settings.runs.client_id_retention_ms,
+        retry_retention_ms=settings.runs.retry_retention_ms,
         only=(partition,),
     )
     for problem in problems:
@@ -208,6 +212,7 @@ async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, Exit
             Names(settings.app.name).runs,
             summaries,
             client_retention_ms=settings.runs.client_id_retention_ms,
+            retry_retention_ms=settings.runs.retry_retention_ms,
         )
     for problem in problems:
         warn(f"{problem.report()}\nNote    What follows is incomplete.")

@@ -28,6 +28,8 @@ from headrace.topics.log import AppendFailed, Log, LogUnavailable, NewRecord, To
 from headrace.topics.outcome import RunStatus
 from headrace.topics.run_record import CommandRecord, encode
 
+WRONG_STATE = "HR4102"
+NOT_IN_TIME = "HR4103"
 APPEND_TRIES = 5  # an append that may or may not have happened is repeated: its identity makes that harmless
 _APPEND_WAIT_S = 0.5
 LOOK_ON_S = 1.0  # after a resume: code that still does not fit the log parks the run again within milliseconds
@@ -53,7 +55,7 @@ async def watch(run: RunArgument, /, *, patience: _Timeout = None, common: Commo
     settings = common.load().settings
     stream = Stream(_WATCH, common.output, name="kind")
     async with opened(settings) as log:
-        follower = await _Follower.of(log, settings, run)
+        follower = await Follower.of(log, settings, run)
         try:
             async with asyncio.timeout(seconds(patience, "--timeout")), aclosing(follower.records(log)) as records:
                 async for seen in records:
@@ -66,7 +68,7 @@ async def watch(run: RunArgument, /, *, patience: _Timeout = None, common: Commo
                     if follower.ended is not None:
                         break
         except TimeoutError:
-            raise TimedOut(f"Run {run} has not ended within {patience}.", code="HR4103", do="It goes on.") from None
+            raise TimedOut(f"Run {run} has not ended within {patience}.", code=NOT_IN_TIME, do="It goes on.") from None
     detail = follower.ended
     assert detail is not None  # noqa: S101 - the records end only with the run
     if common.output is Format.TABLE:
@@ -95,9 +97,9 @@ async def cancel(
     common = options(common)
     settings = common.load().settings
     async with opened(settings) as log:
-        follower = await _Follower.of(log, settings, run)
+        follower = await Follower.of(log, settings, run)
         detail = await _carried_out(log, follower, Cancel(run=run, reason=reason), patience=patience, wait=wait)
-    _report(run, "cancel", detail, common)
+    report(run, "cancel", detail, common)
 
 
 async def resume(
@@ -107,7 +109,7 @@ async def resume(
     common = options(common)
     settings = common.load().settings
     async with opened(settings) as log:
-        follower = await _Follower.of(log, settings, run)
+        follower = await Follower.of(log, settings, run)
         detail = await _carried_out(log, follower, Resume(run=run), patience=patience, wait=wait)
     if wait and detail.summary.status == "parked":
         raise Conflict(
@@ -118,10 +120,10 @@ async def resume(
             else detail.found,
             do="Mend the code, start the service with it, and resume once more.",
         )
-    _report(run, "resume", detail, common)
+    report(run, "resume", detail, common)
 
 
-class _Follower:
+class Follower:
     """One run's partition, read from its start on."""
 
     def __init__(self, run: str, reading: Reading) -> None:
@@ -130,13 +132,19 @@ class _Follower:
         self.history = RunHistory(run, keep_entries=False)
 
     @classmethod
-    async def of(cls, log: Log, settings: Settings, run: str) -> "_Follower":
+    async def of(cls, log: Log, settings: Settings, run: str) -> "Follower":
         """Find the partition; `NotFound` if that is no run id."""
         topic = Names(settings.app.name).runs
         count = await log.partitions(topic)
         at = TopicPartition(topic, partition_of_run(run, count, topic))
-        retention_ms = settings.runs.client_id_retention_ms
-        return cls(run, Reading(at, partitions=count, client_retention_ms=retention_ms))
+        runs = settings.runs
+        reading = Reading(
+            at,
+            partitions=count,
+            client_retention_ms=runs.client_id_retention_ms,
+            retry_retention_ms=runs.retry_retention_ms,
+        )
+        return cls(run, reading)
 
     @property
     def ended(self) -> RunDetail | None:
@@ -156,7 +164,7 @@ class _Follower:
 
 
 async def _carried_out(
-    log: Log, follower: _Follower, command: Cancel | Resume, *, patience: str | None, wait: bool
+    log: Log, follower: Follower, command: Cancel | Resume, *, patience: str | None, wait: bool
 ) -> RunDetail:
     """Append the command once the run's present state allows it, and follow until it took effect."""
     identity = ClientId(f"cli-{uuid_utils.uuid7()}")
@@ -177,7 +185,7 @@ async def _carried_out(
                     continue
                 detail = follower.must_exist()
                 _must_allow(detail, command)
-                await _append(log, follower.reading.at, CommandRecord(id=identity, body=command))
+                await append(log, follower.reading.at, CommandRecord(id=identity, body=command))
                 appended = True
                 if not wait:
                     return detail
@@ -186,7 +194,7 @@ async def _carried_out(
             return follower.must_exist()
         raise TimedOut(
             f"Run {follower.run} has not ended within {patience}." if appended else "The run log was not read in time.",
-            code="HR4103",
+            code=NOT_IN_TIME,
             why="The command is in the run log; the owner of the partition carries it out." if appended else "",
             do="Is a service running? `headrace run watch` waits on." if appended else "Give a longer --timeout.",
         ) from None
@@ -196,12 +204,12 @@ async def _carried_out(
 def _must_allow(detail: RunDetail, command: Command) -> None:
     summary = detail.summary
     if summary.ended_at is not None:
-        raise Conflict(f"Run {summary.id} has ended already: {summary.status} at {summary.ended_at}.", code="HR4102")
+        raise Conflict(f"Run {summary.id} has ended already: {summary.status} at {summary.ended_at}.", code=WRONG_STATE)
     if isinstance(command, Resume) and summary.status != "parked":
-        raise Conflict(f"Run {summary.id} is {summary.status}, not parked.", code="HR4102")
+        raise Conflict(f"Run {summary.id} is {summary.status}, not parked.", code=WRONG_STATE)
 
 
-def _is_done(seen: Seen, identity: ClientId, command: Command, follower: _Follower) -> bool:
+def _is_done(seen: Seen, identity: ClientId, command: Command, follower: Follower) -> bool:
     if isinstance(seen.record, CommandRecord) and seen.record.id == identity:
         if seen.folded.without_effect:  # another record came in between
             _must_allow(follower.must_exist(), command)
@@ -213,7 +221,8 @@ def _is_done(seen: Seen, identity: ClientId, command: Command, follower: _Follow
     return ended is not None
 
 
-async def _append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
+async def append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
+    """Append a command, again if nobody knows whether it is there."""
     for tries_left in reversed(range(APPEND_TRIES)):
         try:
             await log.append(at, [NewRecord(encode(record))])
@@ -225,5 +234,6 @@ async def _append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
             return
 
 
-def _report(run: str, verb: str, detail: RunDetail, common: Common) -> None:
+def report(run: str, verb: str, detail: RunDetail, common: Common) -> None:
+    """The answer of a command."""
     show_one({"id": run, "command": verb, "status": detail.summary.status}, common.output, name="id")

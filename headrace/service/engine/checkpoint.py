@@ -44,7 +44,7 @@ _PART_BYTES = CHUNK_BYTES * 3 // 4 - 64  # Base64 makes four bytes of three
 _MARKS = 512  # dedupe marks or client ids in one item
 
 _IDENTITY = ("topic", "partition", "partitions")
-_OF_THE_READER = ("client_retention_ms",)  # a setting: every reader has its own
+_OF_THE_READER = ("client_retention_ms", "retry_retention_ms")  # settings: every reader has its own
 _BY_HAND = ("dedupe", "runs", "slots")
 
 

@@ -26,9 +26,10 @@ from headrace.service.engine.instruction import (
     TryAgain,
     Unpark,
 )
+from headrace.service.engine.retry import RETENTION_MS, copied, forget, kept_of, retriable, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
 from headrace.service.engine.state import Forward, Given, KeySlot, Output, PartitionState, Refusal, RefusedOutput
-from headrace.topics.command import Abandoned, Cancel, Deliver, OnConflict, Resume, Start
+from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, OnConflict, Resume, Retry, Start
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -42,6 +43,7 @@ from headrace.topics.outcome import (
     RunEnded,
     RunParked,
     RunProbed,
+    RunStatus,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -116,6 +118,10 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
             return _cancel(state, at_ms, cancel)
         case Resume(run=run):
             return _resume(state, run)
+        case Retry() as retry:
+            return _retry(state, offset, at_ms, size, record.id, retry)
+        case Dismiss(run=run):
+            return _NO_EFFECT if forget(state, run) is None else _DONE
         case _:
             assert_never(record.body)
 
@@ -212,6 +218,43 @@ def _resume(state: PartitionState, id_: str) -> Folded:
         return _NO_EFFECT
     run.phase, run.parked = Phase.OPEN, None
     return Folded(instructions=[Unpark(run)])
+
+
+def _retry(state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, retry: Retry) -> Folded:
+    failed = retriable(state, retry.run, at_ms)
+    id_ = run_id(state.partition, identity)
+    if failed is None or id_ in state.runs:
+        return _NO_EFFECT
+    kept = kept_of(failed)
+    retried = copied(kept, of=retry.run, retry=id_, from_step=retry.from_step)
+    if retried is None:
+        return _NO_EFFECT
+    start, copied_bytes = kept.start, len(bytes(failed.kept))
+    run = RunState(
+        id=id_,
+        offset=offset,
+        size=size + copied_bytes,
+        identity=identity,
+        start=start,
+        started_at_ms=at_ms,
+        began_at_ms=at_ms,
+        phase=Phase.OPEN,
+        clock_ms=at_ms,
+        history_bytes=copied_bytes,
+        retried=retried,
+    )
+    folded = Folded(instructions=[Begin(run)])
+    if start.key is not None and start.policy is not OnConflict.ALLOW:
+        slot = state.slots.get(run.slot)
+        if slot is None:
+            state.slots[run.slot] = KeySlot(open=id_, queued=deque())
+        elif start.policy is OnConflict.QUEUE:
+            folded = _conflict(state, offset, run, slot)
+        else:
+            return _NO_EFFECT
+    state.runs[id_] = run
+    state.failed[retry.run] = msgspec.structs.replace(failed, retry=id_)
+    return folded
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------------------
@@ -370,6 +413,8 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
     if run is None or run.phase is Phase.QUEUED:
         return _NO_EFFECT
     del state.runs[run.id]
+    if ended.status is not RunStatus.SUCCEEDED or run.retried is not None:
+        run_ended(state, run, ended, at_ms)
     if isinstance(run.identity, ClientId):
         state.dedupe.clients.pop(run.identity.id, None)
         state.dedupe.clients[run.identity.id] = at_ms
@@ -387,8 +432,14 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
     return Folded(instructions=instructions)
 
 
-def new_state(*, topic: str, partition: int, partitions: int, client_retention_ms: int) -> PartitionState:
+def new_state(
+    *, topic: str, partition: int, partitions: int, client_retention_ms: int, retry_retention_ms: int = RETENTION_MS
+) -> PartitionState:
     """A partition before its first record."""
     return PartitionState(
-        partition=partition, partitions=partitions, topic=topic, client_retention_ms=client_retention_ms
+        partition=partition,
+        partitions=partitions,
+        topic=topic,
+        client_retention_ms=client_retention_ms,
+        retry_retention_ms=retry_retention_ms,
     )

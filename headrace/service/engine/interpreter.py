@@ -46,6 +46,7 @@ from headrace.topics.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
+    from headrace.service.engine.run_state import Retried
     from headrace.topics.event import Event
 
 L = TypeVar("L", bound=Leaf[Any])
@@ -110,11 +111,16 @@ class Interpreter:
         raw_input: bytes,
         began_at_ms: int,
         limits: RunLimits = DEFAULT_LIMITS,
+        retried: Retried | None = None,
     ) -> None:
         self._code = code
         self._run_id = run_id
         self._input = raw_input
         self._run = Run(self, run_id, key, event)
+        self.seed = (
+            run_id if retried is None else retried.first
+        )  # of random numbers: a retry has those of the run before
+        self._copied = None if retried is None else {record.step: record for record in retried.copied}
         self.limits = limits
         self.clock_ms = began_at_ms
         self.news: deque[tuple[Watcher, Step[Any]]] = deque()  # of steps that have settled, for who waits for them
@@ -231,7 +237,9 @@ class Interpreter:
         return self._branch.reference()
 
     def issue(self, leaf: L) -> L:
-        """It begins when this turn ends."""
+        """It begins when this turn ends, unless it was done by the run that this one is a retry of."""
+        if self._copied is not None and self._take_copy(leaf, self._copied.get(leaf.ref)):
+            return leaf
         self._open[leaf.ref] = leaf
         self._issued[leaf.ref] = leaf
         if self._branch is not None:
@@ -240,9 +248,29 @@ class Interpreter:
 
     def emit(self, emit: EmitStep) -> EmitStep:
         """It is done where it is written: what the run proposes later comes behind it in the log, or not at all."""
+        if self._copied is not None and self._take_copy(emit, self._copied.get(emit.ref)):
+            return emit
         self._emits[emit.ref] = self._issued[emit.ref] = emit
         emit.succeed(f"{self._run_id}{emit.ref}")
         return emit
+
+    def _take_copy(self, leaf: Leaf[Any], record: AttemptSucceeded | Emitted | None) -> bool:
+        """Settle the step by what was copied for its place, if that is what it would do."""
+        match record:
+            case AttemptSucceeded(handler=handler) if isinstance(leaf, CallStep) and leaf.handler.name == handler:
+                try:
+                    value = self._decoded(leaf, record)
+                except Diverged as diverged:
+                    self._park(leaf.ref, diverged.expected, diverged.found)
+                    return True
+                self._compensation.note(leaf)
+                leaf.succeed(value)
+            case Emitted(run=run, step=step) if isinstance(leaf, EmitStep) and leaf.emits(record):
+                leaf.succeed(f"{run}{step}")
+            case _:
+                return False
+        self._past.add(leaf.ref)
+        return True
 
     def own(self, step: S) -> S:
         """It is given up with the branch that made it."""
@@ -533,15 +561,19 @@ class Interpreter:
         call = self._call(record)
         if call is None:
             return
+        value = self._decoded(call, record)
+        self._compensation.note(call)
+        call.succeed(value)
+
+    @staticmethod
+    def _decoded(call: CallStep[Any], record: AttemptSucceeded) -> Any:
         try:
-            value = call.handler.result.decode(bytes(record.result))
+            return call.handler.result.decode(bytes(record.result))
         except NotDeterministic as forbidden:
             raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
         except BaseException as error:
             fits = f"a result of {record.handler} that fits its annotation"
             raise Diverged(record.step, message_of(error), expected=fits) from error
-        self._compensation.note(call)
-        call.succeed(value)
 
     def _confirm(self, emitted: Emitted) -> None:
         emit = self._emits.get(emitted.step)

@@ -3,13 +3,13 @@
 An *unclean take-over* is an announce of another instance while the token before it was still open: its owner died, or was thought dead. From
 the third within ten minutes on, the owner works in probe mode: a run that has not proven itself under this owner is woken only after a `run.probed`
 of it was read back. It has proven itself when an outcome of it shows that its code has survived being woken, or when it waits. A run that was being
-probed at an unclean take-over is *struck*; a struck run is probed alone in its process, after all others, in whatever mode. Struck three times, it is
+probed at an unclean take-over is *struck*; a struck run is probed alone in its process, after all others, in whatever mode. Struck four times, it is
 parked as poison by the next owner.
 
     unproven ──probed──► on trial ──outcome, or it waits──► proven
                  ▲           │ unclean take-over
                  │           ▼
-                 └─alone── struck ──third time──► parked (resumed: struck twice)
+                 └─alone── struck ──fourth time─► parked (resumed: three strikes)
 
 One strike is no proof: a process that owns many partitions, or that somebody kills for other reasons, dies while innocent runs are being probed. They prove
 themselves the next time.
@@ -42,8 +42,8 @@ TAKEOVERS = 3
 
 WINDOW_MS = 600_000
 
-STRIKES_MAX = 3
-"""Unclean take-overs during probes of one run, the last two of them alone, after which it is parked."""
+STRIKES_MAX = 4
+"""Unclean take-overs during probes of one run, all but the first of them alone, after which it is parked."""
 
 
 class Suspect(msgspec.Struct):

@@ -190,8 +190,8 @@ class Run:
         )
 
     def _chance(self) -> int:
-        """128 bits from the run's id and the step's place."""
-        text = f"{self.id}{self._interpreter.reference()}"
+        """128 bits from the id of the run (of the first one of a chain of retries) and the step's place."""
+        text = f"{self._interpreter.seed}{self._interpreter.reference()}"
         return int.from_bytes(sha256(text.encode()).digest()[:16], "big")
 
     def _reference(self, members: Sequence[Awaitable[Any]]) -> str:

@@ -45,6 +45,23 @@ class StepTries(msgspec.Struct, array_like=True):
     not_before_ms: int
 
 
+class Retried(msgspec.Struct, frozen=True, array_like=True):
+    """What a retry has of the runs before it: results that are there at once, in log order, and what its idempotency keys begin with.
+
+    `of` is the run that was retried, `first` the first one of the chain. `keys`: steps whose key begins with another run than `first`, because they are done a
+    second time on purpose.
+    """
+
+    of: str
+    first: str
+    copied: tuple[AttemptSucceeded | Emitted, ...]
+    keys: dict[str, str]
+
+    def key(self, task: str, step: str) -> str:
+        """The idempotency key of a step; `task` is the step itself, or the task that it undoes."""
+        return f"{self.keys.get(task, self.first)}{step}"
+
+
 class RunState(msgspec.Struct, array_like=True):
     """One run that has not ended. The field order is the format of `run_bytes.py`: fields are added at the end, with a default."""
 
@@ -65,6 +82,7 @@ class RunState(msgspec.Struct, array_like=True):
     history_bytes: int = 0
     tries: dict[str, StepTries] = {}
     settled: set[str] = set()  # steps that are over
+    retried: Retried | None = None
 
     def cancelled_by(self) -> str | None:
         """The reason of a cancel command that the run has got, or None."""

@@ -10,6 +10,7 @@ from headrace.service.engine.dedupe import Dedupe
 from headrace.service.engine.gate import Gate
 from headrace.service.engine.open_runs import OpenRuns
 from headrace.service.engine.probation import Probation
+from headrace.service.engine.retry import RETENTION_MS, FailedRun
 from headrace.topics.command import Start
 from headrace.topics.identity import Coordinates
 from headrace.topics.outcome import Emitted
@@ -91,6 +92,9 @@ class PartitionState(msgspec.Struct):
     outbox: dict[str, OutboxEntry] = {}
     given: dict[tuple[str, str], Given] = {}  # attempts that a release listed and whose result is still awaited
     probation: Probation = msgspec.field(default_factory=Probation)
+    retry_retention_ms: int = RETENTION_MS
+    failed: dict[str, FailedRun] = {}  # runs that may be retried, the oldest first
+    failed_bytes: int = 0  # of what is kept of them
 
     def become(self, other: PartitionState) -> None:
         """Say what another one says, which is of no use any more: who refers to this one need not know."""

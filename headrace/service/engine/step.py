@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from headrace.handlers.definition import Handler
     from headrace.service.engine.interpreter import Interpreter
+    from headrace.topics.outcome import Emitted
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -220,3 +221,8 @@ class EmitStep(Leaf[str]):
         self.data = data
         self.key = key
         self.subject = subject
+
+    def emits(self, emitted: Emitted) -> bool:
+        """Whether it would emit this very event."""
+        mine = (self.topic, self.type, self.key, self.subject, self.data)
+        return mine == (emitted.topic, emitted.type, emitted.key, emitted.subject, bytes(emitted.data))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, assert_never
 
+from headrace.service.engine.retry import kept_of
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Cancel, Deliver, OnConflict, Resume, Start
+from headrace.topics.command import Cancel, Deliver, Dismiss, OnConflict, Resume, Retry, Start
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -74,8 +75,22 @@ def _by_command(state: PartitionState, command: Command) -> Touched:
             return _with_slot(state, run)
         case Resume(run=run):
             return Touched((run,))
+        case Retry(run=run):
+            return _by_retry(state, run)
+        case Dismiss():
+            return NOTHING
         case _:
             assert_never(command)
+
+
+def _by_retry(state: PartitionState, id_: str) -> Touched:
+    """Beside the new run, the slot in which it is queued."""
+    failed = state.failed.get(id_)
+    start = kept_of(failed).start if failed is not None else None
+    if start is None or start.key is None or start.policy is OnConflict.ALLOW:
+        return NOTHING
+    slot = (start.namespace, start.workflow, start.key)
+    return Touched((), (slot,)) if slot in state.slots else NOTHING
 
 
 def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:

@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.service.engine.instruction import Begin, Close
 from headrace.service.run_view.summary import RunSummary, Tallies, summary_of
-from headrace.topics.command import Abandoned, Cancel, Deliver, Resume, Start
+from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Resume, Retry, Start
 from headrace.topics.event import format_time
 from headrace.topics.identity import run_id
 from headrace.topics.outcome import (
@@ -29,6 +29,8 @@ from headrace.topics.outcome import (
 from headrace.topics.run_record import CommandRecord, OutcomeRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from headrace.service.engine.run_state import RunState
     from headrace.service.engine.state import PartitionState
     from headrace.service.run_view.scan import Seen
@@ -81,6 +83,7 @@ class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
     parked_step: str
     expected: str  # what the log says, for a parked run
     found: str  # what the code did
+    retry: str = ""  # the newest retry of this run
 
 
 class RunHistory:
@@ -106,7 +109,24 @@ class RunHistory:
         entry = self._entry(seen)
         if entry is not None and self._keep:
             self.entries.append(entry)
+            if isinstance(seen.record, CommandRecord) and isinstance(seen.record.body, Retry):
+                self.entries += self._copied(seen)
         return entry
+
+    def _copied(self, seen: Seen) -> Iterator[HistoryEntry]:
+        """What the run was given as the retry of another."""
+        run = seen.state.runs.get(self.run)
+        retried = run.retried if run is not None and run.offset == seen.offset else None
+        for record in retried.copied if retried is not None else ():
+            task = record if isinstance(record, AttemptSucceeded) else None
+            yield HistoryEntry(
+                offset=seen.offset,
+                time=format_time(seen.timestamp_ms),
+                kind="copied",
+                step=record.step,
+                handler=task.handler if task is not None else None,
+                detail=f"from run {record.run}",
+            )
 
     def end(self, state: PartitionState) -> None:
         """The end of the partition: describe the run as it is now."""
@@ -115,16 +135,20 @@ class RunHistory:
     def current(self, state: PartitionState) -> RunDetail | None:
         """The run as the partition stands, or as it ended; None if it was never there."""
         run = state.runs.get(self.run)
-        if run is None:
+        if run is not None:
+            return _detail(run, summary_of(run, self._tallies.of(self.run), None, None), None)
+        failed = state.failed.get(self.run)
+        if self.detail is None or failed is None:
             return self.detail
-        return _detail(run, summary_of(run, self._tallies.of(self.run), None, None), None)
+        summary = msgspec.structs.replace(self.detail.summary, retriable=True)
+        return msgspec.structs.replace(self.detail, summary=summary, retry=failed.retry)
 
     def _entry(self, seen: Seen) -> HistoryEntry | None:
         record = seen.record
         entry: HistoryEntry | None = None
         if isinstance(record, CommandRecord):
             if self._is_about(seen, record):
-                entry = _command(seen, record.body)
+                entry = _command(seen, record.body, self.run, run_id(seen.state.partition, record.id))
         elif isinstance(record, OutcomeRecord):
             entry = _outcome(seen, record.body, self.run)
         if entry is None:
@@ -142,11 +166,14 @@ class RunHistory:
                 return run_id(seen.state.partition, record.id) == self.run
             case Deliver(result=result):
                 return result.run == self.run
-            case Cancel(run=run) | Resume(run=run):
+            case Cancel(run=run) | Resume(run=run) | Dismiss(run=run):
                 return run == self.run
+            case Retry(run=run):
+                return self.run in {run, run_id(seen.state.partition, record.id)}
 
 
-def _command(seen: Seen, body: Command) -> HistoryEntry:
+def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
+    """`started` is the run that this command starts, if it is one that does."""
     offset, time = seen.offset, format_time(seen.timestamp_ms)
     match body:
         case Start():
@@ -163,6 +190,11 @@ def _command(seen: Seen, body: Command) -> HistoryEntry:
             return HistoryEntry(offset=offset, time=time, kind="cancel", detail=reason)
         case Resume():
             return HistoryEntry(offset=offset, time=time, kind="resume")
+        case Retry(run=of, from_step=from_step):
+            detail = f"as run {started}" if run == of else f"of run {of}"
+            return HistoryEntry(offset=offset, time=time, kind="retry", step=from_step or None, detail=detail)
+        case Dismiss():
+            return HistoryEntry(offset=offset, time=time, kind="dismiss")
 
 
 def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:

@@ -12,13 +12,16 @@ import anyio
 import msgspec
 
 from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.retry import RETENTION_MS
 from headrace.topics.errors import Fatal
 from headrace.topics.log import TopicPartition, Unreadable
+from headrace.topics.outcome import AttemptSucceeded, Emitted
 from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, UnknownRecord, decode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterator, Sequence
 
+    from headrace.service.engine.run_state import Woke
     from headrace.service.engine.state import PartitionState
     from headrace.topics.log import Batch, Log, LogRecord, Offsets
 
@@ -49,7 +52,13 @@ class Watcher(Protocol):
 
 
 async def scan(
-    log: Log, topic: str, watcher: Watcher, *, client_retention_ms: int, only: Sequence[int] = ()
+    log: Log,
+    topic: str,
+    watcher: Watcher,
+    *,
+    client_retention_ms: int,
+    retry_retention_ms: int = RETENTION_MS,
+    only: Sequence[int] = (),
 ) -> tuple[Fatal, ...]:
     """Read all partitions (or `only` these) from start to where they end now.
 
@@ -64,7 +73,12 @@ async def scan(
 
     async def one(at: TopicPartition) -> None:
         async with slots:
-            reading = Reading(at, partitions=count, client_retention_ms=client_retention_ms)
+            reading = Reading(
+                at,
+                partitions=count,
+                client_retention_ms=client_retention_ms,
+                retry_retention_ms=retry_retention_ms,
+            )
             try:
                 async with aclosing(reading.until(log, ends[at])) as records:
                     async for seen in records:
@@ -82,16 +96,24 @@ async def scan(
 class Reading:
     """One partition, folded as data.
 
-    Histories of runs are dropped on the way: no coroutine will be rebuilt from them.
+    Payloads in histories of runs are dropped on the way: no coroutine will be rebuilt from them.
     """
 
-    def __init__(self, at: TopicPartition, *, partitions: int, client_retention_ms: int) -> None:
+    def __init__(
+        self,
+        at: TopicPartition,
+        *,
+        partitions: int,
+        client_retention_ms: int,
+        retry_retention_ms: int = RETENTION_MS,
+    ) -> None:
         self.at = at
         self.state = new_state(
             topic=at.topic,
             partition=at.partition,
             partitions=partitions,
             client_retention_ms=client_retention_ms,
+            retry_retention_ms=retry_retention_ms,
         )
 
     async def until(self, log: Log, offsets: Offsets) -> AsyncGenerator[Seen]:
@@ -143,5 +165,16 @@ class Reading:
         """What a run's coroutine has noticed is of no use here, and may be large."""
         if isinstance(record, CommandRecord | OutcomeRecord):
             run = self.state.runs.get(getattr(record.body, "run", ""))
-            if run is not None:
-                run.history.clear()
+            if run is not None and run.history:
+                noticed, at_ms = run.history[-1]
+                run.history[-1] = (_without_payload(noticed), at_ms)
+
+
+def _without_payload(noticed: Woke) -> Woke:
+    match noticed:
+        case AttemptSucceeded():
+            return msgspec.structs.replace(noticed, result=msgspec.Raw(b"null"))
+        case Emitted():
+            return msgspec.structs.replace(noticed, data=msgspec.Raw(b"null"))
+        case _:
+            return noticed

@@ -51,6 +51,8 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     failed_step: str
     parked: str
+    retry_of: str = ""
+    retriable: bool = False  # it failed, and was neither dismissed nor forgotten since
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +104,7 @@ class Summaries:
         self._wanted = wanted
         self._tallies = Tallies()
         self._kept: list[tuple[int, RunSummary]] = []
+        self._retriable: set[str] = set()
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
         """Matching runs by namespace, workflow, version, status."""
 
@@ -116,11 +119,13 @@ class Summaries:
         """The runs that are still open at a partition's end."""
         for run in state.runs.values():
             self._offer(run, None, None)
+        self._retriable.update(state.failed)
 
     def newest_first(self) -> list[RunSummary]:
         """The matching runs, at most the limit."""
         self._sort()
-        return [summary for _, summary in self._kept]
+        retriable, replace = self._retriable, msgspec.structs.replace
+        return [replace(summary, retriable=summary.id in retriable) for _, summary in self._kept]
 
     def _offer(self, run: RunState, ended: RunEnded | None, ended_at_ms: int | None) -> None:
         tally = self._tallies.take(run.id)
@@ -168,6 +173,7 @@ def summary_of(run: RunState, tally: Tally, ended: RunEnded | None, ended_at_ms:
         message="" if ended is None else ended.message,
         failed_step="" if ended is None else ended.failed_step,
         parked="" if parked is None else str(parked.reason),
+        retry_of="" if run.retried is None else run.retried.of,
     )
 
 

@@ -18,10 +18,8 @@ from headrace.service.engine.instruction import (
     Begin,
     Close,
     Instruction,
-    Joined,
     Park,
     Rearm,
-    Send,
     TryAgain,
     Unpark,
 )
@@ -30,7 +28,7 @@ from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Forward, OutboxEntry, Output, PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, Leaf, TimerStep
-from headrace.topics.command import Cancel, Command, OnConflict, Resume, Start
+from headrace.topics.command import Cancel, Command, OnConflict, Resume, Retry, Start
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.outcome import (
@@ -193,6 +191,10 @@ class Driver:
     def cancel(self, run: str, reason: str = "") -> None:
         self.command(Cancel(run=run, reason=reason))
 
+    def retry(self, run: str, from_step: str = "") -> str:
+        """The id of the new run, if there is one."""
+        return run_id(self.partition, self.command(Retry(run=run, from_step=from_step)))
+
     def resume(self, run: str) -> None:
         self.command(Resume(run=run))
 
@@ -337,7 +339,7 @@ class Driver:
             case Park(run=run, parked=parked):
                 self.parkings.append(parked)
                 self._forget(run)
-            case Send() | Joined():
+            case _:
                 pass
 
     def _forget(self, run: RunState) -> None:
@@ -354,6 +356,7 @@ class Driver:
             raw_input=bytes(run.start.input),
             began_at_ms=run.began_at_ms,
             limits=RunLimits(payload_bytes=self.payload_bytes_max),
+            retried=run.retried,
         )
 
     def _wake(self, run: RunState) -> None:

@@ -6,7 +6,18 @@ import msgspec
 
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Abandoned, Cancel, Command, Deliver, OnConflict, Resume, SourceRecord, Start
+from headrace.topics.command import (
+    Abandoned,
+    Cancel,
+    Command,
+    Deliver,
+    Dismiss,
+    OnConflict,
+    Resume,
+    Retry,
+    SourceRecord,
+    Start,
+)
 from headrace.topics.errors import Cause
 from headrace.topics.event import EventMeta
 from headrace.topics.identity import ClientId, Coordinates, Identity
@@ -18,8 +29,10 @@ from headrace.topics.outcome import (
     Outcome,
     OutputRefused,
     ParkReason,
+    ProbePassed,
     RunEnded,
     RunParked,
+    RunProbed,
     RunStatus,
     Sent,
     StepsCancelled,
@@ -34,7 +47,9 @@ STEPS = ("/1/a", "/2/b", "/3/c", "/timeout")
 
 
 def empty() -> PartitionState:
-    return new_state(topic=TOPIC, partition=1, partitions=3, client_retention_ms=RETENTION_MS)
+    return new_state(
+        topic=TOPIC, partition=1, partitions=3, client_retention_ms=RETENTION_MS, retry_retention_ms=10 * RETENTION_MS
+    )
 
 
 def fold_all(
@@ -67,7 +82,7 @@ class Chance:
         gate, chance = self.state.gate, self.random
         if gate.token < 0 or chance.random() < 0.01:
             previous = gate.last if chance.random() < 0.9 else gate.last - 1
-            return Announce("test", "i", "m", f"nonce-{len(self.log)}", previous, 3)
+            return Announce("test", chance.choice("ij"), "m", f"nonce-{len(self.log)}", previous, 3)
         if chance.random() < 0.01:
             attempts = tuple(RunningAttempt(self.run(), self.step_(), 1) for _ in range(chance.randint(0, 3)))
             return Release(gate.token, gate.seq + 1, attempts, 1_000)
@@ -114,7 +129,10 @@ class Chance:
         if what < 0.85:
             result = chance.choice([self.succeeded(), self.failed(), Abandoned(self.run(), self.step_(), 1)])
             return Deliver(self.state.gate.last, result)
-        return Cancel(self.run(), "no more") if what < 0.93 else Resume(self.run())
+        if what < 0.93:
+            return Cancel(self.run(), "no more") if what < 0.91 else Resume(self.run())
+        failed = chance.choice(list(self.state.failed) or ["1.00000000000000000000"])
+        return Retry(failed, chance.choice(["", *STEPS])) if what < 0.99 else Dismiss(failed)
 
     def succeeded(self) -> AttemptSucceeded:
         return AttemptSucceeded(self.run(), self.step_(), "h", 1, msgspec.Raw(b'{ "a":[1,"\\u00e9"]}'), 5, 0.1 + 0.2)
@@ -144,6 +162,10 @@ class Chance:
                 lambda: RunEnded(run, RunStatus.SUCCEEDED, msgspec.Raw(b"1")),
                 lambda: RunEnded(run, RunStatus.FAILED, error="E", message="no"),
                 lambda: RunParked(run, ParkReason.NONDETERMINISTIC, step, "a", "b"),
+                lambda: RunParked(run, ParkReason.POISON),
+                lambda: RunProbed(run),
+                lambda: RunProbed(run),
+                lambda: ProbePassed(run),
             ]
         )()
 

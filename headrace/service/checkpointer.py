@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
-from headrace.service.engine.checkpoint import Chunker, Dump
+from headrace.service.engine.checkpoint import Chunker, Dump, estimated_bytes
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
 
@@ -30,7 +30,11 @@ if TYPE_CHECKING:
 LOG_BYTES_MIN = 4 << 20
 """Less log than this is folded faster than a checkpoint is found."""
 SIZE_FACTOR = 2
-"""Log bytes that a byte of checkpoint costs: everything written is at most 1 + 1/2 times the log without checkpoints, however long runs wait."""
+"""Log bytes that are there for each byte of checkpoint: all that is written is at most 1 + 1/2 times the log without checkpoints, however long runs wait.
+
+The next checkpoint's size counts, not the last one's: a log in which all runs wait is shorter than its checkpoint would be, and is better replayed.
+"""
+_LOOK_SHARE = 4  # how large a checkpoint would be is estimated again after this part of what is missing
 _SLICE_S = 0.005  # the longest stretch of capturing before the event loop gets its turn
 
 
@@ -56,6 +60,7 @@ class Checkpointer:
         self._first = -1  # offset of the first chunk
         self._written_bytes = 0  # of chunks' records
         self._since_bytes = 0  # of the log since the dump was made
+        self._look_at = 0  # log bytes
         self._moved = asyncio.Event()
 
     # --- what the owner tells ----------------------------------------------------------------------------------------
@@ -72,12 +77,17 @@ class Checkpointer:
         """So many bytes were folded, the chunks that were confirmed included."""
         self.log_bytes += size_bytes
         self._since_bytes += size_bytes
-        if (
-            self.dump is None
-            and self._tenure.open
-            and self.log_bytes > max(LOG_BYTES_MIN, SIZE_FACTOR * self.size_bytes)
-        ):
+        self._look()
+
+    def _look(self) -> None:
+        """Is it time?"""
+        if self.log_bytes <= max(LOG_BYTES_MIN, self._look_at) or self.dump is not None or not self._tenure.open:
+            return
+        missing = SIZE_FACTOR * estimated_bytes(self._state) - self.log_bytes
+        if missing < 0:
             self._shared.checkpoints.due(self)
+        else:
+            self._look_at = self.log_bytes + max(LOG_BYTES_MIN, missing) // _LOOK_SHARE
 
     def confirm(self, offset: int, chunk: CheckpointChunk, size_bytes: int) -> None:
         """A chunk under the present token was read back and accepted."""
@@ -115,7 +125,7 @@ class Checkpointer:
             if self.dump is dump:
                 self.dump = None
         self.as_of, self.first = dump.as_of, self._first
-        self.size_bytes, self.log_bytes = self._written_bytes, self._since_bytes
+        self.size_bytes, self.log_bytes, self._look_at = self._written_bytes, self._since_bytes, 0
         self._shared.observer.checkpoint_written(
             told.CheckpointWritten(
                 partition=self.at.partition,
@@ -130,6 +140,7 @@ class Checkpointer:
         maybe(FaultPoint.CHECKPOINT_COMMITTED)
         await self._trim(dump.as_of + 1)
         maybe(FaultPoint.LOG_TRIMMED)
+        self._look()
 
     async def _write(self, dump: Dump) -> None:
         loop = asyncio.get_running_loop()

@@ -140,16 +140,18 @@ class Owner:
             try:
                 await self._follow()
             except OffsetOutOfRange as error:
-                if error.offset <= error.offsets.end:
-                    raise
-                self._truncated(error.offset)
+                if self._stage is _Stage.RELEASING:
+                    raise _Succeeded from error  # who trims has a token
+                if error.offset > error.offsets.end:
+                    self._tell_truncated(error.offset)
+                self._begin_anew()  # else another owner has trimmed what was not read yet: its checkpoint has it
 
     async def _follow(self) -> None:
         """Fold the log from where the state begins, announce, and go on for ever."""
         offsets = await self._offsets()
         known = await position_of(self._shared, self.at)
         if known.offset > offsets.end:
-            self._truncated(known.offset)
+            self._tell_truncated(known.offset)
         await self._recover(offsets, known)
         async with self._shared.log.read(self.at, self.state.next_offset) as batches:
             if self.state.next_offset < offsets.end:
@@ -179,8 +181,8 @@ class Owner:
             retry_retention_ms=self._shared.settings.runs.retry_retention_ms,
         )
 
-    def _truncated(self, position: int) -> None:
-        """The log ends before what was read, or committed: alarm, and nothing that it said then counts."""
+    def _tell_truncated(self, position: int) -> None:
+        """The log ends before what was read, or committed: an alarm."""
         self._shared.observer.partition_lost(
             told.PartitionLost(
                 partition=self.at.partition,
@@ -189,6 +191,9 @@ class Owner:
                 offset=position,
             )
         )
+
+    def _begin_anew(self) -> None:
+        """What was folded counts for nothing."""
         self.checkpointer.drop()
         self._tenure.end()
         self.runs.end_trials()

@@ -82,6 +82,9 @@ class Recorder(Silent):
         self.stopped: list[Any] = []
         self.breaker_calls: list[Any] = []
         self.finished: list[Any] = []
+        self.checkpoints: list[Any] = []
+        self.trims_failed: list[Any] = []
+        self.folded: list[Any] = []
         self.parked: list[Any] = []
 
     def output_resent(self, told: Any, /) -> None:
@@ -113,6 +116,15 @@ class Recorder(Silent):
 
     def run_finished(self, told: Any, /) -> None:
         self.finished.append(told)
+
+    def checkpoint_written(self, told: Any, /) -> None:
+        self.checkpoints.append(told)
+
+    def trim_failed(self, told: Any, /) -> None:
+        self.trims_failed.append(told)
+
+    def log_folded(self, told: Any, /) -> None:
+        self.folded.append(told)
 
     def run_parked(self, told: Any, /) -> None:
         self.parked.append(told)
@@ -280,9 +292,9 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    log: FaultLog, app: App, /, *, observer: Recorder | None = None, **options: Any
+    log: FaultLog, app: App, /, *, observer: Recorder | None = None, ready: bool = True, **options: Any
 ) -> AsyncIterator[Serving]:
-    """One process, ready. Leaving is a graceful stop; with `log.dead` it is a death."""
+    """One process, ready unless that is not waited for. Leaving is a graceful stop; with `log.dead` it is a death."""
     observer = observer or Recorder()
     options.setdefault("worker", {"handoff_grace": "10ms"})  # tests hold their handlers for as long as they like
     shared = shared_of(log, app, observer=observer, **options)
@@ -291,7 +303,8 @@ async def serving(
     async with asyncio.TaskGroup() as group:
         task = group.create_task(service.run())
         try:
-            await until(lambda: service.ownership.replayed() == (shared.partitions, shared.partitions))
+            if ready:
+                await until(lambda: service.ownership.replayed() == (shared.partitions, shared.partitions))
             yield Serving(service, shared, observer)
         finally:
             stop.set()

@@ -60,6 +60,7 @@ class RunFacts(msgspec.Struct, kw_only=True):
     emitted_after_end: int = 0
     first_outcome: int = -1  # offset
     ended: list[tuple[int, str, str]] = []  # offset, status, error
+    over_ms: int = -1  # append time of the first ending
     parked: str = ""
     """The reason, until somebody resumes it."""
 
@@ -229,6 +230,7 @@ class RunLog:
                 run.emitted.setdefault(body["step"], record.timestamp_ms)
             case "run.ended":
                 self._over(run)
+                run.over_ms = run.over_ms if run.ended else record.timestamp_ms
                 run.ended.append((record.offset, body["status"], body.get("error", "")))
             case "run.parked":
                 self._over(run)

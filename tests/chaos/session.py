@@ -47,10 +47,18 @@ class Place(NamedTuple):
 
 
 class Session:
-    """`partitions` of the run log. `settings` are for all workers, as `section__key`."""
+    """`partitions` of the run log. `settings` are for all workers, as `section__key`; the rest is in `worker.py`."""
 
     def __init__(
-        self, place: Place, *, seed: int, partitions: int = 8, embedded_folder: Path | None = None, **settings: object
+        self,
+        place: Place,
+        *,
+        seed: int,
+        partitions: int = 8,
+        embedded_folder: Path | None = None,
+        session_s: float | None = None,
+        checkpoint_bytes: int | None = None,
+        **settings: object,
     ) -> None:
         self.place = place
         self.seed = seed
@@ -70,7 +78,12 @@ class Session:
         self.recorder = Recorder(source, kept, self.topic("runs"), self.run_log.see)
         self.loads: list[Load] = []
         self.worker_clock = True
-        self.trims = False
+        self.trims = checkpoint_bytes is not None
+        self._hand = {} if session_s is None else {"CHAOS_SESSION_S": str(session_s)}
+        if checkpoint_bytes is not None:
+            self._hand["CHAOS_CHECKPOINT_BYTES"] = str(checkpoint_bytes)
+        self.hanging = 0
+        """Runs that are to stay open."""
         self.resumed: list[str] = []
         self._recording: asyncio.Task[None] | None = None
 
@@ -162,14 +175,14 @@ class Session:
         **settings: object,
     ) -> Instance:
         """A worker. With a point it dies when it has passed it `hit` times. `words` are more of the command line."""
-        armed = {} if point is None else {"CHAOS_POINT": point, "CHAOS_HIT": str(hit)}
+        armed = self._hand if point is None else {**self._hand, "CHAOS_POINT": point, "CHAOS_HIT": str(hit)}
         command = ["serve", os.fspath(APP), "--create-topics"] if self.place.servers else ["dev", os.fspath(APP)]
         instance = Instance(
             self.arguments(*command, *words, servers=servers, **{**settings, **(more or {})}),
             folder=self.folder,
             number=len(self.instances),
             environment=self.environment(**armed, **(environment or {})),
-            module="headrace" if point is None else "tests.chaos.worker",
+            module="tests.chaos.worker" if armed else "headrace",
         )
         self.instances.append(instance)
         return instance
@@ -194,7 +207,7 @@ class Session:
             seed=self.seed,
             ahead=ahead,
             rate=rate,
-            done=lambda: self.run_log.done,
+            done=lambda: self.run_log.done + self.hanging,
             **options,
         )
         self.loads.append(load)
@@ -204,18 +217,31 @@ class Session:
         """Wait until so many more effects are in."""
         wanted = len(self.sink.effects()) + effects
         await eventually_now(
-            lambda: len(self.sink.effects()) >= wanted, lambda: f"work: {self._story()}", patience_s=patience_s
+            lambda: len(self.sink.effects()) >= wanted, lambda: f"work: {self.story()}", patience_s=patience_s
         )
+
+    async def works_more(self, worker: Instance, effects: int) -> None:
+        """Wait for so many more effects of this worker."""
+        wanted = self._effects_of(worker) + effects
+        await eventually_now(lambda: self._effects_of(worker) >= wanted, self.story)
+
+    def _effects_of(self, worker: Instance) -> int:
+        return sum(each.pid == worker.pid for each in self.sink.effects())
+
+    def owner_of(self, partition: int) -> int:
+        """The process that took a partition of the run log last; 0 if nobody has."""
+        taken = self.run_log.taken(partition)
+        return taken[-1].pid if taken else 0
 
     def busy(self) -> bool:
         """Whether there is work that is not done."""
-        return sum(load.jobs for load in self.loads) > self.run_log.done
+        return sum(load.jobs for load in self.loads) > self.run_log.done + self.hanging
 
     async def works_again(self, worker: Instance) -> None:
         """Wait until this worker has begun an attempt."""
         await eventually_now(
             lambda: any(each.pid == worker.pid for each in reversed(self.sink.effects())),
-            lambda: f"an attempt of worker {worker.pid}: {self._story()}",
+            lambda: f"an attempt of worker {worker.pid}: {self.story()}",
         )
 
     # --- faults ---
@@ -274,7 +300,7 @@ class Session:
     async def verdict(self, *, patience_s: float = 60.0, listed: bool = True) -> Verdict:
         """Wait until everything is done, or patience is over; then judge."""
         try:
-            await eventually(self._settled, self._story, patience_s=patience_s)
+            await eventually(self._settled, self.story, patience_s=patience_s)
         except AssertionError as error:
             found = judge(await self._evidence(listed=False))
             return Verdict([Violation("I14", str(error)), *found.violations], found.figures)
@@ -290,7 +316,7 @@ class Session:
         jobs = [
             load.inputs[id_] for load in self.loads for id_ in load.acknowledged if load.inputs[id_].job is not None
         ]
-        if log.open or log.done < len(jobs):
+        if log.open > self.hanging or log.done < len(jobs) - self.hanging:
             return False
         emitted = [f"{run.id}{step}" for run in log.runs.values() for step in run.emitted if not _refused(run.ended)]
         if not all(entry in log.left for entry in emitted):
@@ -347,7 +373,8 @@ class Session:
         assert code == 0, err
         return json.loads(out)
 
-    def _story(self) -> str:
+    def story(self) -> str:
+        """What is open, and what the newest workers said last."""
         log = self.run_log
         ends = "\n".join(
             f"  worker {number}: exit {each.process.poll()}: {each.stderr[-700:]}"

@@ -1,7 +1,12 @@
-"""`python -m tests.chaos.worker ARGUMENTS...`: the `headrace` command, with a hand on a fault point.
+"""`python -m tests.chaos.worker ARGUMENTS...`: the `headrace` command, with a test's hand on it.
 
-`CHAOS_POINT` names the point, `CHAOS_HIT` how often it is passed first; the process then leaves a file in `CHAOS_FIRED`
-and dies by SIGKILL, as if the power had gone. Without the variable it is the plain command.
+- `CHAOS_POINT`, `CHAOS_HIT`: when it has passed this fault point so often, it leaves a file in `CHAOS_FIRED` and dies by
+  SIGKILL, as if the power had gone.
+- `CHAOS_SESSION_S`: the group's session timeout, so that a test of zombies need not last half a minute.
+- `CHAOS_CHECKPOINT_BYTES`: checkpoints after so little log. Trims then come some seconds late, so that the judge has
+  read what they delete.
+
+Without a variable it is the plain command.
 """
 
 import os
@@ -9,11 +14,20 @@ import signal
 import sys
 from pathlib import Path
 
+import anyio
+
 from headrace.__main__ import main
+from headrace.service import checkpointer
 from headrace.service.fault_point import FaultPoint, arm
+from headrace.topics import membership_kafka
+from headrace.topics.log import TopicPartition
+from headrace.topics.log_embedded import EmbeddedLog
+from headrace.topics.log_kafka import KafkaLog
+
+_TRIM_LATE_S = 3.0  # the recorder looks every 0.3 s
 
 
-def dies_at(wanted: FaultPoint, hit: int, fired: Path) -> None:
+def die_at(wanted: FaultPoint, hit: int, fired: Path) -> None:
     """Arm the hook."""
     left = hit
 
@@ -28,11 +42,29 @@ def dies_at(wanted: FaultPoint, hit: int, fired: Path) -> None:
     arm(hook)
 
 
+def checkpoint_often(log_bytes: int) -> None:
+    """Hostile settings."""
+    checkpointer.LOG_BYTES_MIN = log_bytes
+    for log in (KafkaLog, EmbeddedLog):
+        _trim_late(log)
+
+
+def _trim_late(log: type[KafkaLog] | type[EmbeddedLog]) -> None:
+    trim = log.trim
+
+    async def late(self: KafkaLog | EmbeddedLog, at: TopicPartition, before: int) -> None:
+        await anyio.sleep(_TRIM_LATE_S)
+        await trim(self, at, before)  # pyright: ignore[reportArgumentType] - of its own class
+
+    log.trim = late
+
+
 if __name__ == "__main__":
-    if "CHAOS_POINT" in os.environ:
-        dies_at(
-            FaultPoint(os.environ["CHAOS_POINT"]),
-            int(os.environ.get("CHAOS_HIT", "1")),
-            Path(os.environ["CHAOS_FIRED"]),
-        )
+    asked = os.environ
+    if "CHAOS_POINT" in asked:
+        die_at(FaultPoint(asked["CHAOS_POINT"]), int(asked.get("CHAOS_HIT", "1")), Path(asked["CHAOS_FIRED"]))
+    if "CHAOS_SESSION_S" in asked:
+        membership_kafka.SESSION_S = float(asked["CHAOS_SESSION_S"])
+    if "CHAOS_CHECKPOINT_BYTES" in asked:
+        checkpoint_often(int(asked["CHAOS_CHECKPOINT_BYTES"]))
     sys.exit(main())

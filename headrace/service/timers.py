@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from headrace.service.log_clock import LogClock
 
-_LATE_MAX_S = 60.0  # the alarm is set at most this far ahead: a clock that jumps is noticed then
+_LATE_MAX_S = 60.0  # the alarm is set at most this far ahead: a machine that was asleep and appended nothing since is noticed then
 _SLICE_S = 0.005  # the longest stretch of ringing before the loop gets its turn: a hundred thousand may be due at once
 
 Ring = Callable[[Any, int], None]
@@ -33,6 +33,7 @@ class Timers:
         self._count = 0
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at_ms = 0
+        clock.moved = self._set_alarm
 
     def __len__(self) -> int:
         return len(self._armed)

@@ -6,7 +6,7 @@ All appends of this process to a run-log partition go through its one writer: th
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter, time
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.observability.label import ProduceResult
@@ -98,7 +98,7 @@ class Writer:
         return queue[:count]
 
     async def _append(self, batch: list[_Put]) -> None:
-        called_at = time()
+        called_at_ms = self._clock.local_ms()
         began = perf_counter()
         maybe(FaultPoint.APPEND_BEGINNING)
         try:
@@ -109,7 +109,7 @@ class Writer:
             self._fail(batch, error)
             return
         maybe(FaultPoint.APPEND_ACKNOWLEDGED)
-        self._clock.seen(appended.timestamp_ms, called_at * 1000, time() * 1000)
+        self._clock.seen(appended.timestamp_ms, called_at_ms, self._clock.local_ms())
         self._tell(batch, appended, ProduceResult.ACKNOWLEDGED, began)
         offset = appended.base_offset
         for _, _, waiter in batch:

@@ -68,6 +68,8 @@ class Session:
         self.path = (embedded_folder or self.folder) / "log.sqlite"
         self.partitions = partitions
         self.settings = settings
+        if session_s is not None:
+            self.settings["kafka__extra.session.timeout.ms"] = round(session_s * 1000)
         self.sink = Sink(self.folder / "effects.jsonl")
         self.instances: list[Instance] = []
         self.windows: list[Window] = []
@@ -79,9 +81,7 @@ class Session:
         self.loads: list[Load] = []
         self.worker_clock = True
         self.trims = checkpoint_bytes is not None
-        self._hand = {} if session_s is None else {"CHAOS_SESSION_S": str(session_s)}
-        if checkpoint_bytes is not None:
-            self._hand["CHAOS_CHECKPOINT_BYTES"] = str(checkpoint_bytes)
+        self._hand = {} if checkpoint_bytes is None else {"CHAOS_CHECKPOINT_BYTES": str(checkpoint_bytes)}
         self.hanging = 0
         """Runs that are to stay open."""
         self.resumed: list[str] = []

@@ -2,7 +2,6 @@
 
 - `CHAOS_POINT`, `CHAOS_HIT`: when it has passed this fault point so often, it leaves a file in `CHAOS_FIRED` and dies by
   SIGKILL, as if the power had gone.
-- `CHAOS_SESSION_S`: the group's session timeout, so that a test of zombies need not last half a minute.
 - `CHAOS_CHECKPOINT_BYTES`: checkpoints after so little log. Trims then come some seconds late, so that the judge has
   read what they delete.
 
@@ -19,7 +18,6 @@ import anyio
 from headrace.__main__ import main
 from headrace.service import checkpointer
 from headrace.service.fault_point import FaultPoint, arm
-from headrace.topics import membership_kafka
 from headrace.topics.log import TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
 from headrace.topics.log_kafka import KafkaLog
@@ -63,8 +61,6 @@ if __name__ == "__main__":
     asked = os.environ
     if "CHAOS_POINT" in asked:
         die_at(FaultPoint(asked["CHAOS_POINT"]), int(asked.get("CHAOS_HIT", "1")), Path(asked["CHAOS_FIRED"]))
-    if "CHAOS_SESSION_S" in asked:
-        membership_kafka.SESSION_S = float(asked["CHAOS_SESSION_S"])
     if "CHAOS_CHECKPOINT_BYTES" in asked:
         checkpoint_often(int(asked["CHAOS_CHECKPOINT_BYTES"]))
     sys.exit(main())

@@ -60,6 +60,19 @@ def test_equal_times_ring_in_the_order_in_which_they_were_armed() -> None:
     run(main())
 
 
+def test_a_step_of_the_log_s_clock_is_noticed_at_once() -> None:
+    async def main() -> None:
+        bells = Bells()
+        bells.arm("due", 40_000)
+        await asyncio.sleep(1)
+        here_ms = asyncio.get_running_loop().time() * 1000
+        bells.clock.seen(round(here_ms) + 39_500, here_ms, here_ms)
+        await asyncio.sleep(1)
+        assert [name for name, _ in bells.rung] == ["due"]
+
+    run(main())
+
+
 def test_arming_again_replaces_and_disarming_forgets() -> None:
     async def main() -> None:
         bells = Bells()

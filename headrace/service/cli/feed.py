@@ -77,6 +77,9 @@ class _OpenWork:
     def __init__(self) -> None:
         self.found = False
 
+    def begin(self, state: PartitionState) -> None:
+        """What was before is over."""
+
     def see(self, seen: Seen) -> None:
         """Only the end counts."""
 

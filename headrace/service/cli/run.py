@@ -16,6 +16,7 @@ from headrace.service.run_view.history import HistoryEntry, RunHistory
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import STATUSES, RunFilter, Summaries
 from headrace.service.settings import Settings
+from headrace.topics.event import format_time
 from headrace.topics.identity import partition_in
 from headrace.topics.log import Log
 
@@ -168,7 +169,7 @@ async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: 
     for problem in problems:
         warn(problem.report())
     if found.detail is None:
-        raise unknown_run(run, topic)
+        raise unknown_run(run, topic, trimmed_before=found.trimmed_before)
     return found
 
 
@@ -187,9 +188,16 @@ def partition_of_run(run: str, partitions: int, topic: str) -> int:
     return partition
 
 
-def unknown_run(run: str, topic: str) -> NotFound:
+def unknown_run(run: str, topic: str, *, trimmed_before: int = 0) -> NotFound:
     """The run log knows nothing of this run."""
-    return NotFound(f"{topic} has no run {run}.", code="HR4101", do="See `headrace run list`; is app.name right?")
+    return NotFound(
+        f"{topic} has no run {run}.",
+        code="HR4101",
+        why=f"If it had ended by then: records before offset {trimmed_before} of its partition were trimmed."
+        if trimmed_before
+        else "",
+        do="See `headrace run list`; is app.name right?",
+    )
 
 
 class _Discard:
@@ -197,6 +205,7 @@ class _Discard:
 
     def __init__(self, history: RunHistory) -> None:
         self._history = history
+        self.begin = history.begin
         self.end = history.end
 
     def see(self, seen: Any) -> None:
@@ -216,6 +225,8 @@ async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, Exit
         )
     for problem in problems:
         warn(f"{problem.report()}\nNote    What follows is incomplete.")
+    if summaries.trimmed_at_ms is not None:
+        warn(f"Runs that ended before {format_time(summaries.trimmed_at_ms)} may be missing: the run log was trimmed.")
     return summaries, ExitCode.ERROR if problems else ExitCode.OK
 
 

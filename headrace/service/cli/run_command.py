@@ -126,10 +126,10 @@ async def resume(
 class Follower:
     """One run's partition, read from its start on."""
 
-    def __init__(self, run: str, reading: Reading) -> None:
-        self.run = run
+    def __init__(self, history: RunHistory, reading: Reading) -> None:
+        self.run = history.run
         self.reading = reading
-        self.history = RunHistory(run, keep_entries=False)
+        self.history = history
 
     @classmethod
     async def of(cls, log: Log, settings: Settings, run: str) -> "Follower":
@@ -138,13 +138,15 @@ class Follower:
         count = await log.partitions(topic)
         at = TopicPartition(topic, partition_of_run(run, count, topic))
         runs = settings.runs
+        history = RunHistory(run, keep_entries=False)
         reading = Reading(
             at,
             partitions=count,
             client_retention_ms=runs.client_id_retention_ms,
             retry_retention_ms=runs.retry_retention_ms,
+            begin=history.begin,
         )
-        return cls(run, reading)
+        return cls(history, reading)
 
     @property
     def ended(self) -> RunDetail | None:
@@ -159,7 +161,7 @@ class Follower:
         """The run as it is now; `NotFound` if there is none."""
         detail = self.history.current(self.reading.state)
         if detail is None:
-            raise unknown_run(self.run, self.reading.at.topic)
+            raise unknown_run(self.run, self.reading.at.topic, trimmed_before=self.history.trimmed_before)
         return detail
 
 

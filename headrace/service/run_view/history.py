@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of the run log. `effect` is `accepted`, `skipped` (the record does not count, see `reason`) or `none`
-    (it came too late).
+    """One record of the run log. `effect` is `accepted`, `skipped` (the record does not count, see `reason`), `none`
+    (it came too late) or `checkpoint` (the record was trimmed, this is known of it).
 
     `record` is the whole record as it is in the log. This is the JSON of `run history`; keys are added, never renamed.
     """
@@ -94,8 +94,18 @@ class RunHistory:
         self.entries: list[HistoryEntry] = []
         self.detail: RunDetail | None = None
         """Set once the run has ended; see `current`."""
+        self.trimmed_before = 0
+        """First offset that was read, if the partition's log was trimmed."""
         self._keep = keep_entries
         self._tallies = Tallies()
+
+    def begin(self, state: PartitionState) -> None:
+        """The partition's log was trimmed: what a checkpoint says of the run stands for its first records."""
+        self._tallies.begin(state)
+        self.trimmed_before = state.next_offset
+        run = state.runs.get(self.run)
+        if run is not None and self._keep:
+            self.entries += _known(run, state)
 
     def see(self, seen: Seen) -> HistoryEntry | None:
         """The entry that this record makes in the run's history, if it is about the run."""
@@ -170,6 +180,25 @@ class RunHistory:
                 return run == self.run
             case Retry(run=run):
                 return self.run in {run, run_id(seen.state.partition, record.id)}
+
+
+def _known(run: RunState, state: PartitionState) -> Iterator[HistoryEntry]:
+    """What is left of a run's trimmed records: its start, and which steps were over."""
+    yield HistoryEntry(
+        offset=run.offset,
+        time=format_time(run.started_at_ms),
+        kind="start",
+        detail=f"{run.start.workflow} version {run.start.version}",
+        effect="checkpoint",
+    )
+    over = ", ".join(sorted(run.settled))
+    yield HistoryEntry(
+        offset=state.next_offset - 1,
+        time=format_time(state.clock_ms),
+        kind="trimmed",
+        detail=f"records up to here are in a checkpoint; steps that were over: {over or 'none'}",
+        effect="checkpoint",
+    )
 
 
 def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:

@@ -5,7 +5,8 @@ Used by every `run` command.
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import anyio
@@ -13,17 +14,18 @@ import msgspec
 
 from headrace.service.engine.fold import Folded, fold, new_state
 from headrace.service.engine.retry import RETENTION_MS
+from headrace.service.recovery import Recovery
 from headrace.topics.errors import Fatal
-from headrace.topics.log import TopicPartition, Unreadable
+from headrace.topics.log import OffsetOutOfRange, Offsets, TopicPartition, Unreadable
 from headrace.topics.outcome import AttemptSucceeded, Emitted
 from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, UnknownRecord, decode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 
     from headrace.service.engine.run_state import Woke
     from headrace.service.engine.state import PartitionState
-    from headrace.topics.log import Batch, Log, LogRecord, Offsets
+    from headrace.topics.log import Batch, Log, LogRecord
 
 PARTITIONS_AT_ONCE = 8  # readers open at a time: each buffers up to a fetch
 
@@ -41,6 +43,13 @@ class Seen(msgspec.Struct, gc=False):
 
 class Watcher(Protocol):
     """Takes what a scan sees."""
+
+    def begin(self, state: PartitionState) -> None:
+        """Called first for a partition whose log was trimmed: its state as of the record before `state.next_offset`.
+
+        What was before that is not seen.
+        """
+        ...
 
     def see(self, seen: Seen) -> None:
         """Called for every record of a partition, in offset order."""
@@ -78,6 +87,7 @@ async def scan(
                 partitions=count,
                 client_retention_ms=client_retention_ms,
                 retry_retention_ms=retry_retention_ms,
+                begin=watcher.begin,
             )
             try:
                 async with aclosing(reading.until(log, ends[at])) as records:
@@ -106,21 +116,26 @@ class Reading:
         partitions: int,
         client_retention_ms: int,
         retry_retention_ms: int = RETENTION_MS,
+        begin: Callable[[PartitionState], None] = lambda _: None,
     ) -> None:
         self.at = at
-        self.state = new_state(
+        self._new_state = partial(
+            new_state,
             topic=at.topic,
             partition=at.partition,
             partitions=partitions,
             client_retention_ms=client_retention_ms,
             retry_retention_ms=retry_retention_ms,
         )
+        self.state = self._new_state()
+        self._begin = begin
 
     async def until(self, log: Log, offsets: Offsets) -> AsyncGenerator[Seen]:
         """Everything from the start to `offsets.end`."""
+        offsets = await self._begun(log, offsets)
         if offsets.start >= offsets.end:
             return
-        async with log.read(self.at, max(offsets.start, self.state.next_offset)) as batches:
+        async with self._read(log, offsets.start) as batches:
             async for batch in batches:
                 for seen in self._folded(batch):
                     if seen.offset >= offsets.end:
@@ -131,18 +146,44 @@ class Reading:
 
     async def following(self, log: Log) -> AsyncGenerator[Seen | None]:
         """Everything from the start on, for ever; None once, when what was there at the beginning has been seen."""
-        offsets = (await log.offsets([self.at]))[self.at]
+        offsets = await self._begun(log, (await log.offsets([self.at]))[self.at])
         caught_up = False
         if offsets.start >= offsets.end:
             caught_up = True
             yield None
-        async with log.read(self.at, offsets.start) as batches:
+        async with self._read(log, offsets.start) as batches:
             async for batch in batches:
                 for seen in self._folded(batch):
                     yield seen
                 if not caught_up and batch.records[-1].offset + 1 >= offsets.end:
                     caught_up = True
                     yield None
+
+    async def _begun(self, log: Log, offsets: Offsets) -> Offsets:
+        """Where to read from: the log's first record, or the one behind the oldest checkpoint. Raises `LogGap`."""
+        while offsets.start > 0:
+            try:
+                recovered = await Recovery(log, self.at, self._new_state, offsets).oldest()
+            except OffsetOutOfRange:  # it was trimmed further meanwhile
+                offsets = msgspec.structs.replace((await log.offsets([self.at]))[self.at], end=offsets.end)
+                continue
+            self.state = recovered.state
+            self._begin(self.state)
+            return Offsets(self.state.next_offset, offsets.end)
+        return offsets
+
+    @asynccontextmanager
+    async def _read(self, log: Log, start: int) -> AsyncGenerator[AsyncIterator[Batch]]:
+        try:
+            async with log.read(self.at, start) as batches:
+                yield batches
+        except OffsetOutOfRange as error:
+            raise Fatal(
+                f"{self.at} was trimmed to offset {error.offsets.start} while it was read at {error.offset}.",
+                code=error.code,
+                why="A service writes checkpoints and trims what they make needless.",
+                do="Nothing is wrong with the log: ask again.",
+            ) from error
 
     def _folded(self, batch: Batch) -> Iterator[Seen]:
         for raw in batch.records:

@@ -88,6 +88,20 @@ class Tallies:
         if isinstance(body, AttemptFailed) and body.retry_after_ms is not None:
             tally.retries += 1
 
+    def begin(self, state: PartitionState) -> None:
+        """Count what a checkpoint says of the runs that are open in it: steps that were given up lose their attempts."""
+        for run in state.runs.values():
+            tally = Tally()
+            for record, _ in run.history:
+                if isinstance(record, AttemptSucceeded | AttemptFailed):
+                    tally.attempts += record.number
+                    tally.retries += record.number - 1
+            for tries in run.tries.values():
+                tally.attempts += tries.failed
+                tally.retries += tries.failed
+            if tally.attempts:
+                self._open[run.id] = tally
+
     def of(self, run: str) -> Tally:
         """The counts of a run so far."""
         return self._open.get(run) or Tally()
@@ -107,6 +121,13 @@ class Summaries:
         self._retriable: set[str] = set()
         self.counts: Counter[tuple[str, str, str, str]] = Counter()
         """Matching runs by namespace, workflow, version, status."""
+        self.trimmed_at_ms: int | None = None
+        """Runs that ended before this time may be missing: the log was trimmed."""
+
+    def begin(self, state: PartitionState) -> None:
+        """A partition whose log was trimmed."""
+        self._tallies.begin(state)
+        self.trimmed_at_ms = max(self.trimmed_at_ms or 0, state.clock_ms)
 
     def see(self, seen: Seen) -> None:
         """A record of a partition."""

@@ -5,16 +5,18 @@ from typing import Self
 
 import msgspec
 
+from headrace.service.engine.checkpoint import dump
+from headrace.service.engine.fold import fold, new_state
 from headrace.service.names import Names
 from headrace.service.settings import Settings
 from headrace.service.topic_plan import planned, prepare
 from headrace.topics.command import OnConflict, Start
 from headrace.topics.event import EventMeta
 from headrace.topics.identity import Coordinates, RunId, run_id
-from headrace.topics.log import Log, NewRecord, TopicPartition
+from headrace.topics.log import Log, LogRecord, NewRecord, TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
 from headrace.topics.outcome import Outcome
-from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, RunRecord, encode
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, RunRecord, decode, encode
 
 LOG = Path(".headrace/headrace.sqlite")
 SOURCE = "orders"
@@ -55,6 +57,22 @@ class RecordedPartition:
         await self.append(OutcomeRecord(token=token, seq=self._seq, body=body))
         if token == 0:
             self._seq += 1
+
+    async def checkpoint(self) -> None:
+        """Write one as the owner would, and trim what lies before it."""
+        state = new_state(topic=self.at.topic, partition=self.at.partition, partitions=8, client_retention_ms=1)
+        end = (await self._log.offsets([self.at]))[self.at].end
+        async with self._log.read(self.at, 0) as batches:
+            async for batch in batches:
+                for record in batch.records:
+                    assert isinstance(record, LogRecord)
+                    value = record.value or b""
+                    fold(state, record.offset, record.timestamp_ms, len(value), decode(value))
+                if state.next_offset == end:
+                    break
+        for chunk in dump(state):
+            await self.outcome(chunk)
+        await self._log.trim(self.at, state.next_offset)
 
     async def append(self, record: RunRecord) -> None:
         """Any record."""

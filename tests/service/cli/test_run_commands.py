@@ -293,3 +293,74 @@ def test_memory_does_not_grow_with_ended_runs(headrace: Headrace) -> None:
 
     assert len(asyncio.run(record())) == 5
     assert most <= 10
+
+
+# --- a trimmed log --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trimmed(headrace: Headrace) -> dict[str, str]:
+    """`gone` had ended when its records were trimmed; `open` and `later` were open then, and `later` has ended since."""
+    made: dict[str, str] = {}
+
+    async def record() -> None:
+        async with Recording() as recording:
+            log = await recording.partition(0)
+            gone = made["gone"] = await log.start(1)
+            await log.outcome(RunEnded(run=gone, status=RunStatus.SUCCEEDED))
+            later, open_ = await log.start(2), await log.start(3)
+            made.update(later=later, open=open_)
+            await log.outcome(failed(later, "/1/charge"))
+            await log.outcome(succeeded(later, "/1/charge", 2))
+            await log.outcome(failed(open_, "/1/charge"))
+            await log.checkpoint()
+            await log.outcome(succeeded(later, "/2/ship"))
+            await log.outcome(RunEnded(run=later, status=RunStatus.SUCCEEDED))
+            new = made["new"] = await log.start(4)
+            await log.outcome(succeeded(new, "/1/charge"))
+
+    asyncio.run(record())
+    return made
+
+
+def test_a_trimmed_log_lists_what_is_left_and_says_so(headrace: Headrace, trimmed: dict[str, str]) -> None:
+    answer = headrace("run", "list", "-o", "json")
+    assert answer.code == 0
+    found = {row["id"]: (row["status"], row["attempts"], row["retries"]) for row in answer.json}
+    assert found == {
+        trimmed["later"]: ("succeeded", 3, 1),
+        trimmed["open"]: ("running", 1, 1),
+        trimmed["new"]: ("running", 1, 0),
+    }
+    assert "the run log was trimmed" in answer.err
+    counted = headrace("run", "count", "-o", "json")
+    assert {row["status"]: row["runs"] for row in counted.json} == {"succeeded": 1, "running": 2}
+
+
+def test_the_history_of_a_run_whose_first_records_were_trimmed_shows_the_gap(
+    headrace: Headrace, trimmed: dict[str, str]
+) -> None:
+    rows = headrace("run", "history", trimmed["later"], "-o", "json").json
+    assert [(row["kind"], row["effect"]) for row in rows] == [
+        ("start", "checkpoint"),
+        ("trimmed", "checkpoint"),
+        ("attempt.succeeded", "accepted"),
+        ("run.ended", "accepted"),
+    ]
+    assert "/1/charge" in rows[1]["detail"]
+    assert headrace("run", "history", trimmed["later"]).code == 0
+
+
+def test_a_run_that_was_open_when_its_log_was_trimmed_is_there(headrace: Headrace, trimmed: dict[str, str]) -> None:
+    detail = headrace("run", "get", trimmed["open"], "-o", "json").json
+    assert (detail["status"], detail["attempts"]) == ("running", 1)
+    assert detail["waiting"][0]["waits_for"] == "attempt 2"
+    assert headrace("run", "watch", trimmed["later"], "-o", "json").code == 0
+
+
+def test_a_run_that_was_trimmed_is_not_found_and_the_answer_says_why(
+    headrace: Headrace, trimmed: dict[str, str]
+) -> None:
+    answer = headrace("run", "get", trimmed["gone"])
+    assert answer.code == ExitCode.NOT_FOUND
+    assert "were trimmed" in answer.err

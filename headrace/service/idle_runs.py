@@ -24,6 +24,7 @@ _RESTING_MAX = (
     2_000  # live runs that only wait, of one partition: past it the oldest are dropped early. Some 10 KiB each
 )
 _SLICE_S = 0.005  # the longest stretch of dropping before the loop gets its turn
+_ALARM_MIN_S = 0.001  # what is left by rounding alone would ring at once, and again
 
 
 class IdleRuns:
@@ -73,7 +74,7 @@ class IdleRuns:
                 self._alarm = loop.call_soon(self._drop_due)
                 return
         if resting:
-            self._alarm = loop.call_later(resting[0][0] - ripe, self._drop_due)
+            self._alarm = loop.call_later(max(_ALARM_MIN_S, resting[0][0] - ripe), self._drop_due)
 
     def _drop_if_idle(self, since: float, live: LiveRun) -> None:
         run = live.state.id

@@ -16,11 +16,16 @@ from enum import Enum, auto
 from random import Random
 from typing import Any, NoReturn
 
+TURNS_MAX = 1_000_000  # callbacks of one simulation; most need some ten thousand
 _COMPACT = 200  # timers: past it, a heap with a cancelled majority is rebuilt
 
 
 class Deadlock(Exception):
     """Somebody waits, and nothing will ever happen."""
+
+
+class Livelock(Exception):
+    """Everybody is busy, and nothing comes of it."""
 
 
 class Life(Enum):
@@ -73,6 +78,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self.busy_s = busy_s
         self.now = 0.0
         self.turns = 0
+        self.turns_max = TURNS_MAX
         self.place: Place | None = None  # whose callback is running
         self.failures: list[dict[str, Any]] = []
         self.outside = Context()  # of what belongs to no process: the broker, the network, the nemesis
@@ -122,6 +128,9 @@ class SimLoop(asyncio.BaseEventLoop):
         if self.shuffled and len(turn) > 1:
             self.random.shuffle(turn)
         self.turns += len(turn)
+        if self.turns > self.turns_max:
+            self.turns_max = self.turns + TURNS_MAX
+            raise Livelock
         for handle in turn:
             if handle.cancelled():
                 continue

@@ -82,6 +82,8 @@ class Plan(msgspec.Struct):
     busy_s: float
     knobs: BrokerKnobs
     settings: dict[str, dict[str, object]]
+    checkpoint_bytes: int  # of log, after which one is made: LOG_BYTES_MIN
+    checkpoint_factor: int  # and so many times the size of the last one: SIZE_FACTOR
     session_s: float
     placements_late_s: float
     swallow: float
@@ -110,6 +112,8 @@ def plan_of(seed: int) -> Plan:
         busy_s=random.choice((0.0, 0.0, 1e-6, 0.004)),
         knobs=_knobs(random, quiet=quiet),
         settings=_settings(random),
+        checkpoint_bytes=random.choice((0, 500, 4_000, 20_000, 4 << 20)),
+        checkpoint_factor=random.choice((2, 2, 4)),  # with less, checkpoints would be made of checkpoints, for ever
         session_s=random.choice((1.0, 3.0, 10.0)),
         placements_late_s=random.choice((0.0, 0.2, 3.0)),
         swallow=random.choice((0.0, 0.0, 0.3)),

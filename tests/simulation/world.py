@@ -7,13 +7,15 @@ import asyncio
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from random import Random
 from typing import Any
 
 import msgspec
 
 from headrace.handlers.attempt import Attempt as AttemptNow
+from headrace.service import checkpointer
 from headrace.service.fault_point import FaultPoint, armed
 from headrace.service.settings import Settings
 from headrace.topics.command import Cancel
@@ -27,7 +29,7 @@ from tests.simulation.broker import NEVER, Broker, BrokerKnobs
 from tests.simulation.clock import virtual
 from tests.simulation.instance import Instance, first_line, instance_at
 from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Input, Judge
-from tests.simulation.loop import Deadlock, Life, SimLoop
+from tests.simulation.loop import Deadlock, Life, Livelock, SimLoop
 from tests.simulation.plan import GROUPS, Arrival, AtPoint, Plan, Timed
 from tests.simulation.refold import Refold
 
@@ -403,6 +405,17 @@ def _state(plan: Plan, at: TopicPartition) -> Any:
     return new_state(topic=at.topic, partition=at.partition, partitions=plan.partitions, client_retention_ms=86_400_000)
 
 
+@contextmanager
+def checkpoints(plan: Plan) -> Iterator[None]:
+    """As often as the plan says."""
+    before = checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR
+    checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR = plan.checkpoint_bytes, plan.checkpoint_factor
+    try:
+        yield
+    finally:
+        checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR = before
+
+
 def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Report:
     """Run one simulation to its end."""
     loop = SimLoop(Random(plan.seed ^ 0x100B), shuffled=plan.shuffled, busy_s=plan.busy_s)
@@ -412,11 +425,13 @@ def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Repo
     hook(world)
     dump: list[str] = []
     try:
-        with virtual(), armed(world.at_point):
+        with virtual(), armed(world.at_point), checkpoints(plan):
             try:
                 loop.run_until_complete(world.run())
             except Deadlock:
                 world.violated("I13 everybody waits, and nothing will ever happen")
+            except Livelock:
+                world.violated(f"I14 {loop.turns} turns of the loop, and no end")
             if world.violations:
                 dump = world.dump()
             virtual_s, turns = loop.now, loop.turns

@@ -56,6 +56,7 @@ _FUNCTIONS: dict[Any, Callable[..., Any]] = {
     time.time: _time,
     time.perf_counter: _steady,
     time.monotonic: _steady,
+    time.clock_gettime: lambda _clock: _steady(),
     uuid.uuid4: _uuid4,
     secrets.token_hex: _token_hex,
     random.random: _random,

@@ -60,7 +60,8 @@ class Instance:
         return next((owner for owner in self.owners() if owner.at.partition == partition), None)
 
     def owners(self) -> list[Owner]:
-        return [] if self.service is None else list(self.service.owners)
+        """Those of partitions that are being given away included."""
+        return [] if self.service is None else list(self.service.ownership._owners.values())
 
     async def _main(self) -> None:
         try:

@@ -99,7 +99,7 @@ class _Partition:
 class Judge:
     """`violated` is called with a sentence for each broken promise."""
 
-    def __init__(self, partitions: int, violated: Callable[[str], None]) -> None:
+    def __init__(self, partitions: int, violated: Callable[[str], None], *, back_ms: int) -> None:
         self.runs: dict[str, Run] = {}
         self.inputs: dict[tuple[int, int], Input] = {}
         self.results: dict[str, list[LogRecord]] = defaultdict(list)
@@ -108,8 +108,10 @@ class Judge:
         self.stale = 0
         self.records = 0
         self.delivered = 0
+        self.reached: dict[int, int] = defaultdict(int)  # by source partition: the furthest position
         self.announced: dict[tuple[int, int], str] = {}
         self._count = partitions
+        self._early_ms = RETRY_EARLY_MS + 2 * back_ms
         self._violated = violated
         self._partitions = [_Partition() for _ in range(partitions)]
         self._recorded_to: dict[int, int] = defaultdict(int)  # by source partition: all inputs below are recorded
@@ -166,6 +168,7 @@ class Judge:
         if group != POSITIONS:
             return
         p = at.partition
+        self.reached[p] = max(self.reached[p], position.offset)
         upto = self._recorded_to[p]
         while upto < position.offset:
             found = self.inputs.get((p, upto))
@@ -375,7 +378,7 @@ class Judge:
             self._violated(f"I9 {run_id}{step} begins attempt {number} after {len(failures)} failures")
         elif number > 1:
             failed, at_ms = failures[number - 2]
-            if log_ms + RETRY_EARLY_MS < at_ms + (failed.retry_after_ms or 0):
+            if log_ms + self._early_ms < at_ms + (failed.retry_after_ms or 0):
                 self._violated(
                     f"I9 {run_id}{step} begins attempt {number} {at_ms + (failed.retry_after_ms or 0) - log_ms} ms too early"
                 )

@@ -3,7 +3,6 @@
 A plan is plain data, so that a failing one can be printed, cut down (`minimise.py`) and kept.
 """
 
-from importlib.util import find_spec
 from random import Random
 
 import msgspec
@@ -33,9 +32,6 @@ class AtPoint(msgspec.Struct, tag="point"):
 
 
 Fault = Timed | AtPoint
-
-GROUPS = find_spec("headrace.service.ownership") is not None
-"""Whether instances share partitions; if not, one serves and others only come in its place."""
 
 POINT_KINDS = ("crash", "crash", "crash", "stop", "cut", "outage", "leader", "leave")
 TIMED_KINDS = (
@@ -85,6 +81,7 @@ class Plan(msgspec.Struct):
     checkpoint_bytes: int  # of log, after which one is made: LOG_BYTES_MIN
     checkpoint_factor: int  # and so many times the size of the last one: SIZE_FACTOR
     session_s: float
+    told: float  # the chance that a death is told to the group at once
     placements_late_s: float
     swallow: float
     refold: float  # the chance that a step is followed by a refold of the whole partition
@@ -101,7 +98,7 @@ def plan_of(seed: int) -> Plan:
     quiet = random.random() < 0.1  # no faults at all: nothing may come twice
     partitions = random.choice((1, 2, 3, 4, 6))
     sources = random.randint(1, 3)
-    instances = random.choice((1, 2, 2, 3, 3, 4)) if GROUPS else 1
+    instances = random.choice((1, 2, 2, 3, 3, 4))
     arrivals = _arrivals(random, sources, chaos_s)
     return Plan(
         seed=seed,
@@ -115,6 +112,7 @@ def plan_of(seed: int) -> Plan:
         checkpoint_bytes=random.choice((0, 500, 4_000, 20_000, 4 << 20)),
         checkpoint_factor=random.choice((2, 2, 4)),  # with less, checkpoints would be made of checkpoints, for ever
         session_s=random.choice((1.0, 3.0, 10.0)),
+        told=random.choice((0.0, 0.7, 1.0)),
         placements_late_s=random.choice((0.0, 0.2, 3.0)),
         swallow=random.choice((0.0, 0.0, 0.3)),
         refold=random.choice((0.05, 0.3, 1.0)),
@@ -194,7 +192,7 @@ def _faults(random: Random, seed: int, chaos_s: float, instances: int, partition
         nth = random.choice((1, 1, 2, 3, 5, 12, 30))
         faults.append(AtPoint(point, nth, random.choice(POINT_KINDS), _for_s(random)))
     for _ in range(random.choice((0, 1, 2, 5))):
-        kind = random.choice(TIMED_KINDS if GROUPS else TIMED_KINDS[:-1])
+        kind = random.choice(TIMED_KINDS)
         target = random.randrange(partitions if kind == "leader" else instances)
         amount = random.choice((-3_600.0, -2.0, -0.05, 0.05, 2.0, 3_600.0))
         faults.append(Timed(random.uniform(0, chaos_s), kind, target, _for_s(random), amount))

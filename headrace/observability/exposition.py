@@ -1,6 +1,6 @@
 """The metrics port.
 
-`/metrics`, `/livez`, `/readyz`, `/startupz`, answered by threads of its own, so that a busy loop can still be looked
+`/metrics`, `/livez`, `/readyz`, `/startupz`, `/discovery`, answered by threads of its own, so that a busy loop can still be looked
 at.
 
 No authentication, nothing but GET and HEAD, one request per connection. A peer that neither writes nor reads costs
@@ -29,6 +29,7 @@ from headrace.observability.health import Health
 from headrace.topics.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socketserver import BaseServer
 
 CONNECTIONS_MAX: Final = 16
@@ -51,9 +52,15 @@ class Exposition(AbstractContextManager["Exposition"]):
     """The port, while the context is open. Leaving it may take as long as `serve_forever` polls (0.1 s)."""
 
     def __init__(
-        self, registry: CollectorRegistry, health: Health, *, host: str = "127.0.0.1", port: int = 9464
+        self,
+        registry: CollectorRegistry,
+        health: Health,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 9464,
+        discovery: Callable[[], bytes] = lambda: b"[]\n",
     ) -> None:
-        self._pages = Pages(registry, health)
+        self._pages = Pages(registry, health, discovery)
         self._host = host
         self._port = port
         self._server: _Server | None = None
@@ -102,7 +109,10 @@ class Exposition(AbstractContextManager["Exposition"]):
 class Pages:
     """What each path answers. Pure but for the registry and the health that it reads."""
 
-    def __init__(self, registry: CollectorRegistry, health: Health) -> None:
+    def __init__(
+        self, registry: CollectorRegistry, health: Health, discovery: Callable[[], bytes] = lambda: b"[]\n"
+    ) -> None:
+        self._discovery = discovery
         self._registry = registry
         self._health = health
         self._building = threading.Lock()
@@ -120,8 +130,10 @@ class Pages:
                 return self._verdict(ok=self._health.ready, verbose=verbose)
             case "/startupz":
                 return self._verdict(ok=self._health.started, verbose=verbose)
+            case "/discovery":
+                return HTTPStatus.OK, JSON, self._discovery()
             case "/":
-                return HTTPStatus.OK, TEXT, b"/metrics\n/livez\n/readyz?verbose\n/startupz\n"
+                return HTTPStatus.OK, TEXT, b"/metrics\n/livez\n/readyz?verbose\n/startupz\n/discovery\n"
             case _:
                 return HTTPStatus.NOT_FOUND, TEXT, b"not found\n"
 

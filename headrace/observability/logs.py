@@ -50,7 +50,7 @@ class Format(StrEnum):
 class Logs:
     """The way to stderr.
 
-    `context` adds fields (run, task, trace ids) to lines of handlers' own code, from wherever it runs.
+    `context` adds fields (run, task, trace ids) to lines of handlers' own code, from wherever it runs; `process` to all.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Logs:
         level: int = logging.INFO,
         secrets: Secrets | None = None,
         context: Callable[[], Mapping[str, Field]] | None = None,
+        process: Mapping[str, Field] | None = None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         out = sys.stderr if stream is None else stream
@@ -68,6 +69,7 @@ class Logs:
         self.secrets = Secrets() if secrets is None else secrets
         self._level = level
         self._context = context
+        self._process = dict(process or {})
         self._clock_s = clock_s
         self._repeats = Repeats()
         self._json = style is Format.JSON or (style is Format.AUTO and not terminal)
@@ -141,7 +143,7 @@ class Logs:
             shown.update(self._of(raised))
         if repeated:
             shown["repeated"] = repeated
-        self._emit(event, level, shown)
+        self._emit(event, level, shown | self._process if self._process else shown)
 
     def flush(self) -> None:
         """Tell what was left out so far, whatever its window: before the end."""

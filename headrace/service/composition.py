@@ -10,6 +10,7 @@ import socket
 import sys
 from contextlib import AsyncExitStack
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import msgspec
@@ -29,7 +30,7 @@ from headrace.observability.prometheus import PrometheusObserver, registry
 from headrace.observability.snapshot import EMPTY, Snapshot
 from headrace.observability.traces import contexts, tracing
 from headrace.observability.watchdog import Watchdog, codes_of
-from headrace.service import topic_plan
+from headrace.service import discovery, topic_plan
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import log_of
 from headrace.service.service import Service
@@ -59,6 +60,14 @@ class Started(msgspec.Struct, frozen=True, kw_only=True):
     instance: str
 
 
+class Supervised(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker has of its supervisor. `group_changed` is set by it at each hint, and cleared by who has looked."""
+
+    index: int
+    group_changed: asyncio.Event
+    discovery: Path
+
+
 async def serve(
     settings: Settings,
     app: App,
@@ -68,13 +77,14 @@ async def serve(
     console: TextIO | None = None,
     started: Callable[[Started], None] = lambda _: None,
     observers: Sequence[Observer] = (),
+    supervised: Supervised | None = None,
 ) -> int:
     """Run one instance until `stop` is set. The number of handlers that still run then, although they were cancelled.
 
     `console`: a line per finished run. Raises SettingsError (topics, port), LogOwned, MembershipRefused; waits for a Kafka that is away.
     """
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
-    logs = _logs(settings)
+    logs = _logs(settings, None if supervised is None else supervised.index)
     service_holder: list[Service] = []
 
     def now() -> Snapshot:
@@ -105,9 +115,18 @@ async def serve(
         )
         health.watch(watchdog.silent_s)
         telemetry = settings.telemetry
-        port = stack.enter_context(
-            Exposition(registry(prometheus), health, host=telemetry.metrics_host, port=telemetry.metrics_port)
+        port = Exposition(
+            registry(prometheus),
+            health,
+            host=telemetry.metrics_host,
+            port=telemetry.metrics_port,
+            discovery=lambda: (
+                discovery.document(settings.app.name, {0: port.url})
+                if supervised is None
+                else supervised.discovery.read_bytes()
+            ),
         )
+        stack.enter_context(port)
         log = await _entered(stack, settings, observer, health, stop)
         if log is None:
             return 0
@@ -129,7 +148,7 @@ async def serve(
                 if spec.name.endswith(".dlq")
             },
         )
-        service = Service(shared, health, stop)
+        service = Service(shared, health, stop, None if supervised is None else supervised.group_changed)
         service_holder.append(service)
         started(
             Started(
@@ -200,7 +219,7 @@ async def _entered(
             wait_s = min(_BACK_OFF_S[1], wait_s * 2)
 
 
-def _logs(settings: Settings) -> Logs:
+def _logs(settings: Settings, worker: int | None) -> Logs:
     kafka = settings.kafka
     hidden = [kafka.sasl_password, kafka.ssl_key_password, settings.history.url]
     style = {"auto": Format.AUTO, "json": Format.JSON, "text": Format.CONSOLE}[settings.telemetry.log_format]
@@ -210,6 +229,7 @@ def _logs(settings: Settings) -> Logs:
         level=logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()],
         secrets=Secrets([secret.get_secret_value() for secret in hidden if secret is not None]),
         context=_attempt_fields,
+        process=None if worker is None else {"worker": worker},
     )
 
 

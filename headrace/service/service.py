@@ -51,10 +51,13 @@ _REACHABLE_EVERY_S = 0.5
 class Service:
     """`run` until `stop` is set. `attempts_left` tells afterwards whether handlers still run."""
 
-    def __init__(self, shared: Shared, health: Health, stop: asyncio.Event) -> None:
+    def __init__(
+        self, shared: Shared, health: Health, stop: asyncio.Event, group_changed: asyncio.Event | None = None
+    ) -> None:
         self._shared = shared
         self._health = health
         self._stop = stop
+        self._group_changed = group_changed or asyncio.Event()
         self._threads = HandlerThreads(shared.settings.worker.thread_pool)
         self._group = AttemptGroup(
             Guard(
@@ -100,6 +103,7 @@ class Service:
             tasks.append(background.create_task(shared.checkpoints.run()))
             tasks.append(background.create_task(shared.owner_positions.run()))
             tasks.append(background.create_task(self._follow(membership)))
+            tasks.append(background.create_task(self._look_when_told(membership)))
             tasks += [background.create_task(self._watch_broker()), background.create_task(self._watch_lag())]
             tasks.append(background.create_task(self._watch_replay()))
             try:
@@ -132,6 +136,13 @@ class Service:
             if self.ownership.leaving and not count:
                 self._relieved.set()
             before = placement
+
+    async def _look_when_told(self, membership: Membership) -> None:
+        """Somebody who knows better says that the group has changed."""
+        while True:
+            await self._group_changed.wait()
+            self._group_changed.clear()
+            membership.look()
 
     def _tell_rebalanced(self, event: GroupEvent, partitions: int, duration_ms: float | None = None) -> None:
         self._shared.observer.rebalanced(

@@ -162,7 +162,7 @@ class WorkerSettings(Section):
     """How much one instance does at once, and how it stops."""
 
     processes: Annotated[Count | Literal["auto"], WrapValidator(_processes)] = Field(
-        default=1, description="Worker processes; 1 for now."
+        default=1, description="Worker processes of `serve`; `auto`: one for each core."
     )
     max_active_runs: Count = Field(
         default=4_000, description="Runs with work at once, a process; past it the router pauses."
@@ -226,6 +226,10 @@ class TelemetrySettings(Section):
 
     metrics_host: str = Field(default="127.0.0.1", min_length=1, description="Address of metrics and health.")
     metrics_port: Port = Field(default=9464, description="Port of metrics and health, + worker index; 0: any free one.")
+    discovery_file: Path | None = Field(
+        default=None,
+        description="Where `serve` with several workers lists their metrics, as Prometheus' `file_sd` reads it.",
+    )
     series_budget: Count = Field(default=5_000, description="Most time series; past it the `task` label is dropped.")
     parent_from_kafka: Switch = Field(
         default=False, description="Go on in the producer's trace instead of linking to it."

@@ -49,6 +49,10 @@ class Membership(Protocol):
         """Placements as they come, for ever; who is slow gets only the newest. One iterator at a time. Raises `MembershipRefused` before the first one."""
         ...
 
+    def look(self) -> None:
+        """The group has changed, says somebody who knows: do not wait for the next heartbeat. Never waits."""
+        ...
+
     async def retire(self) -> None:
         """Ask for nothing more, and stay in the group: a placement without partitions follows, soon. Returns at once."""
         ...

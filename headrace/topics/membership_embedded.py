@@ -32,6 +32,9 @@ class EmbeddedMembership:
     def placements(self) -> AsyncIterator[Placement]:
         return self._newest.each()
 
+    def look(self) -> None:
+        """Nobody comes or goes."""
+
     async def retire(self) -> None:
         self._retired = True
         self._tell(frozenset())

@@ -186,7 +186,8 @@ class KafkaMembership:
         self._retiring = False
         self._left = False
         self._asked = False  # JoinGroup was sent, at least once
-        self._again = asyncio.Event()  # wakes the heartbeat: join again, or leave
+        self._again = asyncio.Event()  # join again, or leave
+        self._soon = asyncio.Event()  # the heartbeat is due now
         self._noticed_at = perf_counter()
 
     # --- for the service ------------------------------------------------------------------------------------------
@@ -194,14 +195,19 @@ class KafkaMembership:
     def placements(self) -> AsyncIterator[Placement]:
         return self._newest.each()
 
+    def look(self) -> None:
+        self._soon.set()
+
     async def retire(self) -> None:
         self._retiring = True
         self._noticed_at = perf_counter()
         self._again.set()
+        self._soon.set()
 
     async def leave(self) -> None:
         self._left = True
         self._again.set()
+        self._soon.set()
         if not self._asked:
             return
         member, self.member = self.member, ""
@@ -252,9 +258,10 @@ class KafkaMembership:
         while not self._again.is_set():
             try:
                 async with asyncio.timeout(self._group.settings.heartbeat_interval_ms / 1000):
-                    await self._again.wait()
+                    await self._soon.wait()
             except TimeoutError:
                 pass
+            self._soon.clear()
             if self._left or self._again.is_set():
                 return
             request = HeartbeatRequest(self._group.name, self._generation, self.member)

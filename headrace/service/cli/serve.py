@@ -16,6 +16,7 @@ from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_source import VALUE_INVALID, Loaded
+from headrace.service.worker_link import WorkerLink, link
 from headrace.topics.errors import SettingsError
 
 AppArgument = Annotated[str, Parameter(help="The app: a module, a file or a folder.")]
@@ -43,7 +44,7 @@ def dev(
         raise Usage("--limit and --seed need --feed.")
     if limit is not None and limit < 1:
         raise Usage(f"--limit {limit} is not at least 1.")
-    settings = _judged(_calm(common.load(Backend.EMBEDDED)))
+    settings = _calm(common.load(Backend.EMBEDDED))
     if reset:
         _reset(settings)
     return _run(app, settings, create_topics=create_topics, feed=feed, limit=limit, seed=seed, lines=sys.stdout)
@@ -54,15 +55,22 @@ def serve(
     /,
     *,
     create_topics: Annotated[bool, Parameter(help="Make missing topics.", negative="")] = False,
-    workers: Annotated[str | None, Parameter(help="Worker processes on this machine; 1 for now.")] = None,
+    workers: Annotated[str | None, Parameter(help="Worker processes on this machine: a number, or auto.")] = None,
     common: Common | None = None,
 ) -> ExitCode:
     """Run an app on Kafka until SIGTERM or Ctrl-C; a broker that is away is waited for."""
     common = options(common)
     if workers is not None:
         common = replace(common, set=(*common.set, f"worker.processes={workers}"))
-    settings = _judged(common.load(Backend.KAFKA).settings)
-    return _run(app, settings, create_topics=create_topics)
+    settings = common.load(Backend.KAFKA).settings
+    worker = link()
+    if worker is None and settings.worker.processes != 1:
+        return _supervise(settings)
+    if worker is not None and settings.telemetry.metrics_port:
+        port = settings.telemetry.metrics_port + worker.index
+        telemetry = settings.telemetry.model_copy(update={"metrics_port": port})
+        settings = settings.model_copy(update={"telemetry": telemetry})
+    return _run(app, settings, create_topics=create_topics, worker=worker)
 
 
 def demo(
@@ -81,7 +89,7 @@ def demo(
         port = common.metrics_port or "0"
         quiet = ("telemetry.log_level=error",)  # its failures are meant; --set shows them
         common = replace(common, set=(*quiet, *common.set, *forced), metrics_port=port, log_path=None)
-        settings = _judged(common.load(Backend.EMBEDDED).settings)
+        settings = common.load(Backend.EMBEDDED).settings
         return _run(
             os.fspath(_orders()),
             settings,
@@ -106,27 +114,50 @@ def _run(
     seed: int | None = None,
     report: bool = False,
     lines: TextIO | None = None,
+    worker: WorkerLink | None = None,
 ) -> ExitCode:
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)  # before the app is imported: its handlers are seeded too
     from headrace.service.cli.service_process import Process
 
     loaded = loaded_app(app)
-    process = Process(settings, loaded, create_topics=create_topics, report=report, lines=lines)
+    process = Process(settings, loaded, create_topics=create_topics, report=report, lines=lines, worker=worker)
     if feed:
         process.feed_with(_seed(), limit)
     return process.run()
 
 
-def _judged(settings: Settings) -> Settings:
-    if settings.worker.processes != 1:
+def _supervise(settings: Settings) -> ExitCode:
+    """Run N of this same command, and look after them."""
+    if settings.log.backend is not Backend.KAFKA:
         raise SettingsError(
-            f"worker.processes = {settings.worker.processes} is not supported yet.",
+            f"worker.processes = {settings.worker.processes} needs Kafka.",
             code=VALUE_INVALID,
-            why="Supervised workers come with a later release; one process does the work of all partitions.",
-            do="Leave worker.processes at 1.",
+            why="An embedded log has one owner.",
+            do="Set log.backend to kafka, or leave worker.processes at 1.",
         )
-    return settings
+    import asyncio
+    from collections.abc import Sequence
+
+    from headrace.service.log_backend import log_of
+    from headrace.service.names import Names
+    from headrace.service.supervisor import Supervisor, cores, worker_command
+
+    async def expel() -> Sequence[str]:
+        return await log_of(settings, owner=False).expel(Names(settings.app.name).members)
+
+    async def supervise() -> int:
+        count = settings.worker.processes
+        supervisor = Supervisor(
+            settings,
+            workers=cores() if count == "auto" else count,
+            command=worker_command(),
+            expel=expel,
+            say=warn,
+        )
+        return await supervisor.run()
+
+    return ExitCode(asyncio.run(supervise()))
 
 
 def _calm(loaded: Loaded) -> Settings:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, NoReturn, TextIO
 from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
-from headrace.service.composition import Started, first_error, serve
+from headrace.service.composition import Started, Supervised, first_error, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
 from headrace.service.settings import Backend
+from headrace.service.worker_link import WorkerStarted
 from headrace.topics.errors import SettingsError
 from headrace.topics.log import TopicMissing
 
@@ -27,13 +28,21 @@ if TYPE_CHECKING:
     from headrace.service.cli.demo_report import DemoReport
     from headrace.service.definitions.app import App
     from headrace.service.settings import Settings
+    from headrace.service.worker_link import WorkerLink
 
 
 class Process:
     """Runs one service; made for one `run`. `lines` gets a line for each finished run."""
 
     def __init__(
-        self, settings: Settings, app: App, *, create_topics: bool, report: bool, lines: TextIO | None
+        self,
+        settings: Settings,
+        app: App,
+        *,
+        create_topics: bool,
+        report: bool,
+        lines: TextIO | None,
+        worker: WorkerLink | None = None,
     ) -> None:
         self._settings = settings
         self._app = app
@@ -41,6 +50,7 @@ class Process:
         self._feed: tuple[int, int | None] | None = None
         self._report = _demo_report() if report else None
         self._lines = lines
+        self._worker = worker
         self._signals = 0
 
     def feed_with(self, seed: int, limit: int | None) -> None:
@@ -71,9 +81,12 @@ class Process:
     async def _serve(self) -> int:
         stop, ready = asyncio.Event(), asyncio.Event()
         self._catch_signals(stop)
+        supervised = self._supervised()
 
         def started(facts: Started) -> None:
             self._say_started(facts)
+            if self._worker is not None:
+                self._worker.report(WorkerStarted(metrics=facts.metrics_url, instance=facts.instance))
             ready.set()
 
         try:
@@ -88,11 +101,28 @@ class Process:
                         console=self._lines,
                         started=started,
                         observers=[] if self._report is None else [self._report],
+                        supervised=supervised,
                     )
                 finally:
                     feeding.cancel()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
+
+    def _supervised(self) -> Supervised | None:
+        """From now on this process ends with its supervisor, and hears from it when the group has changed."""
+        worker = self._worker
+        if worker is None:
+            return None
+        loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+        def hinted() -> None:
+            try:
+                loop.call_soon_threadsafe(changed.set)
+            except RuntimeError:  # the loop has ended
+                pass
+
+        worker.watch(hinted, self._settings.worker.shutdown_grace_ms / 1000)
+        return Supervised(index=worker.index, group_changed=changed, discovery=worker.discovery)
 
     async def _feeding(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
         if self._feed is None:

@@ -234,7 +234,8 @@ def test_missing_topics_are_refused_if_none_may_be_made(headrace: Headrace, app:
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
-        (["serve", "greeter", "--workers", "2", "--bootstrap-servers", "127.0.0.1:1"], 7, "worker.processes"),
+        (["serve", "greeter", "--workers", "0", "--bootstrap-servers", "127.0.0.1:1"], 7, "worker.processes"),
+        (["serve", "greeter", "--workers", "2", "--set", "log.backend=embedded"], 7, "needs Kafka"),
         (["serve", "greeter"], 7, "HR1004"),
         (["dev", "greeter", "--feed"], 7, "HR2007"),
         (["dev", "nowhere"], 7, "HR2001"),

@@ -1,0 +1,157 @@
+"""The supervisor, with small programs for workers: restarts, back-off, signals, exit codes, and the end of either side."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.service.settings import Settings
+from headrace.service.supervisor import Supervisor
+from tests.service.shell import until
+
+REPORTS = """
+    import os, signal, sys, time
+    index, lifeline, reports, discovery = os.environ["HEADRACE_WORKER"].split(":", 3)
+    os.write(int(reports), b'{"metrics":"http://127.0.0.1:900%s","instance":"i"}\\n' % index.encode())
+"""
+WAITS = """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    while True:
+        time.sleep(60)
+"""
+
+
+class Watched:
+    """A supervisor that runs in this process."""
+
+    def __init__(self, program: str, *, workers: int = 2, **settings: Any) -> None:
+        self.said: list[str] = []
+        self.expelled = 0
+        tables = {
+            "app": {"name": "shop"},
+            "log": {"backend": "kafka"},
+            "kafka": {"bootstrap_servers": "k:1"},
+            **settings,
+        }
+        self.supervisor = Supervisor(
+            Settings.model_validate(tables),
+            workers=workers,
+            command=[sys.executable, "-c", textwrap.dedent(program)],
+            expel=self._expel,
+            say=self.said.append,
+        )
+        self.code: int | None = None
+
+    async def _expel(self) -> Sequence[str]:
+        self.expelled += 1
+        return ()
+
+    async def run(self) -> None:
+        self.code = await self.supervisor.run()
+
+    def pids(self) -> list[int]:
+        workers = self.supervisor._workers
+        return [worker.pid for worker in workers if worker.process is not None and worker.metrics]
+
+    def says(self, words: str) -> list[str]:
+        return [line for line in self.said if words in line]
+
+
+@asynccontextmanager
+async def watched(program: str, **options: Any) -> AsyncIterator[Watched]:
+    it = Watched(program, **options)
+    async with asyncio.TaskGroup() as tasks:
+        task = tasks.create_task(it.run())
+        try:
+            yield it
+        finally:
+            if not task.done():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_worker_that_dies_is_started_again_and_the_group_hears_of_it() -> None:
+    async with watched(REPORTS + WAITS) as it:
+        await until(lambda: len(it.pids()) == 2)
+        await until(lambda: it.expelled == 1)  # tried once before it is needed
+        before = it.pids()
+        os.kill(before[1], signal.SIGKILL)
+        await until(lambda: len(it.pids()) == 2 and it.pids() != before)
+        await until(lambda: it.expelled == 2)
+        assert it.pids()[0] == before[0]
+        assert it.says("was ended by SIGKILL; it is started again now")
+    assert it.code == 0
+
+
+async def test_the_discovery_document_lists_the_workers_that_live(tmp_path: Path) -> None:
+    file = tmp_path / "targets.json"
+    async with watched(REPORTS + WAITS, telemetry={"discovery_file": str(file)}) as it:
+        await until(lambda: len(it.pids()) == 2)
+        assert json.loads(file.read_bytes()) == [
+            {"targets": ["127.0.0.1:9000"], "labels": {"app": "shop", "worker": "0"}},
+            {"targets": ["127.0.0.1:9001"], "labels": {"app": "shop", "worker": "1"}},
+        ]
+    assert not file.exists()
+
+
+async def test_a_worker_that_dies_over_and_over_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.service.supervisor._BACK_OFF_S", (0.01, 0.03))
+    async with watched(REPORTS + "    os.kill(os.getpid(), signal.SIGKILL)", workers=1) as it:
+        await until(lambda: len(it.says("is started again")) >= 5)
+        waits = [line.split("again ")[1] for line in it.says("is started again")[:5]]
+        assert waits == ["now.", "in 0.01 s.", "in 0.02 s.", "in 0.03 s.", "in 0.03 s."]
+    assert it.code == 0
+
+
+async def test_a_start_that_can_never_work_ends_with_its_exit_code_and_one_worker_tried() -> None:
+    async with watched("import sys; sys.exit(7)", workers=3) as it:
+        await until(lambda: it.code is not None)
+    assert it.code == 7
+    assert [worker.pid > 0 for worker in it.supervisor._workers] == [True, False, False]
+
+
+async def test_the_same_exit_code_of_a_worker_that_had_started_is_a_death() -> None:
+    program = REPORTS + "    sys.exit(7)"
+    async with watched(program, workers=1) as it:
+        await until(lambda: it.says("ended with exit code 7; it is started again"))
+    assert it.code == 0
+
+
+async def test_a_second_signal_reaches_the_workers_and_is_the_exit_code() -> None:
+    program = (
+        REPORTS
+        + """
+    signals = []
+    def signalled(*_):
+        signals.append(1)
+        if len(signals) == 2:
+            os._exit(130)
+    signal.signal(signal.SIGTERM, signalled)
+    while True:
+        time.sleep(60)
+"""
+    )
+    async with watched(program) as it:
+        await until(lambda: len(it.pids()) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+        await until(lambda: it.says("Stopping all workers"))
+        os.kill(os.getpid(), signal.SIGINT)
+        await until(lambda: it.code is not None)
+    assert it.code == 130
+
+
+async def test_a_worker_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("headrace.service.supervisor._EXTRA_S", 0.1)
+    program = REPORTS + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True:\n        time.sleep(60)"
+    settings = {"worker": {"handoff_grace": "10ms", "shutdown_grace": "100ms"}}
+    async with watched(program, workers=1, **settings) as it:
+        await until(lambda: len(it.pids()) == 1)
+    assert it.code == 1
+    assert it.says("is killed")

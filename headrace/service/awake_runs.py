@@ -82,6 +82,7 @@ class AwakeRuns:
         self._tenure = tenure
         self._ended = ended
         self._passed: set[str] = set()  # runs that have proven themselves under this token
+        self._ending: set[str] = set()  # runs that were ended without their code, and whose end is not read back
         self._drops_at_once = not shared.settings.worker.idle_after_ms
         self._to_begin: deque[str] = deque()
         self._room, self._fires, self._retries = (
@@ -177,6 +178,9 @@ class AwakeRuns:
         if not self._tenure.open or run is None or run.phase is not Phase.OPEN or run_id in self.live:
             self._shared.admission.idle(run_id)
             return
+        if run_id in self._ending:
+            self._shared.admission.idle(run_id)
+            return
         if run.history and isinstance(run.history[0][0], Cancel):
             self._end_without_code(run)  # nothing is finished that could want an undo
             return
@@ -227,7 +231,13 @@ class AwakeRuns:
     def _end_without_code(self, run: RunState) -> None:
         reason = run.cancelled_by()
         if reason is not None:
-            self._tenure.propose(RunEnded(run=run.id, status=RunStatus.CANCELLED, error="Cancelled", message=reason))
+            self._end(RunEnded(run=run.id, status=RunStatus.CANCELLED, error="Cancelled", message=reason))
+
+    def _end(self, ended: RunEnded) -> None:
+        """Say so once: whatever comes before it is read back, a run has one ending."""
+        if ended.run not in self._ending:
+            self._ending.add(ended.run)
+            self._tenure.propose(ended)
 
     def _advance(self, run: RunState, record: Any, at_ms: int) -> None:
         live = self.live.get(run.id)
@@ -268,7 +278,7 @@ class AwakeRuns:
         """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""
         limit = self._shared.settings.limits.run_bytes
         self._forget(run.id)
-        self._tenure.propose(
+        self._end(
             RunEnded(
                 run=run.id,
                 status=RunStatus.FAILED,
@@ -407,6 +417,7 @@ class AwakeRuns:
         maybe(FaultPoint.RUN_CLOSED)
         live = self._forget(run.id)
         self.held.pop(run.id, None)
+        self._ending.discard(run.id)
         self._shared.observer.run_finished(run_report.finished(run, live, ended, at_ms))
 
     def _arm(self, live: LiveRun, step: str, due_at_ms: int, armed_at_ms: int) -> None:
@@ -501,4 +512,5 @@ class AwakeRuns:
         self.live.clear()
         self.held.clear()
         self.asked.clear()
+        self._ending.clear()
         self._to_begin.clear()

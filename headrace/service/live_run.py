@@ -38,6 +38,7 @@ class LiveRun:
         "calls",
         "delayed",
         "held",
+        "over",
         "rests_since",
         "retries",
         "state",
@@ -64,6 +65,7 @@ class LiveRun:
         self.attempts, self.retries = _made_before(state) if state.history or state.tries else (0, 0)
         self.rests_since = 0.0  # by the loop's clock: when it last began to do nothing but wait
         self.timeout_at_ms = timeout_at_ms
+        self.over = False  # it has said its end
         self._emits: set[str] = set()
         self._contexts = contexts
         self._trace: TraceContext | None = None
@@ -123,8 +125,8 @@ class LiveRun:
         return self._judged(turn, guard.violation)
 
     def waits(self) -> bool:
-        """Nothing is being done for it now: it sleeps, or its tasks are delayed or held."""
-        return len(self.calls) == len(self.delayed) + len(self.held) and not self._emits
+        """Nothing is being done for it now: it sleeps, or its tasks are delayed or held. One whose end is on its way to the log does not wait."""
+        return len(self.calls) == len(self.delayed) + len(self.held) and not self._emits and not self.over
 
     def undoes(self) -> bool:
         """A compensation is open."""
@@ -141,6 +143,8 @@ class LiveRun:
         for step in turn.issued:
             if isinstance(step, EmitStep):
                 self._emits.add(step.ref)
+        if turn.ended is not None:
+            self.over = True
         return turn
 
 

@@ -148,8 +148,8 @@ class Owner:
 
     async def _follow(self) -> None:
         """Fold the log from where the state begins, announce, and go on for ever."""
+        known = await position_of(self._shared, self.at)  # before the offsets: what it knows of lies below them
         offsets = await self._offsets()
-        known = await position_of(self._shared, self.at)
         if known.offset > offsets.end:
             self._tell_truncated(known.offset)
         await self._recover(offsets, known)

@@ -11,7 +11,13 @@ class TargetName(StrEnum):
 
     FLOOR = "floor"
     KAFKA = "kafka"
+    EIGHT = "eight"  # the same with 8 partitions of the run log instead of 64
+    WORKERS_2 = "workers2"  # processes under one supervisor
+    WORKERS_4 = "workers4"
     EMBEDDED = "embedded"
+
+
+_BURST_ONLY = {TargetName.WORKERS_2, TargetName.WORKERS_4}  # what several processes are for
 
 
 class Scenario(NamedTuple):
@@ -54,8 +60,12 @@ def scenarios(loads: Loads, only: Sequence[str] = ()) -> list[Scenario]:
 
 
 def _of(target: TargetName, loads: Loads) -> list[Scenario]:
-    open_loop = [
-        Scenario(target, rate, round(rate * (loads.warm_up_s + loads.seconds)), round(rate * loads.warm_up_s))
-        for rate in loads.rates
-    ]
+    open_loop = (
+        []
+        if target in _BURST_ONLY
+        else [
+            Scenario(target, rate, round(rate * (loads.warm_up_s + loads.seconds)), round(rate * loads.warm_up_s))
+            for rate in loads.rates
+        ]
+    )
     return [Scenario(target, 0, loads.burst, 0), *open_loop]

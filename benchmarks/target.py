@@ -88,6 +88,12 @@ def target(name: TargetName, place: Place) -> Target:
             return _Floor(place)
         case TargetName.KAFKA:
             return _Kafka(place)
+        case TargetName.EIGHT:
+            return _Kafka(place, "log.partitions=8")
+        case TargetName.WORKERS_2:
+            return _Kafka(place, "worker.processes=2")
+        case TargetName.WORKERS_4:
+            return _Kafka(place, "worker.processes=4")
         case TargetName.EMBEDDED:
             return _Embedded(place)
 
@@ -141,8 +147,9 @@ class _Headrace:
 
     talking = False
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, *settings: str) -> None:
         self._place = place
+        self._settings = (*settings, *place.settings)
         self._metrics_port = _free_port()
 
     @property
@@ -151,7 +158,7 @@ class _Headrace:
 
     def _command(self, verb: str, *where: str) -> list[str]:
         place = self._place
-        settings = [part for setting in place.settings for part in ("--set", setting)]
+        settings = [part for setting in self._settings for part in ("--set", setting)]
         ours = ("--app-name", place.app, "--metrics-port", str(self._metrics_port))
         return place.python("-m", "headrace", verb, str(APP), *where, *ours, *settings)
 

@@ -232,7 +232,7 @@ class Attempts:
             now_ms=now_ms,
             cause_on_timeout=cause,
             anchor=live.traceparent,
-            tracestate=live.trace.state or None,
+            tracestate=live.tracestate,
         )
         if self._shared.listens_to_starts:
             self._shared.observer.attempt_started(
@@ -363,7 +363,7 @@ class Attempts:
                 retry_after_ms=retry_after_ms,
                 compensation=work.step.undoes is not None,
                 traceparent=work.live.traceparent,
-                tracestate=work.live.trace.state or None,
+                tracestate=work.live.tracestate,
             )
         )
 

@@ -16,7 +16,7 @@ from headrace.topics.outcome import (
     StepsCancelled,
     TimerFired,
 )
-from headrace.topics.trace_context import TraceContext, kept_context
+from headrace.topics.trace_context import kept_context
 
 if TYPE_CHECKING:
     from headrace.observability.traces import Contexts
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 class LiveRun:
-    """`calls` are open tasks by reference; of these, `delayed` wait for their next attempt and `held` for a policy."""
+    """`calls` are open tasks by reference; of these, `delayed` wait for their next attempt and `held` for a policy.
+
+    `trace` is the context of the run's anchor span, `traceparent` and `tracestate` the same as headers.
+    """
 
     __slots__ = (
-        "_contexts",
         "_emits",
         "_interpreter",
-        "_trace",
-        "_traceparent",
         "attempts",
         "calls",
         "delayed",
@@ -44,6 +44,9 @@ class LiveRun:
         "state",
         "timeout_at_ms",
         "timers",
+        "trace",
+        "traceparent",
+        "tracestate",
     )
 
     def __init__(
@@ -67,9 +70,9 @@ class LiveRun:
         self.timeout_at_ms = timeout_at_ms
         self.over = False  # it has said its end
         self._emits: set[str] = set()
-        self._contexts = contexts
-        self._trace: TraceContext | None = None
-        self._traceparent: str | None = None
+        self.trace = contexts.anchor(state.id, kept_context(start.traceparent, start.tracestate))
+        self.traceparent = self.trace.traceparent
+        self.tracestate = self.trace.state or None
         self._interpreter = Interpreter(
             code,
             run_id=state.id,
@@ -80,22 +83,6 @@ class LiveRun:
             limits=limits,
             retried=state.retried,
         )
-
-    @property
-    def traceparent(self) -> str:
-        """The anchor's, as a header."""
-        if self._traceparent is None:
-            self._traceparent = self.trace.traceparent
-        return self._traceparent
-
-    @property
-    def trace(self) -> TraceContext:
-        """The context of the run's anchor span."""
-        if self._trace is None:
-            self._trace = self._contexts.anchor(
-                self.state.id, kept_context(self.state.start.traceparent, self.state.start.tracestate)
-            )
-        return self._trace
 
     def replay(self) -> Turn:
         """Begin, and notice the history."""

@@ -32,7 +32,7 @@ def started(live: LiveRun, now_ms: int) -> told.RunStarted:
         start_delay_ms=max(0, now_ms - (start.event_at_ms or run.started_at_ms)),
         traceparent=live.traceparent,
         producer_traceparent=start.traceparent,
-        tracestate=live.trace.state or None,
+        tracestate=live.tracestate,
     )
 
 
@@ -52,7 +52,7 @@ def finished(run: RunState, live: LiveRun | None, ended: RunEnded, at_ms: int) -
         message=ended.message,
         failed_step=ended.failed_step,
         traceparent=live.traceparent if live is not None else None,
-        tracestate=(live.trace.state or None) if live is not None else None,
+        tracestate=live.tracestate if live is not None else None,
     )
 
 
@@ -84,5 +84,5 @@ def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_m
         due_at_ms=due_at_ms,
         late_ms=max(0, at_ms - due_at_ms),
         traceparent=live.traceparent,
-        tracestate=live.trace.state or None,
+        tracestate=live.tracestate,
     )

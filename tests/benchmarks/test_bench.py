@@ -11,9 +11,11 @@ from benchmarks.scenario import Scenario, TargetName
 from tests.kafka_broker.broker import KafkaBroker
 from tests.project.test_text import HOME_FOLDERS, REGISTRIES
 
+ONE_PROCESS = [TargetName.FLOOR, TargetName.KAFKA, TargetName.EMBEDDED]
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TargetName)
+@pytest.mark.parametrize("target", [*ONE_PROCESS, TargetName.WORKERS_2])
 async def test_a_burst_gives_each_order_one_result(target: TargetName, kafka: KafkaBroker) -> None:
     figures = await measure(Scenario(target, 0, 60, 0), setup(kafka))
     assert figures.sound, figures
@@ -25,7 +27,7 @@ async def test_a_burst_gives_each_order_one_result(target: TargetName, kafka: Ka
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", TargetName)
+@pytest.mark.parametrize("target", ONE_PROCESS)
 async def test_a_rate_gives_delays_from_the_due_time(target: TargetName, kafka: KafkaBroker) -> None:
     figures = await measure(Scenario(target, 40, 60, 20), setup(kafka))
     assert figures.sound, figures

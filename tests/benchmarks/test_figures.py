@@ -55,6 +55,7 @@ def test_scenarios_are_chosen_by_pattern_or_beginning() -> None:
         "floor-200",
         "kafka-burst",
         "kafka-200",
+        "eight-200",
         "embedded-200",
     ]
     [chosen] = scenarios(LOADS, ["embedded-50"])

@@ -1,0 +1,178 @@
+"""Workers: the processes: event loop, slots, CPU, memory, policies, timers."""
+
+from typing import Final
+
+from deploy.monitoring.dashboard import Dashboard, Row
+from deploy.monitoring.metric import INTERVAL, per_second, quantile, select, total
+from deploy.monitoring.panel import Lines, Query, Table, Unit
+
+WORKERS: Final = Dashboard(
+    uid="headrace-workers",
+    title="Headrace / Workers",
+    description="The processes themselves. What the HTTP API and the history will show comes with them.",
+    rows=(
+        Row(
+            "Processes",
+            (
+                Table(
+                    title="Versions",
+                    description="What runs where.",
+                    unit=Unit.COUNT,
+                    height=6,
+                    queries=(
+                        Query(
+                            f"count by (job, instance, version, python, backend) ({select('build_info')})", "processes"
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="CPU",
+                    description="Cores in use. One process has one event loop: near 1 it is full.",
+                    unit=Unit.COUNT,
+                    queries=(Query(f"rate({select('process_cpu_seconds_total')}[{INTERVAL}])", "{{instance}}"),),
+                ),
+                Lines(
+                    title="Memory",
+                    description="Resident memory.",
+                    unit=Unit.BYTES,
+                    queries=(Query(select("process_resident_memory_bytes"), "{{instance}}"),),
+                ),
+                Lines(
+                    title="File descriptors",
+                    description="Share of the limit that is open.",
+                    unit=Unit.SHARE,
+                    queries=(Query(f"{select('process_open_fds')} / {select('process_max_fds')}", "{{instance}}"),),
+                ),
+                Lines(
+                    title="Event loop delay, p99",
+                    description="Ready callback to its turn. Everything in the process waits so long.",
+                    unit=Unit.SECONDS,
+                    queries=(Query(quantile(0.99, "event_loop_delay_seconds", by="instance"), "{{instance}}"),),
+                ),
+                Lines(
+                    title="Loop blocked, by handler",
+                    description="Times that the loop stood still too long; without a name no handler was on its stack.",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(
+                            per_second("event_loop_blocked_total", by="instance, handler"), "{{instance}} {{handler}}"
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="Garbage collections",
+                    description="Of the oldest generation: each looks through the whole heap.",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(per_second("python_gc_collections_total", generation="2", by="instance"), "{{instance}}"),
+                    ),
+                ),
+                Lines(
+                    title="Restarts",
+                    description="Changes of the process's start time within the interval.",
+                    unit=Unit.COUNT,
+                    queries=(Query(f"changes({select('process_start_time_seconds')}[{INTERVAL}])", "{{instance}}"),),
+                ),
+            ),
+        ),
+        Row(
+            "Work",
+            (
+                Lines(
+                    title="Runs with work",
+                    description="Open runs that run or undo, by process; worker.max_active_runs bounds them.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(
+                            f"{total('runs_active', state='~running|compensating', by='instance')} "
+                            f"or {total('tasks_in_progress', by='instance')} * 0",
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="Attempts in progress",
+                    description="Handlers that run now, by process.",
+                    unit=Unit.COUNT,
+                    queries=(Query(total("tasks_in_progress", by="instance"), "{{instance}}"),),
+                ),
+                Lines(
+                    title="Definitions",
+                    description="Workflows loaded, and open runs whose version is loaded nowhere here.",
+                    unit=Unit.COUNT,
+                    queries=(Query(total("workflow_definitions", by="instance, status"), "{{instance}} {{status}}"),),
+                ),
+                Lines(
+                    title="Timers armed",
+                    description="Sleeps and deadlines.",
+                    unit=Unit.COUNT,
+                    queries=(Query(total("timers_pending", by="instance"), "{{instance}}"),),
+                ),
+                Lines(
+                    title="Timers late",
+                    description="Due time to the timer's outcome in the log. Never early.",
+                    unit=Unit.SECONDS,
+                    queries=tuple(
+                        Query(quantile(q, "timer_fire_delay_seconds"), f"p{q * 100:.0f}") for q in (0.5, 0.99)
+                    ),
+                ),
+                Lines(
+                    title="Series",
+                    description="Series that count against telemetry.series_budget; over it, labels are folded.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(select("metric_series"), "{{instance}}"),
+                        Query(per_second("metric_series_folded_total", by="instance"), "folded/s {{instance}}"),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Policies",
+            (
+                Lines(
+                    title="Pool use",
+                    description="Share of a pool's slots with an attempt.",
+                    unit=Unit.SHARE,
+                    queries=(
+                        Query(
+                            f"{total('pool_slots_in_use', by='pool')} / {total('pool_slots', by='pool')}", "{{pool}}"
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="Breakers that are not closed",
+                    description="Processes whose breaker is open or tries again.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(
+                            total("circuit_breaker_state", state="!closed", by="breaker, state"),
+                            "{{breaker}} {{state}}",
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="Breaker calls",
+                    description="What breakers made of calls. Held tasks use up no attempt.",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(
+                            per_second("circuit_breaker_calls_total", by="breaker, result"), "{{breaker}} {{result}}"
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="Breaker changes",
+                    description="Changes into a state.",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(
+                            per_second("circuit_breaker_transitions_total", by="breaker, state"),
+                            "{{breaker}} {{state}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+)

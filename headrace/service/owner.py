@@ -7,7 +7,7 @@ It acts only on what it has read back. Before its announce is accepted it runs n
                            ├─── own outcome skipped, or an append failed ┘          │
                            └──────────────── placed here again ─────────────────────┘
 
-It waits for the release of a holder who is still in the group: whoever gives a partition away lists what still runs, and that is not begun twice then.
+It waits for the release of a holder who is still in the group, and knocks: whoever gives a partition away goes on until then, and lists what still runs.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from headrace.topics.identity import ClientId
 from headrace.topics.log import LogRecord, NewRecord, OffsetOutOfRange, Offsets, TopicPartition, Unreadable
 from headrace.topics.outcome import CheckpointChunk
 from headrace.topics.run_record import (
+    KNOCK,
     Announce,
     CommandRecord,
     OutcomeRecord,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 
 _SLICE_S = 0.01  # the longest stretch of folding before the loop gets its turn
+_REPLAY_SLICE_S = 0.005  # the same while a partition is replayed, beside others that are worked on
 _LIVE_MAX = (
     4_096  # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
 )
@@ -101,6 +103,7 @@ class Owner:
         )
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()  # its log is not read any more
+        self.knocked = asyncio.Event()  # a successor has read the log and waits for the release
         self._writer = shared.writers.runs(partition)
         self._tenure = Tenure(shared, self._writer, self.state, self._break)
         self.checkpointer = Checkpointer(shared, self.at, self.state, self._tenure)
@@ -165,7 +168,7 @@ class Owner:
 
     async def _recover(self, offsets: Offsets, known: OwnerPosition) -> None:
         """The state as of the newest checkpoint, or a new one."""
-        recovery = Recovery(self._shared.log, self.at, self._new_state, offsets)
+        recovery = Recovery(self._shared.log, self.at, self._new_state, offsets, self._shared.replay_turn)
         recovered = await recovery.newest(known.checkpoint)
         self.state.become(recovered.state)
         self.checkpointer.recovered(recovered)
@@ -226,9 +229,13 @@ class Owner:
 
     async def _fold_batch(self, batch: Batch) -> None:
         maybe(FaultPoint.READ_BACK)
-        records = iter(batch.records)
-        while self._fold_slice(records):  # noqa: ASYNC110 - nobody is waited for: others have their turn
-            await asyncio.sleep(0)
+        if self._stage is _Stage.REPLAYING:
+            async with (
+                self._shared.replay_turn
+            ):  # partitions that are worked on wait for one slice in a turn, not for one each
+                await self._fold_all(batch, _REPLAY_SLICE_S)
+        else:
+            await self._fold_all(batch, _SLICE_S)
         self._count_bytes()
         if self.state.runs.unpacked:
             self.runs.put_away()
@@ -249,9 +256,14 @@ class Owner:
             self._shared.observer.log_folded(told.LogFolded(partition=self.at.partition, sizes_bytes=sizes))
         self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = 0
 
-    def _fold_slice(self, records: Iterator[LogRecord | Unreadable]) -> bool:
+    async def _fold_all(self, batch: Batch, slice_s: float) -> None:
+        records = iter(batch.records)
+        while self._fold_slice(records, slice_s):  # noqa: ASYNC110 - nobody is waited for: others have their turn
+            await asyncio.sleep(0)
+
+    def _fold_slice(self, records: Iterator[LogRecord | Unreadable], slice_s: float) -> bool:
         """Fold until the time of a slice is over: True, or until there are no more."""
-        ends = perf_counter() + _SLICE_S
+        ends = perf_counter() + slice_s
         with unhooked():
             for record in records:
                 if isinstance(record, Unreadable):
@@ -322,6 +334,17 @@ class Owner:
             self._announce()
         elif self._patience is None:
             self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience)
+            self._writer.put(NewRecord(value=encode(self._announcement(uuid.uuid4().hex, KNOCK))))
+
+    def _announcement(self, nonce: str, previous_token: int) -> Announce:
+        return Announce(
+            app=self._shared.settings.app.name,
+            instance=self._shared.instance,
+            member=self._shared.member or self._shared.instance,
+            nonce=nonce,
+            previous_token=previous_token,
+            partitions=self._shared.partitions,
+        )
 
     def _be_patient(self) -> None:
         """There is another holder, who may take as long."""
@@ -348,14 +371,7 @@ class Owner:
             self._take_reason = self._why()
         self._stage = _Stage.ANNOUNCED
         self._nonce = uuid.uuid4().hex
-        record = Announce(
-            app=self._shared.settings.app.name,
-            instance=self._shared.instance,
-            member=self._shared.member or self._shared.instance,
-            nonce=self._nonce,
-            previous_token=self.state.gate.last,
-            partitions=self._shared.partitions,
-        )
+        record = self._announcement(self._nonce, self.state.gate.last)
         self._writer.put(NewRecord(value=encode(record)), self._announce_written)
         maybe(FaultPoint.ANNOUNCING)
 
@@ -381,6 +397,8 @@ class Owner:
         if folded.skip is not None:
             if announce.nonce == self._nonce and self._stage is _Stage.ANNOUNCED:
                 self._announce_later()  # someone was first
+            elif announce.previous_token == KNOCK and announce.instance != self._shared.instance:
+                self.knocked.set()
             return
         if announce.nonce == self._nonce and self._stage is _Stage.ANNOUNCED:
             self._taken(record.offset)
@@ -490,6 +508,7 @@ class Owner:
         self.checkpointer.drop()
         self._cancel_alarms()
         self._stage = _Stage.RELEASING
+        self.knocked.clear()
         self.runs.forget_all()
         return len(running)
 

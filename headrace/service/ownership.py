@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.topics.membership import Placement
 
+_SUCCESSOR_S = 3.0  # for a successor to read the log; then it is released all the same
+_LOOK_S = 0.1
 _OUTPUTS_HOME_S = 1.0  # for outputs that are out when a partition is given away: they would leave twice
 _BACK_OFF_S = (0.2, 10.0)  # before a partition that somebody else announced is taken again
 _LIVED_S = 30.0  # an owner that worked for so long was no quarrel
@@ -47,6 +49,7 @@ class Ownership:
         self.placed = asyncio.Event()  # the first placement is known
         self.changed = asyncio.Event()  # set at every placement; whoever waits for it clears it
         self.leaving = False
+        self._takers = False  # somebody else is there, and stays
 
     @property
     def owners(self) -> list[Owner]:
@@ -65,6 +68,9 @@ class Ownership:
         """Take what is gained, give what is lost, leave the rest alone."""
         lost, gained = self._placed - placement.runs, placement.runs - self._placed
         self._placed = placement.runs
+        self._takers = any(
+            member not in placement.retiring and self._shared.is_other_member(member) for member in placement.members
+        )
         for partition in sorted(lost):
             self._lose(partition)
         for partition in sorted(gained):
@@ -81,7 +87,7 @@ class Ownership:
 
     def lose_all(self) -> None:
         """Give everything away, whatever the group says."""
-        lost, self._placed = self._placed, frozenset()
+        lost, self._placed, self._takers = self._placed, frozenset(), False
         for partition in sorted(lost):
             self._lose(partition)
 
@@ -146,6 +152,7 @@ class Ownership:
         loop = asyncio.get_running_loop()
         grace_ms = self._shared.settings.worker.handoff_grace_ms
         try:
+            await self._successor(owner)
             owner.stop_sending()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_OUTPUTS_HOME_S):
@@ -166,6 +173,15 @@ class Ownership:
                     await owner.gone.wait()
             if owner.at.partition not in self._placed:
                 task.cancel()
+
+    async def _successor(self, owner: Owner) -> None:
+        """Work on until whoever is next has read the log: the partition stands still for an announce then, not for a replay. Not for ever, and for nobody."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + _SUCCESSOR_S
+        while self._takers and not owner.knocked.is_set() and loop.time() < ends_at:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
+                    await owner.knocked.wait()
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         if self._group is None:

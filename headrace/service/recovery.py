@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from headrace.service.engine.state import PartitionState
     from headrace.topics.log import Log, Offsets, TopicPartition
 
-SLICE_S = 0.01
+SLICE_S = 0.005
 """The longest stretch of folding before the event loop gets its turn."""
 
 _MARK = b'"is":"checkpoint.chunk"'  # in every chunk's value; in little else, and that is decoded then
@@ -66,7 +66,17 @@ class Recovered(msgspec.Struct):
 class Recovery:
     """One partition. `make` gives a new state; `offsets` are the log's when the recovery began: nothing at or behind `end` is looked at."""
 
-    def __init__(self, log: Log, at: TopicPartition, make: Callable[[], PartitionState], offsets: Offsets) -> None:
+    def __init__(
+        self,
+        log: Log,
+        at: TopicPartition,
+        make: Callable[[], PartitionState],
+        offsets: Offsets,
+        turn: asyncio.Lock | None = None,
+    ) -> None:
+        self._turn = (
+            turn or asyncio.Lock()
+        )  # held while folding: of several partitions, one has a slice in a turn of the loop
         self._log = log
         self._at = at
         self._make = make
@@ -143,7 +153,9 @@ class Recovery:
         wanted = set(candidate.offsets)
         async with aclosing(self._batches(candidate.as_of + 1)) as batches:
             async for records in batches:
-                if not await self._fold(recovered, records, wanted):
+                async with self._turn:
+                    counts = await self._fold(recovered, records, wanted)
+                if not counts:
                     return None
                 if recovered.state.next_offset > candidate.offsets[-1]:
                     return recovered

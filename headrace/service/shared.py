@@ -112,6 +112,7 @@ class Shared:
         self.checkpoints = Checkpoints()
         self.owner_positions = OwnerPositions(log, self.names.owners)
         self.stops: dict[TopicPartition, StopReason] = {}
+        self.replay_turn = asyncio.Lock()
         self.member = ""  # our name in the group, and all names, as of the newest placement
         self.members: frozenset[str] = frozenset()
         self._dead_letter_bytes = dead_letter_bytes

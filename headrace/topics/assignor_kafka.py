@@ -28,7 +28,8 @@ class _Wish(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class _Group(msgspec.Struct, frozen=True):
-    members: tuple[str, ...]
+    members: tuple[str, ...] = ()
+    retiring: tuple[str, ...] = ()
 
 
 class Assigned(msgspec.Struct, frozen=True):
@@ -36,6 +37,7 @@ class Assigned(msgspec.Struct, frozen=True):
 
     partitions: frozenset[TopicPartition]
     members: tuple[str, ...]
+    retiring: tuple[str, ...]
 
 
 def wish(topics: Sequence[str], held: frozenset[TopicPartition], generation: int, *, retiring: bool) -> bytes:
@@ -59,7 +61,8 @@ def candidate(name: str, metadata: bytes) -> Candidate:
 def assign(candidates: Sequence[Candidate], partitions: Mapping[str, int]) -> list[tuple[str, bytes]]:
     """The leader's answer to each member."""
     placed = place(partitions, candidates)
-    group = msgspec.json.encode(_Group(tuple(sorted(placed))))
+    retiring = tuple(sorted(each.name for each in candidates if each.retiring))
+    group = msgspec.json.encode(_Group(tuple(sorted(placed)), retiring))
     assignment: Any = ConsumerProtocolMemberAssignment
     return [
         (name, assignment(_VERSION, [(t, list(n)) for t, n in _by_topic(given).items()], group).encode())
@@ -70,14 +73,14 @@ def assign(candidates: Sequence[Candidate], partitions: Mapping[str, int]) -> li
 def assigned(answer: bytes) -> Assigned:
     """What the leader answered us. An empty answer (a leader that left us out) is nothing."""
     if not answer:
-        return Assigned(frozenset(), ())
+        return Assigned(frozenset(), (), ())
     found = ConsumerProtocolMemberAssignment.decode(answer)
     try:
-        members = msgspec.json.decode(found.user_data or b"", type=_Group).members
+        group = msgspec.json.decode(found.user_data or b"{}", type=_Group)
     except msgspec.DecodeError:
-        members = ()
+        group = _Group()
     given = frozenset(TopicPartition(topic, number) for topic, numbers in found.assignment for number in numbers)
-    return Assigned(given, members)
+    return Assigned(given, group.members, group.retiring)
 
 
 def _by_topic(at: frozenset[TopicPartition]) -> dict[str, tuple[int, ...]]:

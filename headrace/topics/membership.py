@@ -21,7 +21,7 @@ class Placement(msgspec.Struct, frozen=True):
     """What one member is asked to work on. `members` are the names of all that were in the group, sorted, this one included.
 
     Who is not in it is gone, as far as anybody knows. `generation` rises with every rebalance that this member saw.
-    `rebalance_ms`: from the notice of a change to this placement.
+    `rebalance_ms`: from the notice of a change to this placement. `retiring`: those of the members that ask for nothing more.
     """
 
     generation: int
@@ -29,6 +29,7 @@ class Placement(msgspec.Struct, frozen=True):
     sources: frozenset[TopicPartition]
     members: tuple[str, ...]
     rebalance_ms: float = 0.0
+    retiring: tuple[str, ...] = ()
 
 
 class MembershipRefused(Fatal):

@@ -357,6 +357,7 @@ class KafkaMembership:
                 sources=frozenset(at for at in assigned.partitions if at.topic != self._runs),
                 members=assigned.members or (self.member,),
                 rebalance_ms=(perf_counter() - self._noticed_at) * 1000,
+                retiring=assigned.retiring,
             )
         )
 

@@ -13,6 +13,8 @@ from headrace.topics.identity import Identity
 from headrace.topics.outcome import Outcome
 
 FORMAT = 1
+KNOCK = -2
+"""The previous token of an announce that never counts: it only asks a holder that is about to give the partition away to do so now."""
 
 
 class UnknownRecord(Fatal):

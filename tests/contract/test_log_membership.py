@@ -140,6 +140,7 @@ async def test_a_member_that_retires_is_relieved_while_it_is_still_there(cluster
         mine = await one.until(lambda placement: not placement.runs)
         assert theirs.members == mine.members
         assert len(theirs.members) == 2
+        assert theirs.retiring == mine.retiring == (one.membership.member,)
 
 
 async def test_a_death_that_is_told_places_the_others_at_once(cluster: Station) -> None:

@@ -17,16 +17,21 @@ from headrace.service.settings import Settings
 from headrace.service.supervisor import Supervisor
 from tests.service.shell import until
 
-REPORTS = """
+IMPORTS = """
     import os, signal, sys, time
+"""
+REPORTS = (
+    IMPORTS
+    + """
     index, lifeline, reports, discovery = os.environ["HEADRACE_WORKER"].split(":", 3)
     os.write(int(reports), b'{"metrics":"http://127.0.0.1:900%s","instance":"i"}\\n' % index.encode())
 """
-WAITS = """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+)
+FOR_EVER = """
     while True:
         time.sleep(60)
 """
+WAITS = IMPORTS + "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))" + REPORTS + FOR_EVER
 
 
 class Watched:
@@ -78,7 +83,7 @@ async def watched(program: str, **options: Any) -> AsyncIterator[Watched]:
 
 
 async def test_a_worker_that_dies_is_started_again_and_the_group_hears_of_it() -> None:
-    async with watched(REPORTS + WAITS) as it:
+    async with watched(WAITS) as it:
         await until(lambda: len(it.pids()) == 2)
         await until(lambda: it.expelled == 1)  # tried once before it is needed
         before = it.pids()
@@ -92,7 +97,7 @@ async def test_a_worker_that_dies_is_started_again_and_the_group_hears_of_it() -
 
 async def test_the_discovery_document_lists_the_workers_that_live(tmp_path: Path) -> None:
     file = tmp_path / "targets.json"
-    async with watched(REPORTS + WAITS, telemetry={"discovery_file": str(file)}) as it:
+    async with watched(WAITS, telemetry={"discovery_file": str(file)}) as it:
         await until(lambda: len(it.pids()) == 2)
         assert json.loads(file.read_bytes()) == [
             {"targets": ["127.0.0.1:9000"], "labels": {"app": "shop", "worker": "0"}},
@@ -125,19 +130,15 @@ async def test_the_same_exit_code_of_a_worker_that_had_started_is_a_death() -> N
 
 
 async def test_a_second_signal_reaches_the_workers_and_is_the_exit_code() -> None:
-    program = (
-        REPORTS
-        + """
+    handles = """
     signals = []
     def signalled(*_):
         signals.append(1)
         if len(signals) == 2:
             os._exit(130)
     signal.signal(signal.SIGTERM, signalled)
-    while True:
-        time.sleep(60)
 """
-    )
+    program = IMPORTS + handles + REPORTS + FOR_EVER
     async with watched(program) as it:
         await until(lambda: len(it.pids()) == 2)
         os.kill(os.getpid(), signal.SIGINT)
@@ -149,7 +150,7 @@ async def test_a_second_signal_reaches_the_workers_and_is_the_exit_code() -> Non
 
 async def test_a_worker_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.service.supervisor._EXTRA_S", 0.1)
-    program = REPORTS + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n    while True:\n        time.sleep(60)"
+    program = IMPORTS + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)" + REPORTS + FOR_EVER
     settings = {"worker": {"handoff_grace": "10ms", "shutdown_grace": "100ms"}}
     async with watched(program, workers=1, **settings) as it:
         await until(lambda: len(it.pids()) == 1)

@@ -173,6 +173,7 @@ class Group:
             ],
         )
         names = tuple(sorted(member.name for member in members))
+        retiring = tuple(sorted(member.name for member in members if member.retiring))
         for member in members:
             given = placed[member.name]
             placement = Placement(
@@ -180,6 +181,7 @@ class Group:
                 frozenset(at.partition for at in given if at.topic == member.runs),
                 frozenset(at for at in given if at.topic != member.runs),
                 names,
+                retiring=retiring,
             )
             member.held, member.generation = given, self.generation
             self.later(member.way_s() + self.uniform(0, self.late_s), self._tell, member, member.name, placement)

@@ -86,8 +86,10 @@ class Ownership:
             await asyncio.wait(list(self._giving.values()))
 
     def lose_all(self) -> None:
-        """Give everything away, whatever the group says."""
-        lost, self._placed, self._takers = self._placed, frozenset(), False
+        """Give everything away that is left, whatever the group says: it did not answer, so there is no successor to wait for."""
+        lost, self._placed = self._placed, frozenset()
+        if lost:
+            self._takers = False
         for partition in sorted(lost):
             self._lose(partition)
 

@@ -24,7 +24,9 @@ Labels = tuple[str, ...]
 
 LABEL_LENGTH_MAX: Final = 128  # a Kafka topic may have 249; longer names tell nobody more on a dashboard
 OTHER: Final = "(other)"
-OPEN_ENDED: Final = frozenset({"topic", "workflow", "task", "handler", "error", "breaker", "pool", "limiter", "group"})
+OPEN_ENDED: Final = frozenset(
+    {"topic", "workflow", "task", "handler", "error", "breaker", "pool", "limiter", "group", "resource"}
+)
 """Labels whose values come from users' definitions; the others are closed words or partition numbers."""
 
 

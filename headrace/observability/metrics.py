@@ -170,10 +170,16 @@ TABLE: Final[tuple[Family, ...]] = (
         labels=("version", "python", "backend"),
     ),
     # forecast
-    _gauge("forecast_backlog_drain_seconds", "Time until the backlog is gone.", "workflow", emitted=False),
-    _gauge("forecast_utilization_ratio", "Share of a resource that is used.", "resource", emitted=False),
-    _gauge("forecast_workers_needed", "Workers that the present load needs.", emitted=False),
-    _gauge("forecast_bottleneck", "1 for what limits now.", "resource", emitted=False),
+    _gauge(
+        "forecast_backlog_drain_seconds", "Time until no start waits at the present rates; +Inf: never.", "workflow"
+    ),
+    _gauge("forecast_backlog_breach_seconds", "Time until a start waits too long, telemetry.delay_limit.", "workflow"),
+    _gauge("forecast_arrivals_per_second", "Runs that come, with the trend of the last minutes.", "workflow"),
+    _gauge("forecast_capacity_per_second", "Runs that this process can serve with what limits it.", "workflow"),
+    _gauge("forecast_utilization_ratio", "Share of a resource that is used.", "resource"),
+    _gauge("forecast_workers_needed", "Workers like this that its share of the load needs; add up, then round up."),
+    _gauge("forecast_bottleneck", "1 for what limits now.", "resource"),
+    _gauge("forecast_bottleneck_relief_ratio", "How many times as much would pass without it.", "resource"),
 )
 
 BY_NAME: Final[dict[str, Family]] = {family.name: family for family in TABLE}

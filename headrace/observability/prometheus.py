@@ -22,7 +22,10 @@ from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnk
 
 from headrace.observability import observer as o
 from headrace.observability.accumulator import Budget, Cell, Counts, Distribution, Labels, folded
-from headrace.observability.label import BreakerState
+from headrace.observability.forecast import Forecast
+from headrace.observability.forecast_gauges import forecast_gauges
+from headrace.observability.forecast_sample import Totals, Work
+from headrace.observability.label import BreakerState, LogKind
 from headrace.observability.metrics import BY_NAME, PREFIX, TABLE, Family, Kind
 from headrace.observability.silent import Silent
 from headrace.observability.snapshot import EMPTY, Snapshot, Snapshots
@@ -60,7 +63,8 @@ class PrometheusObserver(Silent, Collector):
         buckets: Mapping[str, tuple[float, ...]] | None = None,
         exceeded: Callable[[str], None] | None = None,
     ) -> None:
-        self._snapshots = snapshots
+        self.snapshots = snapshots
+        self._forecasts: Callable[[], Forecast | None] = lambda: None
         self._info = {"version": version, "python": platform.python_version(), "backend": backend}
         # Two budgets, as two threads open series: what happened here, what is (in a scrape) there.
         self._budget = Budget(series_budget - series_budget // GAUGE_SHARE, exceeded)
@@ -253,12 +257,36 @@ class PrometheusObserver(Silent, Collector):
         seen.add(error)
         return error
 
+    # --- forecast -----------------------------------------------------------------------------------------------------
+
+    def totals(self) -> Totals:
+        """The counters that a forecast needs; from any thread."""
+        started, finished = dict[str, float](), dict[str, float]()
+        for (workflow, _), count in dict(self._runs_started.values).items():
+            started[workflow] = started.get(workflow, 0.0) + count
+        for (workflow, _), count in dict(self._runs_finished.values).items():
+            finished[workflow] = finished.get(workflow, 0.0) + count
+        return Totals(
+            started=started,
+            finished=finished,
+            tasks={(labels[0], labels[1]): _work(cell) for labels, cell in dict(self._task_duration.cells).items()},
+            consumed={labels[0]: count for labels, count in dict(self._events_consumed.values).items()},
+            appends=_work(self._append_duration),
+            read_backs=_work(self._readback_duration),
+            records=self._commit_records.total,
+            outcome_bytes=self._written_bytes.values.get((LogKind.OUTCOME,), 0.0),
+        )
+
+    def show(self, forecasts: Callable[[], Forecast | None]) -> None:
+        """Where to ask for the newest forecast at each scrape, in the scraping thread."""
+        self._forecasts = forecasts
+
     # --- scrape -------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
         """All emitted families, in the order of the table; those without a series yet show help and type alone."""
-        snapshot = self._snapshots()
-        gauges = _gauges(snapshot)
+        snapshot = self.snapshots()
+        gauges = _gauges(snapshot) | forecast_gauges(self._forecasts())
         for family in TABLE:
             if not family.emitted or family.name.startswith("metric_series"):
                 continue
@@ -324,6 +352,10 @@ def _seconds(duration_ms: float) -> float:
 def _exemplify(cell: Cell, value: float, traceparent: str, at_ms: float) -> None:
     if traceparent[-1:] in _SAMPLED_ENDINGS:
         cell.exemplify(value, traceparent[3:35], at_ms / 1000)
+
+
+def _work(cell: Cell) -> Work:
+    return Work(count=sum(cell.counts), seconds=cell.total)
 
 
 def _counter(family: Family, values: Mapping[Labels, float]) -> Metric:

@@ -108,6 +108,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     log_partitions: tuple[LogPartitionNow, ...] = ()
     stopped: tuple[StoppedNow, ...] = ()
     source_backlog_bytes: dict[str, int] = {}  # by topic: unadmitted starts
+    active_runs: int = 0  # that take a slot of the process
+    broker_reachable: bool = True
     definitions: dict[str, int] = {}  # by status: loaded, held, retired
 
 

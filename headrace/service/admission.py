@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Callable
 
-_OUTSTANDING = (
+OUTSTANDING = (
     1_750  # outcomes on their way to the log and back; past it a further run would only wait for those before it
 )
 _A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
@@ -151,7 +151,7 @@ class Admission:
             self._pumping = False
 
     def _room(self) -> bool:
-        if self.outstanding >= _OUTSTANDING or len(self._active) >= self._max_active:
+        if self.outstanding >= OUTSTANDING or len(self._active) >= self._max_active:
             return False
         if self._admitted == 0:
             asyncio.get_running_loop().call_soon(self._next_turn)

@@ -20,6 +20,7 @@ from headrace.observability import observer as told
 from headrace.observability.console import ConsoleObserver
 from headrace.observability.exposition import Exposition
 from headrace.observability.fan_out import FanOut
+from headrace.observability.forecast_thread import ForecastThread
 from headrace.observability.health import Condition, Health
 from headrace.observability.label import Dependency
 from headrace.observability.latest import Latest
@@ -31,6 +32,7 @@ from headrace.observability.snapshot import EMPTY, Snapshot
 from headrace.observability.traces import contexts, tracing
 from headrace.observability.watchdog import Watchdog, codes_of
 from headrace.service import discovery, topic_plan
+from headrace.service.forecast_facts import facts_of
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import log_of
 from headrace.service.service import Service
@@ -127,6 +129,10 @@ async def serve(
             ),
         )
         stack.enter_context(port)
+        forecast = stack.enter_context(
+            ForecastThread(facts_of(settings, app), prometheus.totals, prometheus.snapshots, report_to(logs))
+        )
+        prometheus.show(forecast.newest)
         log = await _entered(stack, settings, observer, health, stop)
         if log is None:
             return 0

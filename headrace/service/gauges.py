@@ -53,6 +53,8 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
             for (topic, reason), count in Counter((at.topic, reason) for at, reason in shared.stops.items()).items()
         ),
         source_backlog_bytes=dict(_backlog(shared, owners)),
+        active_runs=shared.admission.active_runs,
+        broker_reachable=shared.log.reachable,
         definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.runs.held) for owner in owners)},
     )
 

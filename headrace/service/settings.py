@@ -234,6 +234,11 @@ class TelemetrySettings(Section):
     parent_from_kafka: Switch = Field(
         default=False, description="Go on in the producer's trace instead of linking to it."
     )
+    delay_limit_ms: DurationMs = Field(
+        default=300_000,
+        alias="delay_limit",
+        description="The longest wait of a start; forecasts tell when it is passed.",
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="`auto`: text on a terminal, else JSON lines."
     )

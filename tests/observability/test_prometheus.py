@@ -1,5 +1,6 @@
 """Real scrapes of everything that is told, in both formats."""
 
+import math
 import subprocess
 from collections.abc import Callable
 from shutil import which
@@ -14,6 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from headrace.observability import label
 from headrace.observability.accumulator import OTHER
+from headrace.observability.forecast import Forecast, WorkflowForecast
+from headrace.observability.forecast_trend import Trend
+from headrace.observability.forecast_use import Bottleneck, Use
 from headrace.observability.metrics import TABLE, Kind
 from headrace.observability.prometheus import ERRORS_PER_TASK_MAX, PrometheusObserver, registry
 from headrace.observability.snapshot import (
@@ -52,6 +56,25 @@ NOW = Snapshot(
     definitions={"loaded": 2},
 )
 
+FORECAST = Forecast(
+    window_s=300,
+    workflows=(
+        WorkflowForecast(
+            workflow="fulfil",
+            backlog=30,
+            arrivals=Trend(per_s=12, slope=0.1, holds_s=300),
+            served_per_s=10,
+            capacity_per_s=10,
+            concurrency=7,
+            drain_s=math.inf,
+            breach_s=90,
+        ),
+    ),
+    uses=(Use("pool:mail", 1.0), Use("cpu", 0.25), Use("task:charge", 0.01)),
+    bottleneck=Bottleneck(resource="pool:mail", relief=4.0, next="cpu"),
+    workers_needed=1.7,
+)
+
 Scrape = Callable[[PrometheusObserver], dict[str, Metric]]
 
 
@@ -79,6 +102,7 @@ def value(metrics: dict[str, Metric], sample: str, **labels: str) -> float:
 @pytest.fixture
 def told() -> PrometheusObserver:
     observer = PrometheusObserver(snapshots=lambda: NOW, version="0.1.0", backend="embedded")
+    observer.show(lambda: FORECAST)
     tell_all(observer)
     return observer
 
@@ -138,6 +162,18 @@ def test_gauges_show_the_state_and_forget_what_is_gone() -> None:
     assert metrics["headrace_runs_active"].samples == []
     assert value(metrics, "timers_pending") == 0
     assert value(metrics, "metric_series") < before
+
+
+def test_a_forecast_is_shown_with_what_limits_and_what_does_not(told: PrometheusObserver) -> None:
+    for metrics in (text(told), openmetrics(told)):
+        assert value(metrics, "forecast_backlog_drain_seconds", workflow="fulfil") == math.inf
+        assert value(metrics, "forecast_backlog_breach_seconds", workflow="fulfil") == 90
+        assert value(metrics, "forecast_bottleneck", resource="pool:mail") == 1
+        assert value(metrics, "forecast_bottleneck", resource="cpu") == 0
+        assert value(metrics, "forecast_bottleneck_relief_ratio", resource="pool:mail") == 4
+        assert value(metrics, "forecast_workers_needed") == 1.7
+        shares = metrics["headrace_forecast_utilization_ratio"].samples
+        assert {each.labels["resource"] for each in shares} == {"pool:mail", "cpu"}
 
 
 def test_gauges_have_a_budget_too_and_add_up_what_is_folded() -> None:

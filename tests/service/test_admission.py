@@ -12,7 +12,7 @@ from headrace.service.admission import Admission
 
 MANY = 10**9
 A_TURN = admission_file._A_TURN
-OUTSTANDING = admission_file._OUTSTANDING
+OUTSTANDING = admission_file.OUTSTANDING
 INTAKE_RUNS = admission_file._INTAKE_RUNS
 
 

@@ -225,7 +225,8 @@ def history(runs: int) -> None:
                 at = perf_counter()
                 again = load(dump(state), engine_state())
                 checkpoint_ms = (perf_counter() - at) * 1000
-                assert again == state and len(state.runs) == open_runs
+                assert again == state
+                assert len(state.runs) == open_runs
                 print(
                     f"{number:>12} {open_runs:>8} {spent / len(portion) * 1e6:>9.1f} {estimated_bytes(state):>12} "
                     f"{checkpoint_ms:>14.0f}",

@@ -44,6 +44,7 @@ class LogEvent(StrEnum):
     OUTCOME_SKIPPED = "outcome.skipped"
     CHECKPOINT_WRITTEN = "checkpoint.written"
     TRIM_FAILED = "trim.failed"
+    TOPIC_CHANGED = "topic.changed"
     GROUP_REBALANCED = "group.rebalanced"
     BREAKER_CHANGED = "breaker.changed"
     LOOP_BLOCKED = "loop.blocked"
@@ -95,6 +96,9 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.OUTCOME_SKIPPED: Meaning(logging.INFO, "The accept rule skipped outcomes; harmless."),
     LogEvent.CHECKPOINT_WRITTEN: Meaning(logging.DEBUG, "A checkpoint is complete."),
     LogEvent.TRIM_FAILED: Meaning(logging.WARNING, "The run log could not be trimmed; it grows until the next try."),
+    LogEvent.TOPIC_CHANGED: Meaning(
+        logging.ERROR, "Somebody changed a topic that must not be changed; `code` says what."
+    ),
     LogEvent.GROUP_REBALANCED: Meaning(logging.INFO, "Partitions were placed anew."),
     LogEvent.BREAKER_CHANGED: Meaning(logging.INFO, "A breaker changed its state; at warning if it opened."),
     LogEvent.LOOP_BLOCKED: Meaning(logging.WARNING, "The event loop stands still; `handler` and `where` say in what."),

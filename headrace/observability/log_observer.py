@@ -378,6 +378,13 @@ class LogObserver(Silent):
             message=failed.message,
         )
 
+    def topic_changed(self, changed: o.TopicChanged, /) -> None:
+        self._logs.write(
+            LogEvent.TOPIC_CHANGED,
+            code=changed.code,
+            message=changed.message,
+        )
+
     def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:
         self._logs.write(
             LogEvent.GROUP_REBALANCED,

@@ -375,6 +375,13 @@ class TrimFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message: str
 
 
+class TopicChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A topic of Headrace is not what it must be any more: somebody changed it while the service works. An alarm; the message names it."""
+
+    code: str
+    message: str
+
+
 class LogFolded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An owner read and folded a batch of its partition, live: bytes of the records' values, by what they are."""
 
@@ -508,6 +515,7 @@ class Observer(Protocol):
     def checkpoint_written(self, written: CheckpointWritten, /) -> None: ...
     def trim_failed(self, failed: TrimFailed, /) -> None: ...
     def log_folded(self, folded: LogFolded, /) -> None: ...
+    def topic_changed(self, changed: TopicChanged, /) -> None: ...
     def rebalanced(self, rebalanced: Rebalanced, /) -> None: ...
 
     def breaker_changed(self, changed: BreakerChanged, /) -> None: ...

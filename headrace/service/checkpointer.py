@@ -63,6 +63,11 @@ class Checkpointer:
         self._look_at = 0  # log bytes
         self._moved = asyncio.Event()
 
+    @property
+    def open(self) -> bool:
+        """Whether its owner has a token."""
+        return self._tenure.open
+
     # --- what the owner tells ----------------------------------------------------------------------------------------
 
     def recovered(self, recovered: Recovered) -> None:

@@ -35,6 +35,7 @@ from headrace.service import discovery, topic_plan
 from headrace.service.forecast_facts import facts_of
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import log_of
+from headrace.service.run_log_check import refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
 from headrace.service.shared import Shared
@@ -138,6 +139,7 @@ async def serve(
             return 0
         wanted = await topic_plan.planned(log, settings, sources=app.source_topics, outputs=app.emitted_topics)
         made = await topic_plan.prepare(log, wanted, create=create_topics)
+        await refuse_other_partitions(log, settings.app.name, wanted.runs.partitions)
         health.set(Condition.BROKER, ok=True)
         shared = Shared(
             settings=settings,
@@ -153,6 +155,7 @@ async def serve(
                 for spec in wanted.kept
                 if spec.name.endswith(".dlq")
             },
+            topics=wanted,
         )
         service = Service(shared, health, stop, None if supervised is None else supervised.group_changed)
         service_holder.append(service)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.service.names import Names
 from headrace.service.owner_position import OwnerPosition, of
-from headrace.topics.errors import Fatal, Transient
+from headrace.service.topic_plan import OTHER_PARTITIONS
+from headrace.topics.errors import Fatal, SettingsError, Transient
+from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
     from headrace.service.engine.state import PartitionState
     from headrace.service.shared import Shared
-    from headrace.topics.log import TopicPartition
+    from headrace.topics.log import Log
 
 _UNKNOWN = OwnerPosition(offset=-1)
 
@@ -34,7 +37,7 @@ class LogReplaced(Fatal):
 class PartitionsChanged(Fatal):
     """The records of the run log were written for another number of partitions."""
 
-    code = "HR1203"
+    code = OTHER_PARTITIONS
 
     def __init__(self, at: TopicPartition, log: int, expected: int) -> None:
         super().__init__(
@@ -42,6 +45,21 @@ class PartitionsChanged(Fatal):
             why="Run ids contain the partition number: commands would reach the wrong owner.",
             do=f"Restore {at.topic} with {log} partitions and set log.partitions = {log}, or choose a new app.name. Nothing was written.",
         )
+
+
+async def refuse_other_partitions(log: Log, app: str, partitions: int) -> None:
+    """At the start, before anything is read: the run log was written for another number of partitions. Raises `SettingsError`."""
+    names = Names(app)
+    places = [TopicPartition(names.runs, number) for number in range(partitions)]
+    try:
+        found = await log.committed(names.owners, places)
+    except Transient:
+        return  # a hint; every owner looks at the records themselves
+    for at, position in found.items():
+        known = of(position)
+        if known.partitions and known.partitions != partitions:
+            changed = PartitionsChanged(at, known.partitions, partitions)
+            raise SettingsError(changed.message, code=changed.code, why=changed.why, do=changed.do)
 
 
 async def position_of(shared: Shared, at: TopicPartition) -> OwnerPosition:

@@ -25,6 +25,7 @@ from headrace.observability.label import AbandonReason, Dependency, GroupEvent
 from headrace.service.attempts import Attempts
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
+from headrace.service.log_watch import LogWatch
 from headrace.service.outbox import Outbox
 from headrace.service.ownership import Ownership
 from headrace.service.publisher import Publisher
@@ -102,6 +103,8 @@ class Service:
             router = background.create_task(self.router.run())
             tasks.append(background.create_task(shared.checkpoints.run()))
             tasks.append(background.create_task(shared.owner_positions.run()))
+            if shared.topics is not None:
+                tasks.append(background.create_task(LogWatch(shared, lambda: self.owners).run(shared.topics)))
             tasks.append(background.create_task(self._follow(membership)))
             tasks.append(background.create_task(self._look_when_told(membership)))
             tasks += [background.create_task(self._watch_broker()), background.create_task(self._watch_lag())]

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from headrace.service.outbox import Outbox
     from headrace.service.publisher import Publisher
     from headrace.service.settings import Settings
+    from headrace.service.topic_plan import TopicPlan
     from headrace.topics.errors import HeadraceError
     from headrace.topics.run_record import CommandRecord
 
@@ -83,6 +84,7 @@ class Shared:
         partitions: int,
         listens_to_starts: bool,
         dead_letter_bytes: dict[str, int | None],
+        topics: TopicPlan | None = None,
     ) -> None:
         self.settings = settings
         self.app = app
@@ -109,6 +111,7 @@ class Shared:
             payload_bytes=settings.limits.payload_bytes,
         )
         self.writers = Writers(self._writer, partitions)
+        self.topics = topics  # what they must be like, if that is watched
         self.checkpoints = Checkpoints()
         self.owner_positions = OwnerPositions(log, self.names.owners)
         self.stops: dict[TopicPartition, StopReason] = {}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import traceback
 
 from headrace.observability.label import StopReason
+from headrace.service.recovery import LogGap
+from headrace.service.run_log_check import LogReplaced, PartitionsChanged
 from headrace.topics.errors import Fatal, HeadraceError
 from headrace.topics.log import OffsetOutOfRange, TopicMissing
 
@@ -18,11 +20,11 @@ def reason_of(error: HeadraceError) -> StopReason:
             return StopReason.TOPIC_MISSING
         case HeadraceError(code="HR9002"):
             return StopReason.BUG
-        case HeadraceError(code="HR5112"):
+        case LogGap():
             return StopReason.LOG_GAP
-        case HeadraceError(code="HR1208"):
+        case LogReplaced():
             return StopReason.LOG_REPLACED
-        case HeadraceError(code="HR1203"):
+        case PartitionsChanged():
             return StopReason.PARTITIONS_CHANGED
         case _:
             return StopReason.UNKNOWN_RECORD

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from headrace.service.settings import Settings
     from headrace.topics.log import Log
 
+OTHER_PARTITIONS = "HR1203"
 FOR_EVER = -1
 RUN_LOG_SEGMENT_BYTES = 128 << 20
 USER_TOPIC_PARTITIONS = 8  # of source and output topics that we make: room for a few instances, cheap to read for one
@@ -118,7 +119,7 @@ def differences(wanted: TopicSpec, found: TopicSpec) -> list[SettingsError]:
         problems.append(
             SettingsError(
                 f"Expected {wanted.partitions} partitions in {name}, but found {found.partitions}.",
-                code="HR1203",
+                code=OTHER_PARTITIONS,
                 why="Run ids contain the partition number: commands would reach the wrong owner.",
                 do=f"If {name} was made with {found.partitions}, set log.partitions = {found.partitions}; "
                 f"else restore it with {wanted.partitions}, or choose a new app.name. Nothing was written.",

@@ -115,6 +115,7 @@ ONE_OF_EACH: dict[str, Any] = {
     "checkpoint_written": o.CheckpointWritten(partition=3, as_of=90, size_bytes=70_000, duration_ms=5.0),
     "trim_failed": o.TrimFailed(topic="shop.runs", partition=3, offset=91, code="HR5003", message="not allowed"),
     "log_folded": o.LogFolded(partition=3, sizes_bytes={label.LogKind.OUTCOME: 4000, label.LogKind.COMMAND: 300}),
+    "topic_changed": o.TopicChanged(code="HR1202", message="shop.runs has retention.ms=1"),
     "rebalanced": o.Rebalanced(group="shop.members", event=label.GroupEvent.ASSIGNED, partitions=64, duration_ms=300.0),
     "breaker_changed": o.BreakerChanged(
         breaker="inventory", before=label.BreakerState.CLOSED, after=label.BreakerState.OPEN, reason="60 % of 100"

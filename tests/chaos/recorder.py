@@ -4,6 +4,7 @@ For Kafka a plain aiokafka consumer without a group, for the embedded file the l
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import aiokafka
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import LogRecord
@@ -21,6 +22,8 @@ from headrace.topics.log_embedded import EmbeddedLog
 At = tuple[str, int]
 _QUIET_MS = 200
 _TRIES_S = 60
+_STUCK_S = 3.0  # without a record that is known to be there
+_LOOK_MAX_S = 20.0
 
 
 class Record(NamedTuple):
@@ -76,12 +79,16 @@ class KafkaSource:
         begin = (await consumer.beginning_offsets([partition]))[partition]
         consumer.seek(partition, max(start, begin))
         found: list[Record] = []
+        quiet_since = time.monotonic()
         while not found or found[-1].offset + 1 < end:
+            if time.monotonic() > quiet_since + _STUCK_S:
+                raise KafkaTimeoutError
             batches = await consumer.getmany(partition, timeout_ms=_QUIET_MS)
             read = batches.get(partition, [])
             found += [
                 Record(at, each.offset, each.timestamp, each.key, each.value, tuple(each.headers)) for each in read
             ]
+            quiet_since = time.monotonic() if read else quiet_since
             if not read and await consumer.position(partition) >= end:
                 break
         return found
@@ -111,8 +118,10 @@ class KafkaSource:
         return self._consumer
 
     async def close(self) -> None:
-        if self._consumer is not None:
-            await self._consumer.stop()
+        consumer, self._consumer = self._consumer, None
+        self._assigned.clear()
+        if consumer is not None:
+            await consumer.stop()
 
 
 class EmbeddedSource:
@@ -155,8 +164,9 @@ class EmbeddedSource:
         return self._log
 
     async def close(self) -> None:
-        if self._log is not None:
-            await self._log.__aexit__(None, None, None)
+        log, self._log = self._log, None
+        if log is not None:
+            await log.__aexit__(None, None, None)
 
 
 class Recorder:
@@ -186,9 +196,13 @@ class Recorder:
         async with self._lock, asyncio.timeout(_TRIES_S):
             while True:
                 try:
-                    await self._read_on()
+                    async with asyncio.timeout(_LOOK_MAX_S):
+                        await self._read_on()
                     return self
-                except (KafkaError, OSError, HeadraceError):
+                except (KafkaError, OSError, HeadraceError, TimeoutError):
+                    await (
+                        self.source.close()
+                    )  # a client that lost its brokers may never find them again: the next is new
                     await asyncio.sleep(0.1)
 
     async def _read_on(self) -> None:

@@ -43,6 +43,7 @@ def die_at(wanted: FaultPoint, hit: int, fired: Path) -> None:
 def checkpoint_often(log_bytes: int) -> None:
     """Hostile settings."""
     checkpointer.LOG_BYTES_MIN = log_bytes
+    checkpointer.SIZE_FACTOR = 1
     for log in (KafkaLog, EmbeddedLog):
         _trim_late(log)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+import anyio
 import msgspec
 
 from headrace.service.names import Names
@@ -29,6 +30,9 @@ OTHER_PARTITIONS = "HR1203"
 FOR_EVER = -1
 RUN_LOG_SEGMENT_BYTES = 128 << 20
 USER_TOPIC_PARTITIONS = 8  # of source and output topics that we make: room for a few instances, cheap to read for one
+_HEARD_S = 10.0  # then the check says what is missing
+_LOOKS = 3  # in a row that find everything, any broker being asked
+_BETWEEN_LOOKS_S = 0.1
 _RECORD_ROOM_BYTES = 64 << 10  # what a run-log record needs around its payload: ids, headers, framing
 
 
@@ -93,8 +97,22 @@ async def prepare(log: Log, wanted: TopicPlan, *, create: bool) -> tuple[str, ..
         problems = await check(log, wanted, missing_is_fine=True)
         refuse(problems)
         made = tuple(await log.create(wanted.all))
+        await _known_everywhere(log, wanted)
     refuse(await check(log, wanted))
     return made
+
+
+async def _known_everywhere(log: Log, wanted: TopicPlan) -> None:
+    """Wait, a little, until the brokers have heard of what they or another instance of us just made: each answers for itself."""
+    names = [spec.name for spec in wanted.all]
+    seen = 0
+    with anyio.move_on_after(_HEARD_S):
+        while seen < _LOOKS:
+            if len(await log.describe(names)) == len(set(names)):
+                seen += 1
+            else:
+                seen = 0
+                await anyio.sleep(_BETWEEN_LOOKS_S)
 
 
 async def check(log: Log, wanted: TopicPlan, *, missing_is_fine: bool = False) -> list[SettingsError]:

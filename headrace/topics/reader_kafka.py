@@ -310,6 +310,7 @@ class Fetcher:
                         for index, lane in enumerate(self._lanes):
                             group.create_task(self._poll(node, lane, catching_up=index == 1))
                     elif not reader.in_flight:
+                        self._changes += 1  # a poll that is out knows nothing of it: it was its old leader's until now
                         self._nodes[node].wake(catch_up=not reader.caught_up)
                 if leaderless:
                     await self._client.refresh()

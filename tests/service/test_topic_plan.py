@@ -1,6 +1,6 @@
 """What topics an app needs, and the refusal when they are not like that."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -169,3 +169,25 @@ async def test_the_same_holds_on_kafka(kafka: KafkaBroker) -> None:
         assert await check(log, await planned(log, there, sources=["planned-orders"])) == []
         other = await planned(log, Settings.model_validate({"app": {"name": "planned"}, "log": {"partitions": 5}}))
         assert [problem.code for problem in await check(log, other)] == ["HR1203"]
+
+
+class SlowToHear(EmbeddedLog):
+    """Like brokers of a cluster, of which some have not heard of a new topic yet: some looks find nothing after a topic was made."""
+
+    blind_looks = 0
+
+    async def create(self, specs: Sequence[TopicSpec]) -> Sequence[str]:
+        self.blind_looks = 4
+        return await super().create(specs)
+
+    async def describe(self, topics: Sequence[str]) -> Mapping[str, TopicSpec]:
+        if self.blind_looks:
+            self.blind_looks -= 1
+            return {}
+        return await super().describe(topics)
+
+
+async def test_topics_that_were_just_made_are_waited_for_until_the_brokers_know_them(tmp_path: Path) -> None:
+    async with SlowToHear(tmp_path / "log.sqlite", owner=True) as log:
+        wanted = await planned(log, settings(), sources=["orders"], outputs=["done"])
+        assert set(await prepare(log, wanted, create=True)) == {spec.name for spec in wanted.all}

@@ -1,23 +1,30 @@
 """Admission: how many runs work at once in this process, whose turn is next, and when the routers must wait.
 
 Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. The runs of one workflow come in
-the order in which they asked, which is the log's; workflows take turns, and one of them takes at most half of the slots while others wait.
+the order of their starts, oldest first; workflows take turns, and one of them takes at most half of the slots while others wait. Alone it leaves an eighth free:
+when its handlers hang, others still find room. A run that was admitted before and wakes up comes first.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from heapq import heapify, heappop, heappush
 
 OUTSTANDING = (
     1_750  # outcomes on their way to the log and back; past it a further run would only wait for those before it
 )
 _A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
+_INTAKE_RUNS = 500  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
+_FREE_SHARE = 7  # a workflow has at most so many slots for each one that is free: the eighth part stays for others
+_KEPT_FACTOR = 16  # starts behind their keys may have so many times the bytes that starts without room may have
+
 Begin = Callable[[str], None]
 """Called with the run whose turn has come."""
 
-_INTAKE_RUNS = 500  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
+_Asked = tuple[int, int, str, int, str, Begin]
+"""When its start was appended, a running number, the run, its bytes, the topic that it came from, and what to call."""
 
 
 class Admission:
@@ -32,35 +39,44 @@ class Admission:
         self._max_queued_bytes = max_queued_bytes
         self._active: dict[str, str] = {}  # run: workflow
         self._share: Counter[str] = Counter()
-        self._waiting: dict[str, deque[tuple[str, int, Begin]]] = {}
+        self._waiting: dict[str, list[_Asked]] = {}  # heaps
+        self._count = 0
         self._waking: deque[tuple[str, Begin]] = deque()
         self._pumping = False
         self._admitted = 0  # in this turn of the event loop
         self.outstanding = 0
-        self._open = asyncio.Event()
-        self._open.set()
-        self._kept: dict[str, int] = {}  # bytes of starts that wait for their key
-        self._kept_bytes = 0
+        self._kept: dict[str, tuple[int, str]] = {}  # starts that wait for their key: bytes, topic
+        self._waiting_of: Counter[str] = Counter()  # bytes by topic
+        self._kept_of: Counter[str] = Counter()
+        self._elsewhere: frozenset[str] = frozenset()  # topics that feed an owner elsewhere which has too much
+        self._closed: dict[str, asyncio.Event] = {}  # topics whose routers wait
         self.waiting_runs = 0
         self.waiting_bytes = 0
+        self.kept_bytes = 0
+        self.left_bytes = 0  # of both, what lies in the log alone
 
     @property
     def active_runs(self) -> int:
         """Runs that work now."""
         return len(self._active)
 
-    async def intake(self) -> None:
-        """Return when routers may read on: few enough unadmitted runs."""
-        await self._open.wait()
+    # --- runs ------------------------------------------------------------------------------------------------------
 
-    def ask(self, run: str, workflow: str, size: int, begin: Begin) -> None:
+    def ask(
+        self, run: str, workflow: str, size: int, begin: Begin, *, topic: str = "", started_at_ms: int = 0
+    ) -> None:
         """Call `begin` with the run when there is room: perhaps at once."""
-        queue = self._waiting.setdefault(workflow, deque())
-        queue.append((run, size, begin))
+        self._count += 1
+        asked = (started_at_ms, self._count, run, size, topic, begin)
+        queue = self._waiting.get(workflow)
+        if queue is None:
+            self._waiting[workflow] = [asked]
+        else:
+            heappush(queue, asked)
         self.waiting_runs += 1
         self.waiting_bytes += size
+        self._waiting_of[topic] += size
         self._pump()
-        self._set_intake()
 
     def wake(self, run: str, begin: Begin) -> None:
         """The same for a run that was admitted before and waited: it comes before those that were not, and takes a slot only once it works."""
@@ -77,7 +93,6 @@ class Admission:
         """Some outcomes came back: there may be room."""
         if self.waiting_runs or self._waking:
             self._pump()
-            self._set_intake()
 
     def idle(self, run: str) -> None:
         """It waits, is parked or has ended."""
@@ -86,47 +101,90 @@ class Admission:
             self._share[workflow] -= 1
             if self.waiting_runs or self._waking:
                 self._pump()
-                self._set_intake()
 
-    def keep(self, run: str, size: int) -> None:
-        """A start waits for its key, and its bytes with it: they count against what routers may read ahead."""
+    def keep(self, run: str, size: int, topic: str = "") -> None:
+        """A start waits for its key."""
         if run not in self._kept:
-            self._kept[run] = size
-            self._kept_bytes += size
-            self._set_intake()
+            self._kept[run] = (size, topic)
+            self.kept_bytes += size
+            self._kept_of[topic] += size
 
     def keep_no_more(self, run: str) -> None:
         """Its turn has come, or it is gone."""
-        size = self._kept.pop(run, None)
-        if size is not None:
-            self._kept_bytes -= size
-            self._set_intake()
+        kept = self._kept.pop(run, None)
+        if kept is not None:
+            size, topic = kept
+            self.kept_bytes -= size
+            self._kept_of[topic] -= size
+            self._reopen()
 
-    def forget(self, runs: set[str]) -> None:
+    def forget(self, runs: Container[str]) -> None:
         """A partition was given away: they neither work nor wait any more."""
-        for run in runs & self._kept.keys():
+        for run in [run for run in self._kept if run in runs]:
             self.keep_no_more(run)
         for workflow, queue in list(self._waiting.items()):
-            kept = deque(entry for entry in queue if entry[0] not in runs)
+            kept = [asked for asked in queue if asked[2] not in runs]
             if kept:
+                heapify(kept)
                 self._waiting[workflow] = kept
             else:
                 del self._waiting[workflow]
         self._waking = deque(entry for entry in self._waking if entry[0] not in runs)
         self.waiting_runs = sum(map(len, self._waiting.values()))
-        self.waiting_bytes = sum(size for queue in self._waiting.values() for _, size, _ in queue)
-        for run in runs:
-            workflow = self._active.pop(run, None)
-            if workflow is not None:
-                self._share[workflow] -= 1
+        self.waiting_bytes = sum(asked[3] for queue in self._waiting.values() for asked in queue)
+        self._waiting_of = Counter()
+        for queue in self._waiting.values():
+            for asked in queue:
+                self._waiting_of[asked[4]] += asked[3]
+        for run in [run for run in self._active if run in runs]:
+            self._share[self._active.pop(run)] -= 1
         self._pump()
-        self._set_intake()
+        self._reopen()
 
-    def _set_intake(self) -> None:
-        if self.waiting_runs < _INTAKE_RUNS and self.waiting_bytes + self._kept_bytes < self._max_queued_bytes:
-            self._open.set()
-        else:
-            self._open.clear()
+    # --- routers ---------------------------------------------------------------------------------------------------
+
+    async def intake(self, topic: str = "") -> None:
+        """Return when the topic's routers may read on: it feeds nobody who has too much."""
+        while self.pauses(topic):
+            closed = self._closed.get(topic)
+            if closed is None:
+                closed = self._closed[topic] = asyncio.Event()
+            await closed.wait()
+
+    def pauses(self, topic: str) -> bool:
+        """Whether the topic feeds an owner that has too much, here or elsewhere."""
+        return (
+            (self.full and self._waiting_of[topic] > 0)
+            or topic in self._elsewhere
+            or (self._kept_of[topic] > 0 and self.kept_bytes >= _KEPT_FACTOR * self._max_queued_bytes)
+        )
+
+    @property
+    def full(self) -> bool:
+        """Too many starts wait for room here."""
+        return self.waiting_runs >= _INTAKE_RUNS or self.waiting_bytes >= self._max_queued_bytes
+
+    @property
+    def backlog(self) -> dict[str, int]:
+        """Bytes of the starts that wait for room, by topic."""
+        return {topic: size for topic, size in self._waiting_of.items() if size}
+
+    @property
+    def over_budget(self) -> bool:
+        """Starts that wait, for room or for their keys, take more memory than they may: further ones stay in the log."""
+        return self.waiting_bytes + self.kept_bytes - self.left_bytes > self._max_queued_bytes
+
+    def pause_elsewhere(self, topics: frozenset[str]) -> None:
+        """These topics feed owners elsewhere that have too much."""
+        self._elsewhere = topics
+        self._reopen()
+
+    def _reopen(self) -> None:
+        if self._closed:
+            for topic in [topic for topic in self._closed if not self.pauses(topic)]:
+                self._closed.pop(topic).set()
+
+    # --- turns -----------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         if self._pumping:
@@ -134,21 +192,30 @@ class Admission:
         self._pumping = True
         try:
             while (self._waking or self.waiting_runs) and self._room():
-                self._admitted += 1
                 if self._waking:
                     run, begin = self._waking.popleft()
-                    begin(run)
-                    continue
-                workflow = self._next_workflow()
-                run, size, begin = self._waiting[workflow].popleft()
-                if not self._waiting[workflow]:
-                    del self._waiting[workflow]
-                self.waiting_runs -= 1
-                self.waiting_bytes -= size
-                self.active(run, workflow)
+                else:
+                    workflow = self._next_workflow()
+                    if workflow is None:
+                        break
+                    run, begin = self._take(workflow)
+                    self.active(run, workflow)
+                self._admitted += 1
                 begin(run)
         finally:
             self._pumping = False
+        if self._closed:
+            self._reopen()
+
+    def _take(self, workflow: str) -> tuple[str, Begin]:
+        queue = self._waiting[workflow]
+        _, _, run, size, topic, begin = heappop(queue)
+        if not queue:
+            del self._waiting[workflow]
+        self.waiting_runs -= 1
+        self.waiting_bytes -= size
+        self._waiting_of[topic] -= size
+        return run, begin
 
     def _room(self) -> bool:
         if self.outstanding >= OUTSTANDING or len(self._active) >= self._max_active:
@@ -161,13 +228,18 @@ class Admission:
         self._admitted = 0
         self.read_back()
 
-    def _next_workflow(self) -> str:
-        if len(self._waiting) == 1:
-            return next(iter(self._waiting))
-        half = max(1, self._max_active // 2)
+    def _next_workflow(self) -> str | None:
+        """Whose turn it is; None if all that wait have their share."""
         share = self._share
-        chosen = next((workflow for workflow in self._waiting if share[workflow] < half), None)
+        most = _FREE_SHARE * (self._max_active - len(self._active))
+        if len(self._waiting) == 1:
+            only = next(iter(self._waiting))
+            return only if share[only] < most else None
+        half = max(1, self._max_active // 2)
+        chosen = next((workflow for workflow in self._waiting if share[workflow] < min(half, most)), None)
         if chosen is None:
             chosen = min(self._waiting, key=share.__getitem__)
+            if share[chosen] >= most:
+                return None
         self._waiting[chosen] = self._waiting.pop(chosen)  # the next one's turn comes first next time
         return chosen

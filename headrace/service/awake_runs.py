@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -140,11 +139,12 @@ class AwakeRuns:
         self._begin_some()
 
     def _begin_some(self) -> None:
-        slice_ends = perf_counter() + _SLICE_S
+        loop = asyncio.get_running_loop()
+        slice_ends = loop.time() + _SLICE_S
         while self._to_begin:
             self._begin_or_rest(self._to_begin.popleft())
-            if perf_counter() > slice_ends and self._to_begin:
-                asyncio.get_running_loop().call_soon(self._begin_some)
+            if loop.time() > slice_ends and self._to_begin:
+                loop.call_soon(self._begin_some)
                 return
 
     def _begin_or_rest(self, run_id: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.service.fault_point import FaultPoint, maybe
@@ -66,11 +65,11 @@ class IdleRuns:
     def _drop_due(self) -> None:
         loop, resting = asyncio.get_running_loop(), self._resting
         ripe = loop.time() - self._after_ms / 1000
-        slice_ends = perf_counter() + _SLICE_S
+        slice_ends = loop.time() + _SLICE_S
         self._alarm = None
         while resting and (resting[0][0] <= ripe or len(resting) > _RESTING_MAX // 2):
             self._drop_if_idle(*resting.popleft())
-            if perf_counter() > slice_ends:
+            if loop.time() > slice_ends:
                 self._alarm = loop.call_soon(self._drop_due)
                 return
         if resting:

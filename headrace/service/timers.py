@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Hashable
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -89,7 +88,8 @@ class Timers:
     def _ring(self) -> None:
         self._alarm = None
         now_ms = self._clock.now_ms()
-        slice_ends = perf_counter() + _SLICE_S
+        loop = asyncio.get_running_loop()
+        slice_ends = loop.time() + _SLICE_S
         try:
             while self._heap and self._heap[0][0] <= now_ms:
                 armed = heapq.heappop(self._heap)
@@ -97,7 +97,7 @@ class Timers:
                 if self._armed.get(key) is armed:
                     del self._armed[key]
                     ring(key, due_at_ms)
-                    if perf_counter() > slice_ends:
+                    if loop.time() > slice_ends:
                         break
         finally:  # one that raises keeps no other from ringing
             self._set_alarm()

@@ -2,7 +2,7 @@
 
     dump = Dump(state)              as of now
     dump.before(record)             before each record that is folded from now on: what it may change is captured first (copy-on-write)
-    for item in dump.items(): ...   one small piece at a time, in any rhythm; `Chunker` cuts them into chunks
+    for item in dump.items(): ...   one small piece at a time, in any rhythm; `Chunker` cuts them into chunks. A `LeftRun` becomes one with `whole`
 
     restored = Load(new_state(...)) the same state as it was when `dump` was made
     restored.add(chunk)             every chunk, in order
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin
 import msgspec
 
 from headrace.service.engine.dedupe import OriginMarks
+from headrace.service.engine.run_bytes import pack, unpack
 from headrace.service.engine.state import KeySlot, PartitionState
 from headrace.service.engine.touched import touched
 from headrace.topics.errors import Fatal
@@ -36,6 +37,7 @@ from headrace.topics.outcome import CheckpointChunk
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from headrace.topics.command import Start
     from headrace.topics.run_record import RunRecord
 
 CHUNK_BYTES = 256 << 10
@@ -93,6 +95,20 @@ class _Part(msgspec.Struct, array_like=True, tag="part", gc=False):
     last: bool
 
 
+class LeftRun(msgspec.Struct, frozen=True, gc=False):
+    """A run whose start lies in the log alone, as of the dump. A checkpoint has it whole."""
+
+    id: str
+    offset: int
+    state: bytes
+
+    def whole(self, start: Start) -> bytes:
+        """The item, with the start that was read again."""
+        run = unpack(self.state)
+        run.start, run.left = start, False
+        return _encode(_Run(self.id, msgspec.Raw(pack(run))))
+
+
 _Item = _Head | _Entry | _Slot | _Origin | _Clients | _Run | _Part
 
 _encode = msgspec.json.Encoder().encode
@@ -127,7 +143,7 @@ class Dump:
             for key, marks in state.dedupe.origins.items()
         ]
         self._clients = dict(state.dedupe.clients)
-        self._early: dict[str, bytes] = {}
+        self._early: dict[str, bytes | LeftRun] = {}
         self._early_slots: dict[tuple[str, str, str], bytes] = {}
 
     def before(self, record: RunRecord) -> None:
@@ -140,7 +156,7 @@ class Dump:
             if slot in self._slots and slot not in self._early_slots:
                 self._early_slots[slot] = self._slot(slot)
 
-    def items(self) -> Iterator[bytes]:
+    def items(self) -> Iterator[bytes | LeftRun]:
         """All items. Each step is short, whatever the state's size, as long as single runs are small."""
         yield self._head
         for name, entries in self._dicts.items():
@@ -169,8 +185,11 @@ class Dump:
         while accepted := list(islice(clients, _MARKS)):
             yield _encode(_Clients(accepted))
 
-    def _run(self, id_: str) -> bytes:
-        return _encode(_Run(id_, msgspec.Raw(self._state.runs.packed_of(id_))))
+    def _run(self, id_: str) -> bytes | LeftRun:
+        runs = self._state.runs
+        packed = runs.packed_of(id_)
+        offset = runs.left.get(id_) if runs.left else None
+        return _encode(_Run(id_, msgspec.Raw(packed))) if offset is None else LeftRun(id_, offset, packed)
 
     def _slot(self, key: tuple[str, str, str]) -> bytes:
         slot = self._state.slots[key]
@@ -326,6 +345,8 @@ def dump(state: PartitionState) -> list[CheckpointChunk]:
     chunker = Chunker(whole.as_of)
     chunks: list[CheckpointChunk] = []
     for item in whole.items():
+        if isinstance(item, LeftRun):
+            raise ValueError(f"the start of {item.id} has to be read again, at {item.offset}")  # noqa: TRY004 - of its value
         chunks += chunker.add(item)
     return [*chunks, chunker.finish()]
 

@@ -1,5 +1,8 @@
 """The runs of a partition that have not ended, by id, in the order of their starts. A run is kept live or as bytes; who asks for one need not know.
 
+A start that waits, for room or for its key, may be left in the log: then only what the fold needs of it is kept, and whoever wants to wake it reads the record
+at its offset again and gives it back. No record but a cancel is folded for such a run.
+
 What is asked for by its id is live from then on and may be changed; the shell packs it again (`pack`, `put_away`) once nobody has a reference to it. What
 `values` and `look` give is only to look at.
 """
@@ -9,14 +12,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 
+import msgspec
+
 from headrace.service.engine.run_bytes import RunLook, look, pack, unpack
 from headrace.service.engine.run_state import Phase, RunState
+from headrace.topics.command import Start
+from headrace.topics.event import EventMeta
 
 
 class OpenRuns:
     """Equal if the same runs are in the same states, packed or not."""
 
-    __slots__ = ("_oldest", "_runs", "packed_counts", "unpacked")
+    __slots__ = ("_oldest", "_runs", "left", "left_bytes", "packed_counts", "readable_from", "unpacked")
 
     def __init__(self, runs: Iterable[RunState] = ()) -> None:
         self._runs: dict[str, RunState | bytes] = {run.id: run for run in runs}
@@ -25,6 +32,10 @@ class OpenRuns:
         """How many are packed, by workflow and phase."""
         self.unpacked: list[str] = []
         """Runs that somebody asked for while they were packed, since the last `put_away`."""
+        self.left: dict[str, int] = {}
+        """Offsets of the starts that are left in the log."""
+        self.left_bytes = 0  # of their records
+        self.readable_from = 0  # starts below this offset are never left: the log may not have them any more
 
     def get(self, run: str) -> RunState | None:
         """The run, live, or None."""
@@ -42,8 +53,11 @@ class OpenRuns:
 
     def __delitem__(self, run: str) -> None:
         found = self._runs.pop(run)
+        kept = look(found) if isinstance(found, bytes) else found
         if isinstance(found, bytes):
-            self._uncount(look(found))
+            self._uncount(kept)
+        if self.left.pop(run, None) is not None:
+            self.left_bytes -= kept.size
 
     def __contains__(self, run: object) -> bool:
         return run in self._runs
@@ -93,6 +107,29 @@ class OpenRuns:
         for run in unpacked:
             if run not in needed:
                 self.pack(run)
+
+    def leave(self, run: str) -> bool:
+        """Leave a start in the log; False if it has to stay: something has happened to the run, or the log may be trimmed beyond it."""
+        state = self.get(run)
+        if state is None or state.left or state.offset < self.readable_from or _has_begun(state):
+            return False
+        state.start, state.left = _outline(state.start), True
+        self.left[run] = state.offset
+        self.left_bytes += state.size
+        self.pack(run)
+        return True
+
+    def give_back(self, run: str, start: Start) -> None:
+        """The start of a run, read again. Nothing to do if it is not left (any more)."""
+        if run in self.left:
+            state = self[run]
+            state.start, state.left = start, False
+            del self.left[run]
+            self.left_bytes -= state.size
+
+    def oldest_left(self) -> int | None:
+        """The log must be kept from this offset on; None: none is left."""
+        return min(self.left.values(), default=None)
 
     @property
     def live_count(self) -> int:
@@ -175,4 +212,27 @@ def _equal(mine: RunState | bytes, theirs: RunState | bytes) -> bool:
         mine = unpack(mine)
     if isinstance(theirs, bytes):
         theirs = unpack(theirs)
-    return mine == theirs
+    return mine == theirs or (mine.left != theirs.left and _outlined(mine) == _outlined(theirs))
+
+
+def _has_begun(run: RunState) -> bool:
+    return bool(run.history or run.timers or run.tries or run.parked)
+
+
+def _outline(start: Start) -> Start:
+    """What the fold and the gauges want to know of a start that waits."""
+    event = start.event
+    return Start(
+        namespace=start.namespace,
+        workflow=start.workflow,
+        version=start.version,
+        input=msgspec.Raw(b"null"),
+        key=start.key,
+        policy=start.policy,
+        timeout_ms=start.timeout_ms,
+        event=None if event is None else EventMeta("", "", "", event.topic, event.partition, event.offset),
+    )
+
+
+def _outlined(run: RunState) -> RunState:
+    return run if run.left else msgspec.structs.replace(run, start=_outline(run.start), left=True)

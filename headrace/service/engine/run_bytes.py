@@ -41,6 +41,7 @@ class RunLook(msgspec.Struct, array_like=True, frozen=True):
     phase: Phase
     clock_ms: int
     rests: bool = False
+    left: bool = False
     timers: dict[str, int] = {}
 
 

@@ -75,6 +75,7 @@ class RunState(msgspec.Struct, array_like=True):
     phase: Phase
     clock_ms: int
     rests: bool = False  # it waits for its timers alone: nothing wakes it before the first of them, but a record
+    left: bool = False  # its start lies in the log alone: `open_runs.py`. Never in a checkpoint
     timers: dict[str, int] = {}  # armed ones, by due time
     joined: int = 0  # starts that found this run open and were noted on it
     parked: RunParked | None = None

@@ -1,8 +1,8 @@
 """Admission: how many runs work at once in this process, whose turn is next, and when the routers must wait.
 
 Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. The runs of one workflow come in
-the order of their starts, oldest first; workflows take turns, and one of them takes at most half of the slots while others wait. Alone it leaves an eighth free:
-when its handlers hang, others still find room. A run that was admitted before and wakes up comes first.
+the order of their starts, oldest first; workflows take turns, and one of them takes at most half of the slots while others wait. Alone it leaves an eighth
+free: when its handlers hang, others still find room. A run that was admitted before and wakes up comes first.
 """
 
 from __future__ import annotations
@@ -62,9 +62,7 @@ class Admission:
 
     # --- runs ------------------------------------------------------------------------------------------------------
 
-    def ask(
-        self, run: str, workflow: str, size: int, begin: Begin, *, topic: str = "", started_at_ms: int = 0
-    ) -> None:
+    def ask(self, run: str, workflow: str, size: int, begin: Begin, *, topic: str = "", started_at_ms: int = 0) -> None:
         """Call `begin` with the run when there is room: perhaps at once."""
         self._count += 1
         asked = (started_at_ms, self._count, run, size, topic, begin)

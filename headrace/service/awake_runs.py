@@ -36,6 +36,7 @@ from headrace.service.engine.state import Given, PartitionState
 from headrace.service.engine.step import CallStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
+from headrace.service.waiting_starts import Asked, WaitingStarts
 from headrace.topics.command import Cancel
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -53,10 +54,13 @@ from headrace.topics.outcome import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.service.attempts import AttemptEnd
     from headrace.service.live_run import LiveRun
     from headrace.service.shared import Shared
     from headrace.service.tenure import Tenure
+    from headrace.topics.errors import HeadraceError
 
 RUN_TOO_BIG = "HR4013"
 _GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
@@ -66,15 +70,23 @@ _CANCELLED_STEPS_MAX = 1_000  # in one record: a big fan-out that is given up ha
 
 
 class AwakeRuns:
-    """`live` by run id; `held` are runs whose definition version is not loaded here, `asked` those that wait for room to begin: both with their workflow.
+    """`live` by run id; `held` are runs whose definition version is not loaded here, with their workflow; `asked` those that wait for room to begin.
 
-    `ended` gets the results of attempts. Open runs that are in none of them are `idle`.
+    Open runs that are in none of them are `idle`. `ended` gets the results of attempts; `lost` is called when the log does not have what the state knows.
     """
 
-    def __init__(self, shared: Shared, state: PartitionState, tenure: Tenure, ended: AttemptEnd) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        state: PartitionState,
+        tenure: Tenure,
+        ended: AttemptEnd,
+        lost: Callable[[HeadraceError], None],
+    ) -> None:
         self.live: dict[str, LiveRun] = {}
         self.held: dict[str, str] = {}
-        self.asked: dict[str, str] = {}
+        self.starts = WaitingStarts(shared, state, self._wake, lost)
+        self.asked = self.starts.asked
         self.idle = IdleRuns(shared, state, self.live, self._wake_again)
         self._shared = shared
         self._state = state
@@ -84,11 +96,7 @@ class AwakeRuns:
         self._ending: set[str] = set()  # runs that were ended without their code, and whose end is not read back
         self._drops_at_once = not shared.settings.worker.idle_after_ms
         self._to_begin: deque[str] = deque()
-        self._room, self._fires, self._retries = (
-            self._has_room,
-            self._fire,
-            self._retry,
-        )  # one bound method for all runs
+        self._fires, self._retries = self._fire, self._retry  # one bound method for all runs
 
     def carry_out(self, instruction: Instruction) -> None:
         """Do what a folded record asks for."""
@@ -123,15 +131,14 @@ class AwakeRuns:
             case Proven(run=run_id):
                 self._proven(run_id)
             case Queued(run=run):
-                self._shared.admission.keep(run.id, run.size)
+                self.starts.keep(run)
             case Joined():
                 pass
 
     def begin(self, run: RunState) -> None:
         """Wake the run when there is room."""
         self._shared.admission.keep_no_more(run.id)
-        self.asked[run.id] = run.start.workflow
-        self._shared.admission.ask(run.id, run.start.workflow, run.size, self._room)
+        self.starts.ask(run)
 
     def begin_all(self) -> None:
         """The partition is ours: every open run goes on. Those that rest, by the log, only get their wake-up."""
@@ -152,7 +159,7 @@ class AwakeRuns:
         if run is None or run_id in self.live or run_id in self.asked or run_id in self.idle.waking:
             return  # it has ended, or has begun meanwhile
         if run.phase is Phase.QUEUED:
-            self._shared.admission.keep(run_id, run.size)
+            self.starts.keep(run)
         elif run.phase is Phase.OPEN:
             start = run.start
             loaded = self._shared.app.workflow(start.namespace, start.workflow, start.version) is not None
@@ -162,12 +169,7 @@ class AwakeRuns:
                 self.idle.sleep_until(run_id, first_ms if timeout_at_ms is None else min(first_ms, timeout_at_ms))
                 self._state.runs.pack(run_id)
             else:
-                self.asked[run_id] = start.workflow
-                self._shared.admission.ask(run_id, start.workflow, run.size, self._room)
-
-    def _has_room(self, run_id: str) -> None:
-        self.asked.pop(run_id, None)
-        self._wake(run_id)
+                self.starts.ask(run)
 
     def _wake_again(self, run_id: str) -> None:
         self._wake(run_id, again=True)
@@ -191,7 +193,7 @@ class AwakeRuns:
                 self._park_as_poison(run, strikes)
                 return
             if strikes or probation.probing(self._state.clock_ms):
-                self.asked[run_id] = run.start.workflow
+                self.asked[run_id] = Asked(run.start.workflow)
                 self._shared.probes.ask(run_id, strikes, lambda: self._probe(run_id))
                 return
         self._wake_now(run, again=again)
@@ -496,7 +498,7 @@ class AwakeRuns:
             live.close()
         else:
             self.idle.forget(run_id)
-            self.asked.pop(run_id, None)
+            self.starts.forget(run_id)
         self._shared.admission.idle(run_id)
         return live
 
@@ -511,6 +513,6 @@ class AwakeRuns:
         self.idle.forget_all()
         self.live.clear()
         self.held.clear()
-        self.asked.clear()
+        self.starts.forget_all()
         self._ending.clear()
         self._to_begin.clear()

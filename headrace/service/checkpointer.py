@@ -11,11 +11,12 @@ queue: one partition writes at a time.
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
-from headrace.service.engine.checkpoint import Chunker, Dump, estimated_bytes
+from headrace.service.engine.checkpoint import Chunker, Dump, LeftRun, estimated_bytes
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.service.engine.state import PartitionState
     from headrace.service.recovery import Recovered
     from headrace.service.shared import Shared
+    from headrace.service.start_reader import Starts
     from headrace.service.tenure import Tenure
     from headrace.topics.log import TopicPartition
     from headrace.topics.outcome import CheckpointChunk
@@ -77,6 +79,7 @@ class Checkpointer:
             (-1, -1, 0) if found is None else (found.as_of, found.offsets[0], found.size_bytes)
         )
         self.log_bytes = recovered.size_bytes
+        self._state.runs.readable_from = self.as_of + 1
 
     def folded(self, size_bytes: int) -> None:
         """So many bytes were folded, the chunks that were confirmed included."""
@@ -124,7 +127,10 @@ class Checkpointer:
         self._next, self._first, self._written_bytes, self._since_bytes = 0, -1, 0, 0
         try:
             await self._write(dump)
-        except _Dropped:
+        except (
+            _Dropped,
+            HeadraceError,
+        ):  # the token is gone, or a start cannot be read: the log goes on without this checkpoint
             return
         finally:
             if self.dump is dump:
@@ -151,15 +157,23 @@ class Checkpointer:
         loop = asyncio.get_running_loop()
         chunker = Chunker(dump.as_of)
         slice_ends = loop.time() + _SLICE_S
-        for item in dump.items():
-            for chunk in chunker.add(item):
-                await self._put(dump, chunk)
-                slice_ends = loop.time() + _SLICE_S
-            if loop.time() > slice_ends:
-                await asyncio.sleep(0)
-                if self.dump is not dump:
-                    raise _Dropped
-                slice_ends = loop.time() + _SLICE_S
+        async with AsyncExitStack() as stack:
+            starts: Starts | None = None
+            for item in dump.items():
+                if isinstance(item, LeftRun):
+                    if starts is None:
+                        starts = await stack.enter_async_context(self._shared.start_reader.starts(self.at))
+                    whole = item.whole(await starts.at(item.offset))
+                else:
+                    whole = item
+                for chunk in chunker.add(whole):
+                    await self._put(dump, chunk)
+                    slice_ends = loop.time() + _SLICE_S
+                if loop.time() > slice_ends:
+                    await asyncio.sleep(0)
+                    if self.dump is not dump:
+                        raise _Dropped
+                    slice_ends = loop.time() + _SLICE_S
         await self._put(dump, chunker.finish())
 
     async def _put(self, dump: Dump, chunk: CheckpointChunk) -> None:
@@ -180,6 +194,10 @@ class Checkpointer:
             return  # a hint: it is committed later, and the log itself has all that counts
 
     async def _trim(self, before: int) -> None:
+        """Give the log up below `before`, but no start that lies there alone: the checkpoint has it, and we have not."""
+        runs = self._state.runs
+        oldest = runs.oldest_left()
+        before = runs.readable_from = before if oldest is None else min(before, oldest)
         try:
             await self._shared.log.trim(self.at, before)
         except HeadraceError as error:

@@ -52,7 +52,7 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
             StoppedNow(topic=topic, reason=reason, partitions=count)
             for (topic, reason), count in Counter((at.topic, reason) for at, reason in shared.stops.items()).items()
         ),
-        source_backlog_bytes=dict(_backlog(shared, owners)),
+        source_backlog_bytes=_backlog(shared),
         active_runs=shared.admission.active_runs,
         broker_reachable=shared.log.reachable,
         definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.runs.held) for owner in owners)},
@@ -98,8 +98,9 @@ def _packed(owner: Owner) -> Counter[tuple[str, RunState]]:
     for (name, phase), count in owner.state.runs.packed_counts.items():
         found[name, _OF_PHASE[phase]] += count
     for state, some in ((RunState.HELD, owner.runs.held), (RunState.UNADMITTED, owner.runs.asked)):
-        for run, name in some.items():
+        for run, found_in in some.items():
             if owner.state.runs.is_packed(run):
+                name = found_in if isinstance(found_in, str) else found_in.workflow
                 found[name, RunState.WAITING] -= 1
                 found[name, state] += 1
     return found
@@ -141,13 +142,6 @@ def _lag(shared: Shared, source: Source) -> LagNow:
     )
 
 
-def _backlog(shared: Shared, owners: list[Owner]) -> Counter[str]:
+def _backlog(shared: Shared) -> dict[str, int]:
     """Bytes of starts that are not admitted, by source topic."""
-    backlog: Counter[str] = Counter(dict.fromkeys(shared.matcher.topics, 0))
-    if shared.admission.waiting_runs:
-        for owner in owners:
-            for asked in owner.runs.asked:
-                run = owner.state.runs.look(asked)
-                if run is not None and run.start.event is not None:
-                    backlog[run.start.event.topic] += run.size
-    return backlog
+    return dict.fromkeys(shared.matcher.topics, 0) | shared.admission.backlog

@@ -107,7 +107,7 @@ class Owner:
         self._writer = shared.writers.runs(partition)
         self._tenure = Tenure(shared, self._writer, self.state, self._break)
         self.checkpointer = Checkpointer(shared, self.at, self.state, self._tenure)
-        self.runs = AwakeRuns(shared, self.state, self._tenure, self._attempt_ended)
+        self.runs = AwakeRuns(shared, self.state, self._tenure, self._attempt_ended, self._stop_partition)
         self._stage = _Stage.REPLAYING
         self._nonce = ""
         self._take_reason = TakeReason.START

@@ -23,6 +23,7 @@ from headrace.observability import observer as told
 from headrace.observability.health import Condition
 from headrace.observability.label import AbandonReason, Dependency, GroupEvent
 from headrace.service.attempts import Attempts
+from headrace.service.back_pressure import BackPressure
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
 from headrace.service.log_watch import LogWatch
@@ -102,6 +103,8 @@ class Service:
             tasks = [background.create_task(shared.publisher.run())]
             router = background.create_task(self.router.run())
             tasks.append(background.create_task(shared.checkpoints.run()))
+            tasks.append(background.create_task(shared.start_reader.run()))
+            tasks.append(background.create_task(BackPressure(shared, self.ownership).run()))
             tasks.append(background.create_task(shared.owner_positions.run()))
             if shared.topics is not None:
                 tasks.append(background.create_task(LogWatch(shared, lambda: self.owners).run(shared.topics)))

@@ -168,7 +168,8 @@ class WorkerSettings(Section):
         default=4_000, description="Runs with work at once, a process; past it the router pauses."
     )
     max_queued_bytes: Bytes = Field(
-        default=64 * MIB, description="Bytes read ahead of admission, a process; past it reading pauses."
+        default=64 * MIB,
+        description="Starts that wait, in memory, a process; past it routers pause and starts stay in the log.",
     )
     idle_after_ms: DurationMs = Field(
         default=1_000,

@@ -16,6 +16,7 @@ from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
 from headrace.service.owner_position import OwnerPositions
 from headrace.service.probes import Probes
+from headrace.service.start_reader import StartReader
 from headrace.service.timers import Timers
 from headrace.service.writer import Writer
 from headrace.topics.event_data import EventLimits
@@ -99,6 +100,7 @@ class Shared:
         self.timers = Timers(self.clock)
         self.admission = Admission(settings.worker.max_active_runs, settings.worker.max_queued_bytes)
         self.probes = Probes()
+        self.start_reader = StartReader(log)
         self.matcher = Matcher(app.workflows)
         self.event_limits = EventLimits(
             payload_bytes_max=settings.limits.payload_bytes,

@@ -170,7 +170,7 @@ class Source:
         for begin in range(0, len(records), self._chunk):
             chunk = records[begin : begin + self._chunk]
             self.waiting_since_ms = chunk[0].timestamp_ms
-            await self._shared.admission.intake()
+            await self._shared.admission.intake(self.at.topic)
             careful = 0
             while careful < len(chunk) and chunk[careful].offset < self._careful_until:
                 await self._do_carefully(chunk[careful])

@@ -34,7 +34,7 @@ class Desk:
 
     @property
     def is_open(self) -> bool:
-        return self.admission._open.is_set()
+        return not self.admission.pauses("")
 
 
 async def test_runs_begin_at_once_while_there_is_room_then_in_the_order_in_which_they_asked() -> None:
@@ -178,20 +178,97 @@ async def test_intake_closes_by_bytes_and_opens_again() -> None:
     assert desk.is_open
 
 
-async def test_starts_that_wait_for_their_key_count_against_what_is_read_ahead() -> None:
-    desk = Desk(max_active=1, max_queued_bytes=100)
-    desk.admission.keep("a1", 60)
-    desk.admission.keep("a1", 60)
+async def test_starts_that_wait_for_their_key_pause_nobody_before_they_are_a_great_many() -> None:
+    desk = Desk(max_active=1, max_queued_bytes=10)
+    desk.admission.keep("a1", 100)
+    desk.admission.keep("a1", 100)
     assert desk.is_open
-    desk.admission.keep("a2", 40)
+    desk.admission.keep("a2", 60)
     assert not desk.is_open
+    assert not desk.admission.pauses("other")
     desk.admission.keep_no_more("a1")
     desk.admission.keep_no_more("a1")
     assert desk.is_open
-    desk.admission.keep("a3", 100)
+    desk.admission.keep("a3", 160)
     assert not desk.is_open
     desk.admission.forget({"a2", "a3"})
     assert desk.is_open
+    assert desk.admission.kept_bytes == 0
+
+
+async def test_only_topics_that_feed_the_backlog_wait() -> None:
+    admission = Admission(1, 100)
+    begun: list[str] = []
+    for run, topic in (("a0", "orders"), ("a1", "orders"), ("a2", "orders")):
+        admission.ask(run, "a", 50, begun.append, topic=topic)
+    assert admission.full
+    assert admission.pauses("orders")
+    assert not admission.pauses("payments")
+    assert admission.backlog == {"orders": 100}
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(admission.intake("orders"))
+        await admission.intake("payments")
+        await turns(3)
+        assert not waiting.done()
+        admission.idle("a0")
+    assert begun == ["a0", "a1"]
+
+
+async def test_topics_that_feed_an_owner_elsewhere_wait_too() -> None:
+    admission = Admission(1, 100)
+    admission.pause_elsewhere(frozenset({"orders"}))
+    assert (admission.pauses("orders"), admission.pauses("payments")) == (True, False)
+    async with asyncio.TaskGroup() as group:
+        waiting = group.create_task(admission.intake("orders"))
+        await turns(3)
+        assert not waiting.done()
+        admission.pause_elsewhere(frozenset())
+
+
+async def test_the_oldest_start_comes_first_whoever_asked_first() -> None:
+    admission = Admission(1, MANY)
+    begun: list[str] = []
+    admission.ask("a0", "a", 1, begun.append, started_at_ms=50)
+    for run, at_ms in (("a1", 40), ("a2", 10), ("a3", 30)):
+        admission.ask(run, "a", 1, begun.append, started_at_ms=at_ms)
+    for run in ("a0", "a2", "a3"):
+        admission.idle(run)
+    assert begun == ["a0", "a2", "a3", "a1"]
+
+
+async def test_a_workflow_that_hangs_alone_leaves_room_for_others() -> None:
+    desk = Desk(max_active=80)
+    desk.ask(*(f"a{n}" for n in range(100)))
+    await turns()
+    assert len(desk.begun) == 70  # seven eighths
+    desk.ask(*(f"b{n}" for n in range(20)))
+    assert 0 < sum(run[0] == "b" for run in desk.begun) < 10
+    desk.ask("c0")
+    assert desk.begun[-1] == "c0"  # there is always one more
+
+
+async def test_who_wakes_up_comes_first_and_takes_no_slot_before_it_works() -> None:
+    desk = Desk(max_active=1)
+    desk.ask("a0", "a1")
+    desk.admission.wake("w", desk.begun.append)
+    assert desk.begun == ["a0"]
+    desk.admission.idle("a0")
+    assert desk.begun == ["a0", "w", "a1"]
+    desk.admission.wake("v", desk.begun.append)
+    desk.admission.forget({"v"})
+    desk.admission.idle("a1")
+    assert desk.begun == ["a0", "w", "a1"]
+
+
+async def test_what_lies_in_the_log_alone_does_not_count_against_memory() -> None:
+    admission = Admission(1, 100)
+    for run in ("a0", "a1", "a2"):
+        admission.ask(run, "a", 60, lambda _run: None)
+    assert admission.over_budget
+    admission.left_bytes += 60
+    assert not admission.over_budget
+    admission.keep("b", 60)
+    assert admission.over_budget
 
 
 runs = st.builds(lambda workflow, n: f"{workflow}{n}", st.sampled_from("abc"), st.integers(0, 30))

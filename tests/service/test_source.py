@@ -381,7 +381,7 @@ async def test_intake_waits_while_admission_is_full(place: Place) -> None:
     async with routing(log, shop(), worker={"max_active_runs": 1, "max_queued_bytes": 100}) as process:
         admission = process.shared.admission
         admission.ask("a", "order", 10, lambda _run: None)  # the one slot
-        admission.ask("b", "order", 100, lambda _run: None)  # waits, and fills what may wait
+        admission.ask("b", "order", 100, lambda _run: None, topic="in")  # waits, and fills what may wait
         await publish(place, 3)
         source = process.router.sources
         await until(lambda: IN in source and source[IN].waiting_since_ms is not None)

@@ -1,7 +1,7 @@
 """The runs of a partition that have not ended, by id, in the order of their starts. A run is kept live or as bytes; who asks for one need not know.
 
 A start that waits, for room or for its key, may be left in the log: then only what the fold needs of it is kept, and whoever wants to wake it reads the record
-at its offset again and gives it back. No record but a cancel is folded for such a run.
+at its offset again and gives it back. What only a run that was woken can do, emit and end, is folded with its whole start.
 
 What is asked for by its id is live from then on and may be changed; the shell packs it again (`pack`, `put_away`) once nobody has a reference to it. What
 `values` and `look` give is only to look at.

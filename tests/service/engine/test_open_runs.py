@@ -1,18 +1,23 @@
 """Runs as bytes: whoever folds, compares or looks need not know which are packed."""
 
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from headrace.service.engine.fold import fold
+from headrace.service.engine.instruction import Begin, Queued
 from headrace.service.engine.open_runs import OpenRuns
 from headrace.service.engine.run_bytes import pack, unpack
+from headrace.service.engine.run_state import RunState
 from headrace.service.engine.state import PartitionState
-from headrace.topics.command import SourceRecord
-from headrace.topics.identity import Coordinates, run_id
-from headrace.topics.run_record import decode
+from headrace.topics.command import Cancel, SourceRecord, Start
+from headrace.topics.event import EventMeta
+from headrace.topics.identity import ClientId, Coordinates, run_id
+from headrace.topics.outcome import Emitted, RunEnded
+from headrace.topics.run_record import OutcomeRecord, decode
 from tests.service.engine.driver import empty_state, refold
 from tests.service.engine.test_restart import history
 from tests.service.test_live_run import state_of
@@ -130,3 +135,81 @@ def test_unknown_runs_are_unknown() -> None:
         runs.packed_of("0.x")
     with pytest.raises(KeyError):
         del runs["0.x"]
+
+
+# --- starts that are left in the log ----------------------------------------------------------------------------------
+
+
+def fresh(n: int, **options: Any) -> RunState:
+    run = state_of("w", key=f"k{n}", event=EventMeta("e", "/s", "t", "orders", 1, n), **options)
+    run.identity = ClientId(f"c{n}")
+    run.id = run_id(0, run.identity)
+    run.offset = 100 + n
+    return run
+
+
+def test_a_start_that_is_left_is_equal_to_itself_and_comes_back_whole() -> None:
+    whole, runs = OpenRuns([fresh(1), fresh(2)]), OpenRuns([fresh(1), fresh(2)])
+    first, second = runs
+    start = runs[second].start
+    assert runs.leave(second)
+    assert runs.left == {second: 102}
+    assert runs.left_bytes == 10
+    assert runs.oldest_left() == 102
+    assert runs == whole
+    assert whole == runs
+    looked = runs.look(second)
+    assert looked is not None
+    assert looked.left
+    assert looked.start.event is not None
+    assert (looked.start.workflow, looked.start.key, looked.start.event.topic) == ("w", "k2", "orders")
+    assert not runs.leave(second)
+    runs[second].joined = 1
+    assert runs != whole
+    runs[second].joined = 0
+    runs.give_back(second, start)
+    runs.give_back(first, start)  # was never left
+    assert (runs.left, runs.left_bytes, runs.oldest_left()) == ({}, 0, None)
+    assert runs[first] == fresh(1)
+    assert runs[second] == fresh(2)
+
+
+def test_two_starts_are_not_equal_because_both_are_left() -> None:
+    one, other = OpenRuns([fresh(1)]), OpenRuns([fresh(1)])
+    (run,) = one
+    other[run].offset = 7
+    assert one.leave(run)
+    assert one != other
+    assert other.leave(run)
+    assert one != other
+
+
+def test_only_a_start_to_which_nothing_has_happened_and_that_the_log_keeps_can_be_left() -> None:
+    runs = OpenRuns([fresh(1), fresh(2), fresh(3)])
+    first, second, third = runs
+    runs[first].history.append((Cancel(run=first), 5))
+    runs.readable_from = 103
+    assert [runs.leave(run) for run in (first, second, third, "0.x")] == [False, False, True, False]
+    del runs[third]
+    assert (runs.left, runs.left_bytes) == ({}, 0)
+
+
+@many
+@given(seeds)
+def test_leaving_starts_in_the_log_changes_nothing_that_is_folded(seed: int) -> None:
+    """Every fresh run is left at once, and given back before what only a run that was woken can do: emit, and end."""
+    log = history(seed).log
+    plain, state = empty_state(), empty_state()
+    starts: dict[str, Start] = {}
+    for offset, (at_ms, value) in enumerate(log):
+        record = decode(value)
+        if isinstance(record, OutcomeRecord) and isinstance(record.body, Emitted | RunEnded):
+            run = record.body.run
+            state.runs.give_back(run, starts.get(run) or fresh(0).start)
+        fold(plain, offset, at_ms, len(value), record)
+        folded = fold(state, offset, at_ms, len(value), record)
+        for instruction in folded.instructions:
+            if isinstance(instruction, Begin | Queued) and not instruction.run.left:
+                starts[instruction.run.id] = instruction.run.start
+                state.runs.leave(instruction.run.id)
+        assert state == plain

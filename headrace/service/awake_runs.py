@@ -167,7 +167,7 @@ class AwakeRuns:
                 timeout_at_ms = self._shared.timeout_at_ms(run)
                 first_ms = min(run.timers.values())
                 self.idle.sleep_until(run_id, first_ms if timeout_at_ms is None else min(first_ms, timeout_at_ms))
-                self._state.runs.pack(run_id)
+                self._state.runs.shrink(run_id)
             else:
                 self.starts.ask(run)
 

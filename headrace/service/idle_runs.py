@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from headrace.service.live_run import LiveRun
     from headrace.service.shared import Shared
 
-_RESTING_MAX = (
-    2_000  # live runs that only wait, of one partition: past it the oldest are dropped early. Some 10 KiB each
-)
+_RESTING_MAX = 2_000  # live runs of a process that only wait: past it the oldest are dropped early. Some 10 KiB each
 _SLICE_S = 0.005  # the longest stretch of dropping before the loop gets its turn
 _ALARM_MIN_S = 0.001  # what is left by rounding alone would ring at once, and again
 
@@ -50,25 +48,29 @@ class IdleRuns:
         loop = asyncio.get_running_loop()
         since = live.rests_since = loop.time()
         self._resting.append((since, live))
+        self._shared.resting += 1
         if self._alarm is None:
             self._alarm = loop.call_later(self._after_ms / 1000, self._drop_due)
-        elif len(self._resting) == _RESTING_MAX:
-            self._alarm.cancel()
-            self._alarm = loop.call_soon(self._drop_due)
+        if self._shared.resting > _RESTING_MAX:
+            self._drop_if_idle(*self._next())
 
     def drop_at_once(self) -> None:
         """Drop all that only wait, if nothing may wait live: a setting for tests."""
         if not self._after_ms:
             while self._resting:
-                self._drop_if_idle(*self._resting.popleft())
+                self._drop_if_idle(*self._next())
+
+    def _next(self) -> tuple[float, LiveRun]:
+        self._shared.resting -= 1
+        return self._resting.popleft()
 
     def _drop_due(self) -> None:
         loop, resting = asyncio.get_running_loop(), self._resting
         ripe = loop.time() - self._after_ms / 1000
         slice_ends = loop.time() + _SLICE_S
         self._alarm = None
-        while resting and (resting[0][0] <= ripe or len(resting) > _RESTING_MAX // 2):
-            self._drop_if_idle(*resting.popleft())
+        while resting and resting[0][0] <= ripe:
+            self._drop_if_idle(*self._next())
             if loop.time() > slice_ends:
                 self._alarm = loop.call_soon(self._drop_due)
                 return
@@ -91,7 +93,7 @@ class IdleRuns:
             self.delayed[run] = (live.state.start.workflow, len(live.delayed))
         del self._live[run]
         live.close()
-        self._state.runs.pack(run)
+        self._state.runs.shrink(run)
         if first_ms is not None:
             self.sleep_until(run, first_ms)
 
@@ -131,6 +133,7 @@ class IdleRuns:
             self._shared.timers.disarm(run)
         self.waking.clear()
         self.delayed.clear()
+        self._shared.resting -= len(self._resting)
         self._resting.clear()
         if self._alarm is not None:
             self._alarm.cancel()

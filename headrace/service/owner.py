@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 _SLICE_S = 0.01  # the longest stretch of folding before the loop gets its turn
 _REPLAY_SLICE_S = 0.005  # the same while a partition is replayed, beside others that are worked on
 _LIVE_MAX = (
-    4_096  # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
+    256  # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
 )
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
 _PATIENCE_S = 2.0  # with a holder who is in the group and does not release: its loop is blocked, or it has not heard

@@ -99,6 +99,7 @@ class Shared:
         self.clock = LogClock()
         self.timers = Timers(self.clock)
         self.admission = Admission(settings.worker.max_active_runs, settings.worker.max_queued_bytes)
+        self.resting = 0  # entries of live runs that only wait, in all partitions: `idle_runs.py`
         self.probes = Probes()
         self.start_reader = StartReader(log)
         self.matcher = Matcher(app.workflows)

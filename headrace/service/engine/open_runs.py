@@ -14,7 +14,7 @@ from collections.abc import Container, Iterable, Iterator
 
 import msgspec
 
-from headrace.service.engine.run_bytes import RunLook, look, pack, unpack
+from headrace.service.engine.run_bytes import RunLook, look, pack, restore, shrink, unpack
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.topics.command import Start
 from headrace.topics.event import EventMeta
@@ -53,7 +53,7 @@ class OpenRuns:
 
     def __delitem__(self, run: str) -> None:
         found = self._runs.pop(run)
-        kept = look(found) if isinstance(found, bytes) else found
+        kept = _looked(found) if isinstance(found, bytes) else found
         if isinstance(found, bytes):
             self._uncount(kept)
         if self.left.pop(run, None) is not None:
@@ -71,12 +71,12 @@ class OpenRuns:
     def values(self) -> Iterator[RunState]:
         """Every run, to look at: one that is packed stays so, and what is done to its copy is lost."""
         for found in self._runs.values():
-            yield unpack(found) if isinstance(found, bytes) else found
+            yield _unpacked(found) if isinstance(found, bytes) else found
 
     def look(self, run: str) -> RunLook | RunState | None:
         """The first fields of a run; one that is packed stays so."""
         found = self._runs.get(run)
-        return look(found) if isinstance(found, bytes) else found
+        return _looked(found) if isinstance(found, bytes) else found
 
     def live(self) -> Iterator[RunState]:
         """The runs that are not packed."""
@@ -92,6 +92,13 @@ class OpenRuns:
         if isinstance(found, RunState):
             self._runs[run] = pack(found)
             self._count(found)
+
+    def shrink(self, run: str) -> None:
+        """The same for a run that will wait for long: smaller, and dearer to wake."""
+        self.pack(run)
+        found = self._runs.get(run)
+        if isinstance(found, bytes):
+            self._runs[run] = shrink(found)
 
     def pack_all(self) -> None:
         """Keep all of them as bytes: nobody has a reference to any."""
@@ -143,17 +150,17 @@ class OpenRuns:
     def packed(self) -> Iterator[tuple[str, bytes]]:
         """Every run as bytes, for a checkpoint. Those that are live stay so."""
         for run, found in self._runs.items():
-            yield run, found if isinstance(found, bytes) else pack(found)
+            yield run, restore(found) if isinstance(found, bytes) else pack(found)
 
     def packed_of(self, run: str) -> bytes:
         """One run as bytes; it stays as it is kept. KeyError."""
         found = self._runs[run]
-        return found if isinstance(found, bytes) else pack(found)
+        return restore(found) if isinstance(found, bytes) else pack(found)
 
     def put_packed(self, run: str, packed: bytes) -> None:
         """Add a run as the bytes that a checkpoint had of it. They are looked into when somebody asks for it."""
         self._runs[run] = packed
-        self._count(look(packed))
+        self._count(_looked(packed))
 
     def oldest_packed(self) -> dict[str, int]:
         """When the oldest packed run of each workflow started. Linear in runs where that one was unpacked since the last call."""
@@ -161,7 +168,7 @@ class OpenRuns:
         if wanted:
             for run, found in self._runs.items():
                 if isinstance(found, bytes):
-                    looked = look(found)
+                    looked = _looked(found)
                     if looked.start.workflow in wanted:
                         self._oldest[looked.start.workflow] = (looked.started_at_ms, run)
                         wanted.discard(looked.start.workflow)
@@ -170,7 +177,7 @@ class OpenRuns:
         return {workflow: at_ms for workflow, (at_ms, _) in self._oldest.items()}
 
     def _unpack(self, run: str, packed: bytes) -> RunState:
-        state = self._runs[run] = unpack(packed)
+        state = self._runs[run] = _unpacked(packed)
         self._uncount(state)
         self.unpacked.append(run)
         return state
@@ -207,11 +214,19 @@ class OpenRuns:
         return f"OpenRuns({list(self.values())!r})"
 
 
+def _unpacked(packed: bytes) -> RunState:
+    return unpack(restore(packed))
+
+
+def _looked(packed: bytes) -> RunLook:
+    return look(restore(packed))
+
+
 def _equal(mine: RunState | bytes, theirs: RunState | bytes) -> bool:
     if isinstance(mine, bytes):
-        mine = unpack(mine)
+        mine = _unpacked(mine)
     if isinstance(theirs, bytes):
-        theirs = unpack(theirs)
+        theirs = _unpacked(theirs)
     return mine == theirs or (mine.left != theirs.left and _outlined(mine) == _outlined(theirs))
 
 

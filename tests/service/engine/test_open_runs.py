@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from headrace.service.engine.fold import fold
 from headrace.service.engine.instruction import Begin, Queued
 from headrace.service.engine.open_runs import OpenRuns
-from headrace.service.engine.run_bytes import pack, unpack
+from headrace.service.engine.run_bytes import pack, restore, shrink, unpack
 from headrace.service.engine.run_state import RunState
 from headrace.service.engine.state import PartitionState
 from headrace.topics.command import Cancel, SourceRecord, Start
@@ -31,7 +31,7 @@ many = settings(
 def pack_some(state: PartitionState, chance: Random, share: float) -> None:
     for run in state.runs:
         if chance.random() < share:
-            state.runs.pack(run)
+            chance.choice([state.runs.pack, state.runs.shrink])(run)
 
 
 @many
@@ -61,6 +61,10 @@ def test_bytes_give_back_the_same_run_and_the_same_bytes(seed: int) -> None:
             packed = pack(run)
             assert unpack(packed) == run
             assert pack(unpack(packed)) == packed
+            small = shrink(packed)
+            assert restore(small) == packed
+            assert shrink(small) == small
+            assert len(small) <= len(packed)
 
 
 def test_every_field_of_a_start_survives() -> None:

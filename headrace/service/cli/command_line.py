@@ -35,6 +35,7 @@ TOP = (
     ("demo", "serve:demo", "Run the orders example with 200 orders, then show what happened."),
     ("init", "init:init", "Write a small app to start from."),
     ("doctor", "doctor:doctor", "Look for what is wrong, and say how to fix it."),
+    ("top", "top:top", "Watch workflows, tasks, lag, breakers and what limits."),
     ("version", "version:show", "Print the versions of Headrace and its libraries."),
 )
 GROUPS = (

@@ -1,0 +1,178 @@
+"""`headrace top`: a live view of workflows, tasks, lag, breakers and what limits, over all workers of this machine.
+
+On a terminal it is drawn anew at each look. Elsewhere, and with `--once`, it looks once and ends, but `-o jsonl` goes
+on: one object a look.
+"""
+
+import sys
+import time
+from typing import Annotated, Any
+
+import msgspec
+from cyclopts import Parameter
+
+from headrace.service.cli.exit_code import Usage
+from headrace.service.cli.option import Common, options, seconds
+from headrace.service.cli.output import Format, is_utf8, show_one
+from headrace.service.cli.top_view import View, WorkerView, WorkflowView, view
+from headrace.service.cli.worker_metrics import Scrape, scraped, workers_of
+
+_AT_LEAST_S = 0.2  # between two looks: each is a scrape of every worker
+_ROWS_MAX = 20  # tasks on a terminal
+
+
+def top(
+    *,
+    metrics_url: Annotated[
+        tuple[str, ...], Parameter(help="A worker's metrics; repeatable. Else all of this machine.", negative="")
+    ] = (),
+    interval: Annotated[str, Parameter(help="Between two looks; rates are over it.")] = "2s",
+    once: Annotated[bool, Parameter(help="Look once.", negative="")] = False,
+    common: Common | None = None,
+) -> None:
+    """Watch workflows, tasks, lag, breakers and what limits."""
+    common = options(common)
+    every_s = seconds(interval, "--interval") or 0.0
+    if every_s < _AT_LEAST_S:
+        raise Usage(f"--interval {interval} is below {_AT_LEAST_S:g} s.")
+    if common.output is Format.NAME:
+        raise Usage("-o name has no meaning here.", do="Use table, json, jsonl or yaml.")
+    workers = workers_of(common.load().settings, metrics_url)
+    before = scraped(workers)
+    if common.output is Format.TABLE and sys.stdout.isatty() and not once:
+        _live(workers, before, every_s)
+        return
+    while True:
+        time.sleep(every_s)
+        after = scraped(workers)
+        _print(view(before, after), common.output)
+        if once or common.output is not Format.JSONL:
+            return
+        before = after
+
+
+def _print(now: View, format_: Format) -> None:
+    if format_ is not Format.TABLE:
+        show_one(msgspec.to_builtins(now), format_, name="bottleneck")
+        sys.stdout.flush()
+        return
+    from rich.console import Console
+
+    terminal = sys.stdout.isatty()
+    Console(width=None if terminal else 160, soft_wrap=not terminal).print(
+        _drawn(now, rows_max=0 if not terminal else _ROWS_MAX)
+    )
+
+
+def _live(workers: dict[str, str], before: list[Scrape], every_s: float) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    console = Console()
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        while True:
+            time.sleep(every_s)
+            after = scraped(workers)
+            live.update(_drawn(view(before, after), rows_max=max(3, min(_ROWS_MAX, console.height // 3))), refresh=True)
+            before = after
+
+
+def _drawn(now: View, *, rows_max: int) -> Any:
+    """Tables one above the other. `rows_max` 0: everything."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    def table(*headings: str) -> Table:
+        made = Table(box=None, pad_edge=False, header_style="bold")
+        for index, heading in enumerate(headings):
+            made.add_column(heading, justify="left" if index == 0 or heading.isupper() else "right", overflow="fold")
+        return made
+
+    workflows = table(
+        "WORKFLOW", "started/s", "finished/s", "failed/s", "comes/s", "capacity/s", "drained in", "ACTIVE"
+    )
+    for each in now.workflows:
+        workflows.add_row(*map(Text, _workflow(each)))
+    tasks = table("TASK", "WORKFLOW", "attempts/s", "failed/s", "mean ms")
+    busiest = sorted(now.tasks, key=lambda each: each.attempts_per_s, reverse=True)
+    for each in busiest[: rows_max or None]:
+        row = (
+            each.task,
+            each.workflow,
+            _number(each.attempts_per_s),
+            _number(each.failed_per_s),
+            _number(each.mean_ms),
+        )
+        tasks.add_row(*map(Text, row))
+    lag = table("TOPIC", "lag", "oldest s", "worst partition")
+    for each in now.lag:
+        lag.add_row(*map(Text, (each.topic, str(each.records), _number(each.seconds), str(each.worst_partition))))
+    breakers = table("BREAKER", "STATE")
+    for each in now.breakers:
+        breakers.add_row(Text(each.breaker), Text(each.state, "" if each.state == "closed" else "bold red"))
+    workers = table("WORKER", "STATUS", "cpu", "slots", "memory", "LIMITS")
+    for each in now.workers:
+        workers.add_row(*map(Text, _worker(each)))
+    parts: list[Any] = [Text(_headline(now), "bold")]
+    for filled, made in (
+        (now.workers, workers),
+        (now.workflows, workflows),
+        (now.tasks, tasks),
+        (now.lag, lag),
+        (now.breakers, breakers),
+    ):
+        if filled:
+            parts += [Text(""), made]
+    return Group(*parts)
+
+
+def _headline(now: View) -> str:
+    up = sum(not each.status.startswith("no answer") for each in now.workers)
+    parts = [f"{up} of {len(now.workers)} workers answer"]
+    if now.bottleneck:
+        parts.append(f"{now.bottleneck} limits; without it {now.relief or 1:.1f} times as much would pass")
+    elif up:
+        parts.append("nothing limits")
+    if now.workers_needed is not None:
+        parts.append(f"the load needs {now.workers_needed}")
+    return " - ".join(parts) if not is_utf8(sys.stdout) else " · ".join(parts)
+
+
+def _worker(each: WorkerView) -> tuple[str, ...]:
+    return (
+        each.worker,
+        each.status,
+        _share(each.cpu),
+        _share(each.slots),
+        f"{each.memory_bytes / (1 << 20):.0f} MiB" if each.memory_bytes else "-",
+        each.bottleneck or "-",
+    )
+
+
+def _workflow(each: WorkflowView) -> tuple[str, ...]:
+    active = ", ".join(f"{count} {state}" for state, count in sorted(each.active.items()))
+    return (
+        each.workflow,
+        _number(each.started_per_s),
+        _number(each.finished_per_s),
+        _number(each.failed_per_s),
+        _number(each.arrivals_per_s),
+        _number(each.capacity_per_s),
+        _drained(each),
+        active or "-",
+    )
+
+
+def _drained(each: WorkflowView) -> str:
+    if each.drain_s is None:
+        return "-" if each.arrivals_per_s is None else "never"
+    return f"{each.drain_s:.0f} s" if each.drain_s else "-"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}"
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"

@@ -1,0 +1,158 @@
+"""`headrace top` against real metrics ports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from headrace.observability import observer as o
+from headrace.observability.exposition import Exposition
+from headrace.observability.health import Condition, Health
+from headrace.observability.label import BreakerState, Ending, TriggerKind
+from headrace.observability.prometheus import PrometheusObserver, registry
+from headrace.observability.snapshot import BreakerNow, LagNow, RunState, Snapshot, WorkflowNow
+from headrace.service import discovery
+from headrace.service.cli.top_view import view
+from headrace.service.cli.worker_metrics import Scrape, scraped
+from headrace.topics.outcome import RunStatus
+from tests.observability.test_prometheus import FORECAST
+from tests.service.cli.conftest import Headrace, headrace, here
+
+__all__ = ["headrace", "here"]  # fixtures
+
+NOW = Snapshot(
+    workflows=(WorkflowNow(workflow="fulfil", runs={RunState.RUNNING: 7, RunState.WAITING: 2}),),
+    lag=(
+        LagNow(topic="orders", partition=0, group="shop.router", records=2, seconds=0.1),
+        LagNow(topic="orders", partition=1, group="shop.router", records=40, seconds=3.0),
+    ),
+    breakers=(BreakerNow(breaker="bank", state=BreakerState.OPEN),),
+)
+
+
+class Worker:
+    """A metrics port with a workload that the test makes."""
+
+    def __init__(self, stack: ExitStack, addresses: dict[int, str]) -> None:
+        self.observer = PrometheusObserver(snapshots=lambda: NOW)
+        self.observer.show(lambda: FORECAST)
+        health = Health()
+        for condition in Condition:
+            health.set(condition, ok=True)
+        health.start()
+        self.port = Exposition(
+            registry(self.observer), health, port=0, discovery=lambda: discovery.document("shop", addresses)
+        )
+        stack.enter_context(self.port)
+
+    def work(self, runs: int) -> None:
+        for _ in range(runs):
+            self.observer.run_started(
+                o.RunStarted(run="1.a", workflow="fulfil", version="1", trigger=TriggerKind.EVENT, started_at_ms=0)
+            )
+            self.observer.attempt_ended(
+                o.AttemptEnded(
+                    run="1.a",
+                    workflow="fulfil",
+                    step="/1/charge",
+                    handler="charge",
+                    number=1,
+                    ending=Ending.SUCCEEDED,
+                    started_at_ms=0,
+                    duration_ms=20.0,
+                )
+            )
+            self.observer.run_finished(
+                o.RunFinished(run="1.a", workflow="fulfil", status=RunStatus.FAILED, started_at_ms=0, duration_ms=30.0)
+            )
+
+
+@pytest.fixture
+def workers() -> Iterator[list[Worker]]:
+    addresses: dict[int, str] = {}
+    with ExitStack() as stack:
+        made = [Worker(stack, addresses), Worker(stack, addresses)]
+        addresses.update({index: worker.port.url for index, worker in enumerate(made)})
+        yield made
+
+
+def port_of(worker: Worker) -> str:
+    return str(worker.port.port)
+
+
+def test_one_address_finds_all_workers_of_the_machine(headrace: Headrace, workers: list[Worker]) -> None:
+    answer = headrace("top", "--once", "--interval", "200ms", "--metrics-port", port_of(workers[0]), "-o", "json")
+    assert (answer.code, answer.err) == (0, "")
+    found = answer.json
+    assert [each["worker"] for each in found["workers"]] == ["0", "1"]
+    assert {each["status"] for each in found["workers"]} == {"ready"}
+    (flow,) = found["workflows"]
+    assert flow["active"] == {"running": 14, "waiting": 4}
+    assert (flow["arrivals_per_s"], flow["capacity_per_s"], flow["drain_s"], flow["breach_s"]) == (24, 20, None, 90)
+    assert found["lag"] == [{"topic": "orders", "records": 84, "seconds": 3.0, "worst_partition": 1}]
+    assert found["breakers"] == [{"breaker": "bank", "state": "open"}]
+    assert (found["bottleneck"], found["relief"], found["workers_needed"]) == ("pool:mail", 4.0, 4)
+
+
+def test_a_table_without_a_terminal_is_whole_and_ends(headrace: Headrace, workers: list[Worker]) -> None:
+    workers[0].work(1)
+    answer = headrace("top", "--interval", "200ms", "--metrics-url", workers[0].port.url)
+    assert answer.code == 0
+    assert "\x1b" not in answer.out
+    assert "pool:mail limits; without it 4.0 times as much would pass" in answer.out
+    for text in ("fulfil", "7 running, 2 waiting", "never", "charge", "orders", "bank", "open"):
+        assert text in answer.out
+
+
+def test_a_worker_that_is_gone_is_said_so_and_the_others_are_shown(headrace: Headrace, workers: list[Worker]) -> None:
+    answer = headrace(
+        *("top", "--once", "--interval", "200ms", "-o", "json"),
+        *("--metrics-url", workers[0].port.url, "--metrics-url", "127.0.0.1:1"),
+    )
+    assert answer.code == 0
+    up, gone = answer.json["workers"]
+    assert up["status"] == "ready"
+    assert gone["status"].startswith("no answer")
+
+
+def test_nothing_there_is_unreachable(headrace: Headrace) -> None:
+    answer = headrace("top", "--once", "--metrics-port", "1")
+    assert answer.code == 6
+    assert "--metrics-url" in answer.err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--interval", "1ms"], ["-o", "name"], ["--metrics-url", "ftp://x"], ["--interval", "soon"]]
+)
+def test_what_makes_no_sense_is_a_usage_error(headrace: Headrace, wrong: list[str]) -> None:
+    assert headrace("top", "--once", *wrong).code == 2
+
+
+def test_rates_are_between_two_looks_and_a_restart_counts_from_nothing(workers: list[Worker]) -> None:
+    places = {str(index): f"127.0.0.1:{worker.port.port}" for index, worker in enumerate(workers)}
+    workers[0].work(3)
+    before = scraped(places)
+    workers[0].work(10)
+    workers[1].work(5)
+    after = scraped(places)
+    elapsed_s = after[0].at_s - before[0].at_s
+
+    def at(scrape: Scrape, at_s: float) -> Scrape:
+        return Scrape(worker=scrape.worker, url=scrape.url, at_s=at_s, samples=scrape.samples, status="ready")
+
+    assert elapsed_s > 0
+    found = view([at(each, 0) for each in before], [at(each, 5) for each in after])
+    (flow,) = found.workflows
+    assert (flow.started_per_s, flow.finished_per_s, flow.failed_per_s) == (3, 3, 3)
+    (task,) = found.tasks
+    assert task.attempts_per_s == 3
+    assert task.mean_ms == pytest.approx(20)
+    again = view([at(each, 0) for each in after], [at(each, 5) for each in before])  # counters fell: restarted
+    assert again.workflows[0].started_per_s == pytest.approx(3 / 5)
+
+
+def test_a_look_without_any_worker_has_nothing_to_say() -> None:
+    empty = view([], [Scrape(worker="0", url="x", at_s=0, failure="refused")])
+    assert (empty.workflows, empty.bottleneck, empty.workers_needed) == ([], "", None)

@@ -75,7 +75,7 @@ def test_a_wrong_command_line_ends_with_2_and_says_why_on_stderr(headrace: Headr
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words not in {("init",), ("version",)}], ids=" ".join)
 def test_an_unknown_setting_ends_every_command_with_7(headrace: Headrace, words: tuple[str, ...]) -> None:
-    arguments = {"watch": ["0." + "a" * 20], "cancel": ["0." + "a" * 20], "resume": ["0." + "a" * 20]}
+    arguments = {word: ["0." + "a" * 20] for word in ("watch", "cancel", "resume", "retry", "dismiss")}
     named = arguments.get(words[-1], [])
     if words in {("run", "get"), ("run", "history"), ("workflow", "get")}:
         named = ["0." + "a" * 20]

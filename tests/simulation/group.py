@@ -42,12 +42,16 @@ class SimMembership:
         self.generation = -1
         self.retiring = False
         self.left = False
+        self.joins = 0
         self.name = ""  # as the group knows it; "" while it does not
         self.seen_at = 0.0
         self._group = group
 
     def placements(self) -> AsyncIterator[Placement]:
         return self.newest.each()
+
+    def look(self) -> None:
+        """Sources are looked at with every heartbeat anyway."""
 
     async def retire(self) -> None:
         self.retiring = True
@@ -96,6 +100,7 @@ class Group:
 
     def _join(self, member: SimMembership) -> None:
         self._joined += 1
+        member.joins += 1
         member.name = f"{self._name}-{self._joined}"
         member.seen_at = self._now()
         self.changed()

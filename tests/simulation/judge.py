@@ -30,7 +30,7 @@ from headrace.topics.outcome import (
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
 from tests.simulation.app import SOURCE, WORKFLOWS
-from tests.simulation.program import ATTEMPTS_MAX, Program, expected
+from tests.simulation.program import ATTEMPTS_MAX, Program, expected, needs
 
 RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
 RETRY_EARLY_MS = 1_000  # by how much clocks that have not seen an append time yet may misjudge the log's
@@ -111,6 +111,10 @@ class Judge:
         self.reached: dict[int, int] = defaultdict(int)  # by source partition: the furthest position
         self.announced: dict[tuple[int, int], str] = {}
         self._count = partitions
+        self._emitted: set[str] = set()
+        self._newest_start: dict[tuple[int, int], int] = {}  # by source and run-log partition: offset
+        self._given: dict[tuple[str, str], tuple[int, int, str]] = {}  # released attempts: number, until, giver
+        self._needs: dict[tuple[int, int], dict[int, frozenset[int]]] = {}
         self._early_ms = RETRY_EARLY_MS + 2 * back_ms
         self._violated = violated
         self._partitions = [_Partition() for _ in range(partitions)]
@@ -136,7 +140,7 @@ class Judge:
                     self._run_record(at, record)
             case "out":
                 for record in records:
-                    self.results[dict(record.headers)["ce_id"].decode()].append(record)
+                    self._result(dict(record.headers)["ce_id"].decode(), record)
             case "in.dlq":
                 for record in records:
                     self._letter(record)
@@ -145,6 +149,11 @@ class Judge:
                     self._listed(msgspec.json.decode(record.value or b""))
             case _:
                 pass
+
+    def _result(self, ce_id: str, record: LogRecord) -> None:
+        if ce_id not in self._emitted:
+            self._violated(f"P4 the result {ce_id} has left, and the log has not said that it was emitted")
+        self.results[ce_id].append(record)
 
     def _letter(self, record: LogRecord) -> None:
         facts = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
@@ -197,6 +206,10 @@ class Judge:
                 if counts:
                     part.seq += 1
                     if isinstance(entry, Release):
+                        giver = self.announced[at.partition, part.token]
+                        for each in entry.attempts:
+                            until_ms = record.timestamp_ms + entry.grace_ms
+                            self._given[each.run, each.step] = (each.number, until_ms, giver)
                         part.token = -1
                     else:
                         self._outcome(at, record, entry.body)
@@ -236,6 +249,7 @@ class Judge:
                 self._start(at, record, entry.id, start)
             case Deliver(result=result):
                 self.delivered += 1
+                self._given.pop((result.run, result.step), None)
                 if isinstance(result, AttemptSucceeded | AttemptFailed):
                     self._outcome(at, record, result)
             case Cancel(run=run):
@@ -256,8 +270,12 @@ class Judge:
         found = None if source is None else self.inputs.get(source)
         if isinstance(identity, Coordinates) and identity.origin == RUNS:
             self._forwards[identity.partition, identity.offset] = "landed"
-        elif found is not None:
+        elif found is not None and event is not None:
             found.recorded.add(start.workflow)
+            lane = (event.partition, at.partition)
+            if event.offset < self._newest_start.get(lane, -1):
+                self._violated(f"I6 {at}/{record.offset}: {source} comes behind {self._newest_start[lane]}")
+            self._newest_start[lane] = event.offset
         contended = start.key is not None and start.policy is not OnConflict.ALLOW
         if contended and partition_of((start.key or "").encode(), self._count) != at.partition:
             self.outbox[f"{at.partition}/forward/{record.offset}"] = "forward"
@@ -329,6 +347,7 @@ class Judge:
                 if step not in run.settled:
                     run.settled[step] = record.offset
                     run.emitted.add(step)
+                    self._emitted.add(f"{run.id}{step}")
                     self.outbox[f"{at.partition}/{run.id}{step}"] = "output"
             case RunParked():
                 if not run.cancelled:
@@ -364,8 +383,10 @@ class Judge:
 
     # --- what handlers do ---------------------------------------------------------------------------------------------
 
-    def attempt_begins(self, run_id: str, step: str, number: int, read_to: int, log_ms: int) -> None:
-        """A handler is called by an owner that has read to `read_to`: I5, I6, I9."""
+    def attempt_begins(
+        self, run_id: str, step: str, number: int, read_to: int, log_ms: int, works: Callable[[str], bool]
+    ) -> None:
+        """A handler is called by an owner that has read to `read_to`: I5, I6, I9. `works`: is an instance alive, and a member."""
         run = self.runs.get(run_id)
         if run is None or run.open_since is None:
             self._violated(f"I6 {run_id}{step} begins, and the log has not opened its run")
@@ -373,6 +394,9 @@ class Judge:
         settled = run.settled.get(step)
         if settled is not None and settled < read_to:
             self._violated(f"I5 {run_id}{step} begins again; its end at {settled} was read back (to {read_to})")
+        given = self._given.get((run_id, step))
+        if given is not None and given[0] == number and log_ms + self._early_ms < given[1] and works(given[2]):
+            self._violated(f"I5 {run_id}{step} begins {given[1] - log_ms} ms before the grace of {given[2]} is over")
         failures = run.failed.get(step, [])
         if number > len(failures) + 1:
             self._violated(f"I9 {run_id}{step} begins attempt {number} after {len(failures)} failures")
@@ -382,6 +406,23 @@ class Judge:
                 self._violated(
                     f"I9 {run_id}{step} begins attempt {number} {at_ms + (failed.retry_after_ms or 0) - log_ms} ms too early"
                 )
+
+    def call_begins(self, run_id: str, what: str, n: int, call_of: dict[str, tuple[str, int]]) -> None:
+        """A program's call begins: all that comes before it in the program is over, by the log."""
+        run = self.runs.get(run_id)
+        event = None if run is None else run.start.event
+        if run is None or event is None or what == "undo":
+            return
+        where = (event.partition, event.offset)
+        wanted = self._needs.get(where)
+        if wanted is None:
+            program = self.inputs[where].program
+            wanted = self._needs[where] = {} if program is None else needs(program)
+        before = wanted.get(n)
+        if before:
+            over = {call_of.get(f"{run_id}{step}", ("", 0))[1] for step in run.settled}
+            if not before <= over:
+                self._violated(f"P2 {run_id} begins call {n}, and {sorted(before - over)} are not over in the log")
 
     # --- the end ------------------------------------------------------------------------------------------------------
 

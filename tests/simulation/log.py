@@ -58,11 +58,17 @@ class SimLog:
         self._appending: set[TopicPartition] = set()
         self._readers: dict[tuple[TopicPartition, Isolation], SimReader] = {}
         self._open = False
+        self._membership: SimMembership | None = None
         self._unheard: list[asyncio.Future[Any]] = []  # answers that a dead process waits for
 
     @property
     def reachable(self) -> bool:
         return self.broker.reachable and self._loop.time() >= self.partitioned_until
+
+    @property
+    def lonely(self) -> bool:
+        """It is no member of a group now, or was given up since it began."""
+        return self._membership is None or self._membership.joins != 1 or not self._membership.name
 
     @property
     def _loop(self) -> asyncio.AbstractEventLoop:
@@ -341,6 +347,7 @@ class SimLog:
             dead=lambda: self.cut,
             way_s=self.way_s,
         )
+        self._membership = membership
         self.broker.later(self.way_s(), self._join, group, membership)
         try:
             yield membership

@@ -187,3 +187,23 @@ def _walk(ops: Sequence[Op], calls: dict[int, Call], losers: set[int], emits: se
                 yield -call.n
             case Sleep() | Raise():
                 pass
+
+
+def needs(program: Program) -> dict[int, frozenset[int]]:
+    """For each call of the program's own sequence (and of what it forks): the calls that are over, by the log, before it may begin."""
+    found: dict[int, frozenset[int]] = {}
+    before: set[int] = set()
+    for op in program.ops:
+        inside: dict[int, Call] = {}
+        losers: set[int] = set()
+        _exhaust(_walk([op], inside, losers, set()))
+        if isinstance(op, Call):
+            inside[op.n] = op
+        found |= dict.fromkeys((*inside, *losers), frozenset(before))
+        before |= set(inside)
+    return found
+
+
+def _exhaust(values: Iterator[int]) -> None:
+    for _ in values:
+        pass

@@ -11,7 +11,8 @@ from weakref import WeakKeyDictionary
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.state import PartitionState
 from headrace.service.owner import Owner
-from headrace.topics.run_record import decode
+from headrace.topics.outcome import TimerFired
+from headrace.topics.run_record import OutcomeRecord, decode
 from tests.simulation.broker import Broker
 from tests.simulation.judge import Judge
 
@@ -47,12 +48,21 @@ class Refold:
         for record in self._broker.partitions[at].all():
             if begin <= record.offset < to:
                 value = record.value or b""
-                folded = fold(state, record.offset, record.timestamp_ms, len(value), decode(value))
+                entry = decode(value)
+                folded = fold(state, record.offset, record.timestamp_ms, len(value), entry)
+                if isinstance(entry, OutcomeRecord) and isinstance(entry.body, TimerFired) and folded.skip is None:
+                    self._timer(state, entry.body, record.timestamp_ms)
                 counts = self._judge.counts(at.partition, record.offset)
                 if counts is not None and counts != (folded.skip is None):
                     self._violated(
                         f"I11 {at}/{record.offset}: the fold says {folded.skip}, the rule counts it: {counts}"
                     )
+
+    def _timer(self, state: PartitionState, fired: TimerFired, at_ms: int) -> None:
+        """I7: what came early does not count."""
+        run = state.runs.get(fired.run)
+        if run is not None and at_ms < fired.due_at_ms and fired.step in run.settled:
+            self._violated(f"I7 {fired.run}{fired.step} fired {fired.due_at_ms - at_ms} ms early, and it counts")
 
 
 def fresh(like: PartitionState) -> PartitionState:

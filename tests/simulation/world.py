@@ -110,7 +110,21 @@ class World:
         at = TopicPartition(RUNS, int(run.partition(".")[0]))
         owner = instance.owner_of(at.partition)
         log_ms = self.broker.now_ms(self.broker.partitions[at])
-        self.judge.attempt_begins(run, step, attempt.number, 0 if owner is None else owner.state.next_offset, log_ms)
+        self.judge.attempt_begins(
+            run, step, attempt.number, 0 if owner is None else owner.state.next_offset, log_ms, self._works
+        )
+        self.judge.call_begins(run, what, n, self.effects.call_of)
+
+    def _works(self, name: str) -> bool:
+        """Whether the instance runs, is not cut off, and the group knows it."""
+        return any(
+            each.name == name
+            and each.running
+            and each.place.life is Life.RUNNING
+            and each.log.reachable
+            and not each.log.lonely
+            for each in self.instances
+        )
 
     def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None:
         """It is about to return."""

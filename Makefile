@@ -43,6 +43,9 @@ docs: $(DEV) ## is every document true? links, commands, files, settings, codes;
 sim: $(DEV) ## simulated clusters under faults: make sim SEEDS=20000 FIRST=0
 	$(BIN)/python -m tests.simulation --seeds $(or $(SEEDS),1000) --first $(or $(FIRST),0) $(SIM)
 
+mutants: $(DEV) ## switch each safeguard off: is it caught, and after how many seeds?
+	$(BIN)/python -m tests.mutants $(MUTANTS)
+
 bench: $(DEV) ## measure against a real Kafka; results go to benchmarks/results
 	$(BIN)/python -m benchmarks
 

@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--twice", type=int, default=0, help="run every so-manieth seed twice and compare the traces")
     parser.add_argument("--failures", type=int, default=10, help="stop after so many failing seeds")
     parser.add_argument("--keep", action="store_true", help="minimise failing seeds and keep their plans")
+    parser.add_argument("--kept", action="store_true", help="the plans that failed once come first")
     parser.add_argument("--json", type=Path, default=None, help="write the figures there")
     options = parser.parse_args(arguments)
     if options.seed is not None:
@@ -105,6 +106,9 @@ def _many(options: argparse.Namespace) -> int:
 
 def _reports(options: argparse.Namespace) -> Iterator[Report]:
     """One by one, as they come."""
+    if options.kept:
+        for plan in kept().values():
+            yield simulate(plan)
     chunks = [
         range(begin, min(begin + _CHUNK, options.first + options.seeds))
         for begin in range(options.first, options.first + options.seeds, _CHUNK)

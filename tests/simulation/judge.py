@@ -90,6 +90,7 @@ class _Partition:
         self.last = self.token = self.seq = -1
         self.nonce = ""
         self.counts: dict[int, bool] = {}  # offset: does it count
+        self.gates: dict[int, tuple[int, int, int]] = {}  # offset: newest token, open one, seq
         self.marks: dict[tuple[str, int], tuple[int, int]] = {}  # origin: epoch, floor
         self.identities: set[Any] = set()
         self.slots: dict[tuple[str, str], tuple[str, deque[str]]] = {}
@@ -124,6 +125,10 @@ class Judge:
     def counts(self, partition: int, offset: int) -> bool | None:
         """Whether this record of the run log has an effect; None if it is not known to the judge."""
         return self._partitions[partition].counts.get(offset)
+
+    def gate(self, partition: int, offset: int) -> tuple[int, int, int] | None:
+        """Newest token, open token (-1: none) and last seq behind this record."""
+        return self._partitions[partition].gates.get(offset)
 
     def open_runs(self, partition: int) -> set[str]:
         """Started and not ended, queued ones included."""
@@ -222,6 +227,7 @@ class Judge:
             case _:
                 counts = True  # a kind that says nothing about runs
         part.counts[record.offset] = counts
+        part.gates[record.offset] = (part.last, part.token, part.seq)
 
     def _new(self, part: _Partition, identity: Identity, at: TopicPartition, offset: int) -> bool:
         """Whether the command was never seen. What is new below a floor was promised to be there already."""

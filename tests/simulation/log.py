@@ -210,7 +210,10 @@ class SimLog:
         lost = chance < knobs.lost
         late = not lost and chance < knobs.lost + knobs.late
         unanswered = not lost and not late and chance < knobs.lost + knobs.late + knobs.unanswered
-        twice = not idempotent and knobs.twice > 0 and random.random() < knobs.twice
+        twice = knobs.twice > 0 and random.random() < knobs.twice
+        if twice and idempotent:  # a copy in the network outlives what the broker remembers of its producer
+            twice = False
+            self.broker.later(random.uniform(0, 2 * knobs.late_s), self._arrive, at, records, None, False)
         gives_up = AppendFailed(f"No answer from {at}.")
         if away_s > knobs.patience_s and not late:  # longer than the client waits: it may have left before, or not
             lost = True

@@ -89,6 +89,8 @@ class SimLoop(asyncio.BaseEventLoop):
         self.set_exception_handler(lambda _, failure: self.failures.append(failure))
 
     def time(self) -> float:
+        if self.place is not None:  # code of a process, which takes time
+            self.now += self.busy_s
         return self.now
 
     def look(self) -> float:

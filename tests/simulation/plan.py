@@ -69,7 +69,9 @@ class Cancellation(msgspec.Struct):
     arrival: int
 
 
-class Plan(msgspec.Struct):
+class Plan(msgspec.Struct, kw_only=True):
+    """Fields that are added have a default: plans are kept for years."""
+
     seed: int
     instances: int
     partitions: int
@@ -80,6 +82,7 @@ class Plan(msgspec.Struct):
     settings: dict[str, dict[str, object]]
     checkpoint_bytes: int  # of log, after which one is made: LOG_BYTES_MIN
     checkpoint_factor: int  # and so many times the size of the last one: SIZE_FACTOR
+    chunk_bytes: int = 512 << 10  # of a checkpoint
     session_s: float
     told: float  # the chance that a death is told to the group at once
     placements_late_s: float
@@ -111,6 +114,7 @@ def plan_of(seed: int) -> Plan:
         settings=_settings(random),
         checkpoint_bytes=random.choice((0, 500, 4_000, 20_000, 4 << 20)),
         checkpoint_factor=random.choice((2, 2, 4)),  # with less, checkpoints would be made of checkpoints, for ever
+        chunk_bytes=random.choice((300, 1_000, 512 << 10)),
         session_s=random.choice((1.0, 3.0, 10.0)),
         told=random.choice((0.0, 0.7, 1.0)),
         placements_late_s=random.choice((0.0, 0.2, 3.0)),
@@ -119,8 +123,8 @@ def plan_of(seed: int) -> Plan:
         chaos_s=chaos_s,
         arrivals=arrivals,
         cancellations=[
-            Cancellation(random.uniform(0, chaos_s), random.randrange(len(arrivals)))
-            for _ in range(random.choice((0, 0, 0, 1, 3)))
+            Cancellation(arrivals[index].at_s + random.choice((0.1, 1.0, 5.0)) * random.random(), index)
+            for index in (random.randrange(len(arrivals)) for _ in range(random.choice((0, 0, 1, 3, 6))))
         ],
         faults=[] if quiet else _faults(random, seed, chaos_s, instances, partitions),
     )

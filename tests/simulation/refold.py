@@ -52,6 +52,10 @@ class Refold:
                 folded = fold(state, record.offset, record.timestamp_ms, len(value), entry)
                 if isinstance(entry, OutcomeRecord) and isinstance(entry.body, TimerFired) and folded.skip is None:
                     self._timer(state, entry.body, record.timestamp_ms)
+                gate = state.gate
+                ruled = self._judge.gate(at.partition, record.offset)
+                if ruled is not None and ruled[:2] != (gate.last, gate.token):
+                    self._violated(f"I11 {at}/{record.offset}: the gate is {gate}, by the rule {ruled}")
                 counts = self._judge.counts(at.partition, record.offset)
                 if counts is not None and counts != (folded.skip is None):
                     self._violated(

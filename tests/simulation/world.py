@@ -16,6 +16,7 @@ import msgspec
 
 from headrace.handlers.attempt import Attempt as AttemptNow
 from headrace.service import checkpointer
+from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
 from headrace.service.settings import Settings
 from headrace.topics.command import Cancel
@@ -278,7 +279,8 @@ class World:
             if event is not None and (event.partition, event.offset) == where and run.ended is None:
                 self._count("cancel")
                 command = CommandRecord(id=ClientId(f"cancel/{run.id}"), body=Cancel(run=run.id, reason="simulated"))
-                self.broker.append(run.at, [NewRecord(encode(command))])
+                for _ in range(self.random.choice((1, 1, 2))):  # a client may ask twice
+                    self.broker.append(run.at, [NewRecord(encode(command))])
 
     # --- the whole ----------------------------------------------------------------------------------------------------
 
@@ -424,12 +426,14 @@ def _state(plan: Plan, at: TopicPartition) -> Any:
 @contextmanager
 def checkpoints(plan: Plan) -> Iterator[None]:
     """As often as the plan says."""
-    before = checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR
+    before = checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR, checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES
     checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR = plan.checkpoint_bytes, plan.checkpoint_factor
+    if plan.chunk_bytes < checkpoint.CHUNK_BYTES:
+        checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES = plan.chunk_bytes, plan.chunk_bytes // 2
     try:
         yield
     finally:
-        checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR = before
+        checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR, checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES = before
 
 
 def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Report:

@@ -1,0 +1,300 @@
+"""The safeguards, each with the patch that switches it off. The exact text must be found once, else the table is out of date and says so.
+
+The numbers are those of the design's table; S stands for one that is not in it.
+"""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    id: str
+    switch: str
+    file: str  # below headrace/
+    old: str
+    new: str
+
+
+MUTANTS = (
+    Mutant(
+        "M1",
+        "source positions move before the acknowledgement",
+        "service/source.py",
+        """        await pending.all_out()
+        maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
+        self._move(_last(records[-1]) + 1)
+""",
+        """        self._move(_last(records[-1]) + 1)
+        await pending.all_out()
+        maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
+""",
+    ),
+    Mutant(
+        "M2",
+        "no token check in the fold",
+        "service/engine/gate.py",
+        "if record.token != self.token or self.token == NO_TOKEN:",
+        "if self.token == NO_TOKEN:",
+    ),
+    Mutant(
+        "M3",
+        "one idempotency key for two tasks",
+        "service/attempts.py",
+        "            idempotency_key=idempotency_key(run, step),\n",
+        "            idempotency_key=run.id,\n",
+    ),
+    Mutant(
+        "M4",
+        "a new idempotency key for each attempt",
+        "service/attempts.py",
+        "            idempotency_key=idempotency_key(run, step),\n",
+        '            idempotency_key=f"{idempotency_key(run, step)}/{work.number}",\n',
+    ),
+    Mutant(
+        "M5",
+        "dedupe state lost on take-over",
+        "service/owner.py",
+        "        maybe(FaultPoint.TAKEN)\n",
+        "        maybe(FaultPoint.TAKEN)\n        self.state.dedupe.origins.clear()\n",
+    ),
+    Mutant(
+        "M6",
+        "a high-water mark instead of floor and set",
+        "service/engine/dedupe.py",
+        "        if identity.offset < marks.floor:\n",
+        "        if identity.offset <= max(marks.seen, default=-1):\n",
+    ),
+    Mutant(
+        "M7",
+        "a run goes on at the end of its attempt, not at the read-back",
+        "service/owner.py",
+        "            self._tenure.propose_result(outcome)\n",
+        """            self._tenure.propose_result(outcome)
+            ours = self.state.runs.get(outcome.run)
+            if ours is not None and outcome.__class__.__name__ == "AttemptSucceeded":
+                self.runs._advance(ours, outcome, self.state.clock_ms)
+""",
+    ),
+    Mutant(
+        "M8",
+        "a timer counts by its own word, not by the log's clock",
+        "service/engine/fold.py",
+        "    if at_ms < fired.due_at_ms:\n",
+        "    if at_ms < fired.due_at_ms - 60_000:\n",
+    ),
+    Mutant(
+        "M9",
+        "timers dropped on take-over",
+        "service/awake_runs.py",
+        "                self.idle.sleep_until(run_id, first_ms if timeout_at_ms is None else min(first_ms, timeout_at_ms))\n",
+        "",
+    ),
+    Mutant(
+        "M10",
+        "a timer fires unrecorded",
+        "service/awake_runs.py",
+        "        self._tenure.propose(TimerFired(run=key[0], step=key[1], due_at_ms=due_at_ms))\n",
+        """        fired = TimerFired(run=key[0], step=key[1], due_at_ms=due_at_ms)
+        self._advance(self._state.runs[key[0]], fired, due_at_ms)
+""",
+    ),
+    Mutant(
+        "M13",
+        "a second ending may be said",
+        "service/awake_runs.py",
+        "        if ended.run not in self._ending:\n",
+        "        if ended.run:\n",
+    ),
+    Mutant(
+        "M14",
+        "compensation in order, not in reverse",
+        "service/engine/compensation.py",
+        "self._finished.pop()",
+        "self._finished.pop(0)",
+    ),
+    Mutant(
+        "M15",
+        "the number of attempts is lost when a run is rebuilt",
+        "service/awake_runs.py",
+        "                number, due_at_ms = tries.failed + 1, tries.not_before_ms\n",
+        "                number, due_at_ms = 1, tries.not_before_ms\n",
+    ),
+    Mutant(
+        "M17",
+        "what is queued behind a failed append goes on",
+        "service/writer.py",
+        "        behind, self._queue = self._queue, []\n        self.queued_bytes = 0\n",
+        "        behind: list[_Put] = []\n",
+    ),
+    Mutant(
+        "M18",
+        "trimmed to the checkpoint's own offset",
+        "service/checkpointer.py",
+        "        await self._trim(dump.as_of + 1)\n",
+        "        await self._trim(self.first)\n",
+    ),
+    Mutant(
+        "M19",
+        "a checkpoint counts whatever became of its chunks",
+        "service/recovery.py",
+        "                return False\n            elif record.offset == last:\n",
+        "                pass\n            if record.offset == last:\n",
+    ),
+    Mutant(
+        "M20",
+        "records of a chunk in any order",
+        "service/source.py",
+        "        for record in records:\n            if isinstance(record, Unreadable):\n",
+        "        for record in reversed(records):\n            if isinstance(record, Unreadable):\n",
+    ),
+    Mutant(
+        "M21",
+        "positions do not wait for dead letters",
+        "service/source.py",
+        "        pending.add()\n        shared.publisher.put(topic, self.at.partition, record, gone)\n",
+        "        shared.publisher.put(topic, self.at.partition, record, lambda *_: None)\n",
+    ),
+    Mutant(
+        "M23",
+        "a newer announce does not end an owner",
+        "service/owner.py",
+        "            raise OwnershipLost(self.at, record.offset)\n",
+        "",
+    ),
+    Mutant(
+        "M25",
+        "release ignored by the gate",
+        "service/engine/gate.py",
+        "        if isinstance(record, Release):\n            self.token = NO_TOKEN\n",
+        "",
+    ),
+    Mutant(
+        "M26",
+        "a command with a known id is accepted again",
+        "service/engine/dedupe.py",
+        "        if client_id in self.clients:\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "S1",
+        "an announce counts whatever it names as the newest token",
+        "service/engine/gate.py",
+        "        if record.previous_token != self.last:\n            return Skip.DUPLICATE if record.nonce == self.nonce else Skip.STALE_TOKEN\n",
+        "",
+    ),
+    Mutant(
+        "S2",
+        "no seq rule",
+        "service/engine/gate.py",
+        "        if record.seq != self.seq + 1:\n",
+        "        if record.seq < 0:\n",
+    ),
+    Mutant(
+        "S3",
+        "a result's id says who sent it",
+        "service/outbox.py",
+        "            id=entry.id,\n            source=",
+        '            id=f"{entry.id}/{shared.instance}",\n            source=',
+    ),
+    Mutant(
+        "S4",
+        "the slot of a key is not given back",
+        "service/engine/fold.py",
+        "            del state.slots[run.slot]\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "S5",
+        "the outbox is not sent again on take-over",
+        "service/owner.py",
+        "            if not self._tenure.has_sent(entry.id):\n",
+        "            if not entry.id:\n",
+    ),
+    Mutant(
+        "S6",
+        "an output counts as sent when it is queued",
+        "service/outbox.py",
+        "        self._shared.publisher.put(\n            emitted.topic, partition,",
+        "        tenure.sent(Sent(entry.id, 0, 0))\n        self._shared.publisher.put(\n            emitted.topic, partition,",
+    ),
+    Mutant(
+        "S7",
+        "a forwarded start's floor is its own",
+        "service/outbox.py",
+        "                floor=min(floor, identity.offset),\n",
+        "                floor=identity.offset,\n",
+    ),
+    Mutant(
+        "S8",
+        "a source's floor lies behind the record that is sent",
+        "service/source.py",
+        "                floor=self.floor,\n",
+        "                floor=record.offset + 1,\n",
+    ),
+    Mutant(
+        "S9",
+        "the wait of an earlier attempt stays armed",
+        "service/awake_runs.py",
+        "            self._shared.timers.disarm((run.id, step.ref))\n        if not self._tenure.open",
+        "        if not self._tenure.open",
+    ),
+    Mutant(
+        "S10",
+        "a run whose end is on its way may fall asleep",
+        "service/live_run.py",
+        " and not self._emits and not self.over\n",
+        " and not self._emits\n",
+    ),
+    Mutant(
+        "S11",
+        "the grace of a giver is ignored",
+        "service/awake_runs.py",
+        "                due_at_ms = max(due_at_ms, given.until_ms + _GRACE_EXTRA_MS)\n",
+        "                pass\n",
+    ),
+    Mutant(
+        "S12",
+        "a retry does not wait",
+        "service/awake_runs.py",
+        "        if due_at_ms and due_at_ms > self._shared.clock.now_ms():\n",
+        "        if due_at_ms < 0:\n",
+    ),
+    Mutant(
+        "S13",
+        "a checkpoint does not capture what is about to change",
+        "service/owner.py",
+        "            dump.before(entry)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "S14",
+        "a start goes on where it was read, not at the partition of its key",
+        "service/engine/fold.py",
+        "        if home != state.partition:\n",
+        "        if home < 0:\n",
+    ),
+    Mutant(
+        "S15",
+        "the owner's position is read behind the offsets",
+        "service/owner.py",
+        """        known = await position_of(self._shared, self.at)  # before the offsets: what it knows of lies below them
+        offsets = await self._offsets()
+""",
+        """        offsets = await self._offsets()
+        known = await position_of(self._shared, self.at)
+""",
+    ),
+    Mutant(
+        "S16",
+        "a start that joins begins a run of its own",
+        "service/engine/fold.py",
+        "        case OnConflict.JOIN:\n",
+        "        case OnConflict.QUEUE:\n",
+    ),
+    Mutant(
+        "S17",
+        "user code runs before the announce is read back",
+        "service/owner.py",
+        "        if error is not None:\n            self._announce_later()\n",
+        "        if error is not None:\n            self._announce_later()\n        elif self._stage is _Stage.ANNOUNCED:\n            self._taken(_offset)\n",
+    ),
+)

@@ -159,8 +159,18 @@ class Admission:
 
     @property
     def full(self) -> bool:
-        """Too many starts wait for room here."""
-        return self.waiting_runs >= _INTAKE_RUNS or self.waiting_bytes >= self._max_queued_bytes
+        """Too many starts wait for room here.
+
+        Those of a workflow that has its share of the slots already count by their bytes alone: others are behind them in the topic.
+        """
+        if self.waiting_bytes >= self._max_queued_bytes:
+            return True
+        if self.waiting_runs < _INTAKE_RUNS or len(self._share) == 1:
+            return self.waiting_runs >= _INTAKE_RUNS
+        most = _FREE_SHARE * (self._max_active - len(self._active))
+        return (
+            sum(len(queue) for workflow, queue in self._waiting.items() if self._share[workflow] < most) >= _INTAKE_RUNS
+        )
 
     @property
     def backlog(self) -> dict[str, int]:
@@ -198,6 +208,8 @@ class Admission:
                         break
                     run, begin = self._take(workflow)
                     self.active(run, workflow)
+                if not self._admitted:
+                    asyncio.get_running_loop().call_soon(self._next_turn)
                 self._admitted += 1
                 begin(run)
         finally:
@@ -218,8 +230,6 @@ class Admission:
     def _room(self) -> bool:
         if self.outstanding >= OUTSTANDING or len(self._active) >= self._max_active:
             return False
-        if self._admitted == 0:
-            asyncio.get_running_loop().call_soon(self._next_turn)
         return self._admitted < _A_TURN
 
     def _next_turn(self) -> None:

@@ -247,6 +247,36 @@ async def test_a_workflow_that_hangs_alone_leaves_room_for_others() -> None:
     assert desk.begun[-1] == "c0"  # there is always one more
 
 
+async def test_a_workflow_that_hangs_does_not_close_the_topic_for_others_before_its_starts_take_memory() -> None:
+    desk = Desk(max_active=80, max_queued_bytes=10_000)
+    desk.ask("b0")
+    desk.ask(*(f"a{n}" for n in range(INTAKE_RUNS + 100)))
+    await turns()
+    assert desk.admission.waiting_runs >= INTAKE_RUNS
+    assert desk.is_open
+    desk.ask("a-large", size=10_000)
+    assert not desk.is_open
+
+
+async def test_while_nobody_may_begin_nothing_turns() -> None:
+    desk = Desk(max_active=80)
+    desk.ask(*(f"a{n}" for n in range(100)))
+    await turns()
+    looked = 0
+    read_back = desk.admission.read_back
+
+    def counted() -> None:
+        nonlocal looked
+        looked += 1
+        read_back()
+
+    desk.admission.read_back = counted
+    desk.admission.idle("unknown")
+    desk.ask("a-more")
+    await turns()
+    assert looked <= 1
+
+
 async def test_who_wakes_up_comes_first_and_takes_no_slot_before_it_works() -> None:
     desk = Desk(max_active=1)
     desk.ask("a0", "a1")

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos [--lines X1,X2] [--scale ci|full] [--seed N] [--json FILE]`: run lines, print the table.
+"""`python -m tests.chaos [--lines X1,X2] [--scale ci|full] [--soak SECONDS] [--seed N] [--json FILE]`: run lines, print the table.
 
 Exit code 1 if a line failed, 3 if none failed and one is void.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.chaos.line import Bench, Line, Outcome, Scale, Tally
 from tests.chaos.lines import LINES
+from tests.chaos.lines.soak import run_soak
 from tests.chaos.report import table, write
 
 
@@ -33,11 +34,19 @@ async def run(lines: list[Line], scale: Scale, seed: int) -> list[Outcome]:
     return outcomes
 
 
+def soak_of(seconds: float) -> Line:
+    async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
+        await run_soak(bench, seconds, seed, tally)
+
+    return Line("L7", f"a soak of {seconds:g} s: memory stays flat, the log is trimmed", run_line)
+
+
 def main() -> int:
     known = ", ".join(line.id for line in LINES)
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--lines", default="all", help=f"ids with commas; known: {known}")
     parser.add_argument("--scale", type=Scale, choices=list(Scale), default=Scale.CI)
+    parser.add_argument("--soak", type=float, default=None, help="seconds of soak instead of lines, such as 3600")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", type=Path, default=None, help="where the JSON goes")
     given = parser.parse_args()
@@ -45,7 +54,8 @@ def main() -> int:
     if unknown := set(wanted) - {line.id for line in LINES}:
         parser.error(f"unknown lines {sorted(unknown)}; known: {known}")
     began = time.monotonic()
-    outcomes = asyncio.run(run([line for line in LINES if line.id in wanted], given.scale, given.seed))
+    chosen = [line for line in LINES if line.id in wanted] if given.soak is None else [soak_of(given.soak)]
+    outcomes = asyncio.run(run(chosen, given.scale, given.seed))
     print(table(outcomes))
     if given.json is not None:
         facts = {

@@ -54,7 +54,11 @@ class KafkaDoor:
             producer = aiokafka.AIOKafkaProducer(
                 bootstrap_servers=self._servers, enable_idempotence=True, acks="all", request_timeout_ms=20_000
             )
-            await producer.start()
+            try:
+                await producer.start()
+            except BaseException:
+                await producer.stop()
+                raise
             self._producer = producer
         try:
             await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))

@@ -46,6 +46,7 @@ class Source(Protocol):
 
     async def partitions(self, topic: str) -> int: ...
     async def ends(self, at: Sequence[At]) -> dict[At, int]: ...
+    async def begins(self, at: Sequence[At]) -> dict[At, int]: ...
     async def some(self, at: At, start: int, end: int) -> list[Record]: ...
     async def committed(self, group: str, at: Sequence[At]) -> dict[At, int]: ...
     async def close(self) -> None: ...
@@ -72,6 +73,11 @@ class KafkaSource:
             consumer.assign(list(self._assigned))
         found = await consumer.end_offsets(list(wanted))
         return {(each.topic, each.partition): end for each, end in found.items()}
+
+    async def begins(self, at: Sequence[At]) -> dict[At, int]:
+        consumer = await self._open()
+        found = await consumer.beginning_offsets([aiokafka.TopicPartition(*each) for each in at])
+        return {(each.topic, each.partition): begin for each, begin in found.items()}
 
     async def some(self, at: At, start: int, end: int) -> list[Record]:
         consumer = await self._open()
@@ -113,7 +119,11 @@ class KafkaSource:
                 fetch_max_wait_ms=50,
                 metadata_max_age_ms=5000,
             )
-            await consumer.start()
+            try:
+                await consumer.start()
+            except BaseException:
+                await consumer.stop()
+                raise
             self._consumer = consumer
         return self._consumer
 
@@ -137,6 +147,10 @@ class EmbeddedSource:
     async def ends(self, at: Sequence[At]) -> dict[At, int]:
         found = await (await self._open()).offsets([LogPartition(*each) for each in at])
         return {(each.topic, each.partition): offsets.end for each, offsets in found.items()}
+
+    async def begins(self, at: Sequence[At]) -> dict[At, int]:
+        found = await (await self._open()).offsets([LogPartition(*each) for each in at])
+        return {(each.topic, each.partition): offsets.start for each, offsets in found.items()}
 
     async def some(self, at: At, start: int, end: int) -> list[Record]:
         log = await self._open()

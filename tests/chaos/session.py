@@ -295,6 +295,10 @@ class Session:
             return  # the broker is what is away
         self.positions.append(Position(committed, ends))
 
+    async def begins(self) -> dict[tuple[str, int], int]:
+        """Where the run log begins, by partition."""
+        return await self.recorder.source.begins(self.recorder.at(self.topic("runs")))
+
     # --- the end ---
 
     async def verdict(self, *, patience_s: float = 60.0, listed: bool = True) -> Verdict:

@@ -2,6 +2,7 @@
 
 from tests.chaos.line import Line
 from tests.chaos.lines import (
+    soak,
     x01_fault_points,
     x02_random_kills,
     x03_stop,
@@ -10,9 +11,11 @@ from tests.chaos.lines import (
     x06_broker,
     x08_network,
     x09_late_produce,
+    x10_storm,
     x11_disk_full,
     x12_clock,
     x13_hanging_handler,
+    x19_pairs,
 )
 
 LINES = (
@@ -24,7 +27,10 @@ LINES = (
     Line("X6", "the broker: restart, kill -9, one node of three after the other", x06_broker.run_line),
     Line("X8", "the network: blackhole, lost answers, reset, slow", x08_network.run_line),
     Line("X9", "a produce request arrives after its owner was replaced", x09_late_produce.run_line),
+    Line("X10", "a worker joins or leaves every 2 s", x10_storm.run_line),
     Line("X11", "no room for the embedded log", x11_disk_full.run_line),
     Line("X12", "clocks jump", x12_clock.run_line),
     Line("X13", "one type of handler always hangs", x13_hanging_handler.run_line),
+    Line("X19", "two faults at once", x19_pairs.run_line),
+    Line("L7", "a soak: memory stays flat, the log is trimmed", soak.run_line),
 )

@@ -1,18 +1,24 @@
 """X2: kill -9 at random times under load, and how soon work goes on."""
 
 import random
+import signal
 import time
+
+import anyio
+import psutil
 
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
+from tests.service.end_to_end.waiting import eventually_now
 
-_KILLS = {Scale.CI: 6, Scale.FULL: 100}
+_KILLS = {Scale.CI: 4, Scale.FULL: 100}
 _KILLS_A_SESSION = 25
 RESTART_S = 3.0  # the aim: a single process works again so soon after it was started
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
-    """A single process, killed and started again, on Kafka; on the embedded file as often."""
+    """A single process, killed and started again, on Kafka; on the embedded file as often; and workers under their supervisor."""
+    await _supervised(await bench.place(), seed, _KILLS[scale], tally)
     for place in (await bench.place(), Place()):
         left, number = _KILLS[scale], 0
         while left > 0:
@@ -37,3 +43,38 @@ async def _session(place: Place, seed: int, kills: int, tally: Tally) -> None:
                 first = next(each for each in session.sink.effects() if each.pid == worker.pid)
                 tally.sample(f"restart_s_{name}", (first.seen_ns - began) / 1e9)
         tally.add(session, await session.verdict())
+
+
+async def _supervised(place: Place, seed: int, kills: int, tally: Tally) -> None:
+    """One of three workers dies; the others take what was its. How long until each of its partitions has a new owner."""
+    rng = random.Random(seed)
+    async with Session(place, seed=seed, partitions=12) as session:
+        supervisor = session.spawn("--workers", "3")
+        async with session.load(ahead=60):
+            for _ in range(kills):
+                victim = await _one_with_partitions(session, supervisor.pid, rng)
+                await session.works(rng.randrange(60, 300))
+                mine = [at for at in range(session.partitions) if session.owner_of(at) == victim.pid]
+                began_ms = time.time() * 1000
+                async with session.fault("kill of a worker") as hit:
+                    victim.send_signal(signal.SIGKILL)
+                    hit.fired = bool(mine) and session.busy()
+                await eventually_now(
+                    lambda mine=mine, pid=victim.pid: all(session.owner_of(at) != pid for at in mine), session.story
+                )
+                for at in mine:
+                    after = [each.at_ms for each in session.run_log.taken(at) if each.at_ms > began_ms]
+                    if after:  # else it had been handed over just before
+                        tally.sample("supervised_take_over_s", (after[0] - began_ms) / 1000)
+                await session.look_at_positions()
+        tally.add(session, await session.verdict())
+
+
+async def _one_with_partitions(session: Session, supervisor: int, rng: random.Random) -> psutil.Process:
+    """A worker that owns something, once there are three that do."""
+    while True:
+        owners = {session.owner_of(at) for at in range(session.partitions)}
+        alive = [each for each in psutil.Process(supervisor).children(recursive=True) if each.pid in owners]
+        if len(alive) >= 3:
+            return rng.choice(alive)
+        await anyio.sleep(0.05)  # between two looks

@@ -9,6 +9,7 @@ from tests.chaos.session import Place, Session
 from tests.kafka_broker.cluster import NODES
 
 _ALONE = {Scale.CI: 1, Scale.FULL: 20}  # clean restarts, and as many kills
+_NODES_A_ROUND = {Scale.CI: 1, Scale.FULL: NODES}
 _ROLLING = {Scale.CI: 1, Scale.FULL: 7}  # rounds: each node once, killed or restarted
 
 
@@ -49,7 +50,7 @@ async def _rolling(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
         workers = [await session.spawn().ready(), await session.spawn().ready()]
         async with session.load(ahead=60):
             for _ in range(_ROLLING[scale]):
-                for node in rng.sample(list(cluster.nodes), NODES):
+                for node in rng.sample(list(cluster.nodes), _NODES_A_ROUND[scale]):
                     await session.works(100)
                     clean = rng.random() < 0.4
                     async with session.fault("node restart" if clean else "node kill") as hit:

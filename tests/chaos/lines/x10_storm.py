@@ -1,0 +1,51 @@
+"""X10: a worker joins or leaves every 2 s; work goes on."""
+
+import time
+
+import anyio
+
+from tests.chaos.line import Bench, Scale, Tally
+from tests.chaos.session import Session
+
+_SECONDS = {Scale.CI: 12.0, Scale.FULL: 600.0}
+_EVERY_S = 2.0
+_CALM_S = {Scale.CI: 4.0, Scale.FULL: 30.0}
+_PROGRESS_MIN = 0.5
+
+
+async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
+    """Two workers stay; a third one comes and goes, in order or not. Runs a second, before and during."""
+    async with Session(await bench.place(), seed=seed) as session:
+        await session.spawn().ready()
+        await session.spawn().ready()
+        async with session.load(ahead=60):
+            await session.works(100)
+            calm = await _rate(session, _CALM_S[scale])
+            done, began, turn = session.run_log.done, time.monotonic(), 0
+            while time.monotonic() < began + _SECONDS[scale]:
+                async with session.fault("joins or leaves") as hit:
+                    hit.fired = session.busy()
+                    if turn % 2 == 0:
+                        session.spawn()
+                    elif turn % 4 == 1:
+                        session.now.terminate()
+                    else:
+                        session.now.kill()
+                    await anyio.sleep(_EVERY_S)  # the storm's own beat
+                turn += 1
+            await session.recorder.refresh()
+            stormy = (session.run_log.done - done) / (time.monotonic() - began)
+        verdict = await session.verdict()
+        tally.note("runs_a_second_calm", round(calm, 1))
+        tally.note("runs_a_second_in_the_storm", round(stormy, 1))
+        if scale is Scale.FULL and stormy < _PROGRESS_MIN * calm:
+            tally.violations.append(f"X10: {stormy:.1f} runs a second in the storm, {calm:.1f} before")
+        tally.add(session, verdict)
+
+
+async def _rate(session: Session, seconds: float) -> float:
+    await session.recorder.refresh()
+    done, began = session.run_log.done, time.monotonic()
+    await anyio.sleep(seconds)
+    await session.recorder.refresh()
+    return (session.run_log.done - done) / (time.monotonic() - began)

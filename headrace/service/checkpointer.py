@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from headrace.topics.log import TopicPartition
     from headrace.topics.outcome import CheckpointChunk
 
-LOG_BYTES_MIN = 4 << 20
-"""Less log than this is folded faster than a checkpoint is found."""
+LOG_BYTES_MIN = 256 << 10
+"""Less log than this is folded in some 5 ms: who takes over dozens of partitions at once needs no less."""
+EVERY_S = 5.0
+"""At most one checkpoint of a partition in this time: a burst that is over by then pays for none."""
 SIZE_FACTOR = 2
 """Log bytes that are there for each byte of checkpoint: all that is written is at most 1 + 1/2 times the log without checkpoints, however long runs wait.
 
@@ -63,6 +65,8 @@ class Checkpointer:
         self._written_bytes = 0  # of chunks' records
         self._since_bytes = 0  # of the log since the dump was made
         self._look_at = 0  # log bytes
+        self._not_before = 0.0  # on the loop's clock
+        self._alarm: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
 
     @property
@@ -80,6 +84,7 @@ class Checkpointer:
         )
         self.log_bytes = recovered.size_bytes
         self._state.runs.readable_from = self.as_of + 1
+        self._not_before = asyncio.get_running_loop().time() + EVERY_S
 
     def folded(self, size_bytes: int) -> None:
         """So many bytes were folded, the chunks that were confirmed included."""
@@ -91,11 +96,20 @@ class Checkpointer:
         """Is it time?"""
         if self.log_bytes <= max(LOG_BYTES_MIN, self._look_at) or self.dump is not None or not self._tenure.open:
             return
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._not_before:
+            if self._alarm is None:
+                self._alarm = loop.call_at(self._not_before, self._rung)
+            return
         missing = SIZE_FACTOR * estimated_bytes(self._state) - self.log_bytes
         if missing < 0:
             self._shared.checkpoints.due(self)
         else:
             self._look_at = self.log_bytes + max(LOG_BYTES_MIN, missing) // _LOOK_SHARE
+
+    def _rung(self) -> None:
+        self._alarm = None
+        self._look()
 
     def confirm(self, offset: int, chunk: CheckpointChunk, size_bytes: int) -> None:
         """A chunk under the present token was read back and accepted."""
@@ -111,6 +125,9 @@ class Checkpointer:
 
     def drop(self) -> None:
         """The token is gone: a checkpoint that is being written never counts."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
         self.dump = None
         self._moved.set()
         self._shared.checkpoints.not_due(self)
@@ -122,6 +139,7 @@ class Checkpointer:
         if not self._tenure.open:
             return
         maybe(FaultPoint.CHECKPOINT_BEGINNING)
+        self._not_before = asyncio.get_running_loop().time() + EVERY_S
         began = perf_counter()
         self.dump = dump = Dump(self._state)
         self._next, self._first, self._written_bytes, self._since_bytes = 0, -1, 0, 0

@@ -44,6 +44,7 @@ def checkpoint_often(log_bytes: int) -> None:
     """Hostile settings."""
     checkpointer.LOG_BYTES_MIN = log_bytes
     checkpointer.SIZE_FACTOR = 1
+    checkpointer.EVERY_S = 0.0
     for log in (KafkaLog, EmbeddedLog):
         _trim_late(log)
 

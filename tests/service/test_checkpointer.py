@@ -67,6 +67,7 @@ class Shop:
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint whenever there is something new, in many small chunks."""
     monkeypatch.setattr(checkpointer, "LOG_BYTES_MIN", 0)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.0)
     monkeypatch.setattr(checkpointer, "SIZE_FACTOR", 0)
     monkeypatch.setattr(checkpoint, "CHUNK_BYTES", 3_000)
     monkeypatch.setattr(checkpoint, "_PART_BYTES", 2_000)
@@ -380,6 +381,7 @@ async def test_a_run_log_of_other_partitions_than_its_records_say_is_refused(pla
 async def test_a_checkpoint_waits_until_it_is_cheap(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Written bytes are at most one and a half times those of the log without checkpoints; while all runs wait, the log is shorter than a checkpoint."""
     monkeypatch.setattr(checkpointer, "LOG_BYTES_MIN", 2_000)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.0)
     shop, archive = Shop(), Archive(place)
     shop.go_on.clear()
     async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:
@@ -395,3 +397,16 @@ async def test_a_checkpoint_waits_until_it_is_cheap(place: Place, monkeypatch: p
             written.update(told.sizes_bytes)
         rest = written.total() - written[LogKind.CHECKPOINT]
         assert 0 < written[LogKind.CHECKPOINT] <= 0.55 * rest
+
+
+async def test_a_burst_pays_for_one_checkpoint_when_it_is_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None comes before its time, and then one comes though nothing happens any more."""
+    monkeypatch.setattr(checkpointer, "LOG_BYTES_MIN", 2_000)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.5)
+    shop, archive = Shop(), Archive(place)
+    began = asyncio.get_running_loop().time()
+    async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:
+        await publish(place, range(40))
+        await finished(process, place, 40)
+        await until(lambda: complete(process))
+        assert complete(process) <= (asyncio.get_running_loop().time() - began) / 0.5

@@ -426,6 +426,7 @@ def _state(plan: Plan, at: TopicPartition) -> Any:
 @contextmanager
 def checkpoints(plan: Plan) -> Iterator[None]:
     """As often as the plan says."""
+    every_s, checkpointer.EVERY_S = checkpointer.EVERY_S, 0.0
     before = checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR, checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES
     checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR = plan.checkpoint_bytes, plan.checkpoint_factor
     if plan.chunk_bytes < checkpoint.CHUNK_BYTES:
@@ -433,6 +434,7 @@ def checkpoints(plan: Plan) -> Iterator[None]:
     try:
         yield
     finally:
+        checkpointer.EVERY_S = every_s
         checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR, checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES = before
 
 

@@ -296,8 +296,11 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
                 return _NO_EFFECT  # a cancelled run ends, whatever its code does
             run.phase, run.parked = Phase.PARKED, outcome
             return Folded(instructions=[Park(run, outcome)])
-        case CheckpointChunk():
-            return _DONE  # what it says is known already
+        case CheckpointChunk(
+            as_of=as_of
+        ):  # what it says is known already; but whoever wrote it may trim up to there, at any time
+            state.runs.readable_from = max(state.runs.readable_from, as_of + 1)
+            return _DONE
         case RunProbed(run=id_):
             if id_ in state.runs:
                 state.probation.probed(id_, state.gate.token)

@@ -254,3 +254,16 @@ def test_dumping_changes_nothing() -> None:
     before = deepcopy(state)
     dump(state)
     assert state == before
+
+
+def test_a_start_that_another_owners_checkpoint_has_is_not_left_in_the_log() -> None:
+    """That owner may have been stopped before it trimmed, and go on at any time: the record may be gone when it is wanted."""
+    state = empty()
+    announce = Announce("test", "i", "m", "n", -1, 3)
+    starts = [CommandRecord(ClientId(f"c-{n}"), Start("default", "a", "1", msgspec.Raw(b"1"))) for n in range(2)]
+    fold_all([(5, record) for record in (announce, starts[0])], state)
+    (chunk,) = dump(state)
+    fold_all([(6, record) for record in (OutcomeRecord(0, 0, chunk), starts[1])], state)
+    covered, later = state.runs
+    assert not state.runs.leave(covered)
+    assert state.runs.leave(later)

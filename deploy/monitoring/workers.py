@@ -38,10 +38,10 @@ WORKERS: Final = Dashboard(
                     queries=(Query(select("process_resident_memory_bytes"), "{{instance}}"),),
                 ),
                 Lines(
-                    title="File descriptors",
-                    description="Share of the limit that is open.",
+                    title="Limits used",
+                    description="Share of the memory and of the file descriptors that the process may use.",
                     unit=Unit.SHARE,
-                    queries=(Query(f"{select('process_open_fds')} / {select('process_max_fds')}", "{{instance}}"),),
+                    queries=(Query(select("resource_used_ratio"), "{{instance}} {{resource}}"),),
                 ),
                 Lines(
                     title="Event loop delay, p99",
@@ -51,9 +51,11 @@ WORKERS: Final = Dashboard(
                 ),
                 Lines(
                     title="Loop blocked, by handler",
-                    description="Times that the loop stood still too long; without a name no handler was on its stack.",
+                    description="Times that the loop stood still too long; without a name no handler was on its stack. Fenced: for "
+                    "half a session, so that partitions were announced anew.",
                     unit=Unit.PER_SECOND,
                     queries=(
+                        Query(per_second("event_loop_fenced_total", by="instance"), "fenced {{instance}}"),
                         Query(
                             per_second("event_loop_blocked_total", by="instance, handler"), "{{instance}} {{handler}}"
                         ),

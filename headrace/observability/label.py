@@ -70,6 +70,7 @@ class LossReason(StrEnum):
     REBALANCE = "rebalance"
     SHUTDOWN = "shutdown"
     APPEND_FAILED = "append_failed"
+    STALLED = "stalled"  # our loop stood still: announced anew before anything else
     TRUNCATED = "truncated"  # the log ends before what was read: the state is folded anew
 
 
@@ -145,3 +146,10 @@ class Dependency(StrEnum):
     BROKER = "broker"
     TOPIC = "topic"
     HISTORY = "history"
+
+
+class Resource(StrEnum):
+    """What a process has a limit of."""
+
+    MEMORY = "memory"  # resident bytes
+    DESCRIPTORS = "descriptors"  # open files and sockets

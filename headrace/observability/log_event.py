@@ -49,6 +49,9 @@ class LogEvent(StrEnum):
     BREAKER_CHANGED = "breaker.changed"
     LOOP_BLOCKED = "loop.blocked"
     LOOP_RESUMED = "loop.resumed"
+    LOOP_FENCED = "loop.fenced"
+    RESOURCE_SHORT = "resource.short"
+    RESOURCE_EASED = "resource.eased"
     OUTAGE_BEGAN = "outage.began"
     OUTAGE_ENDED = "outage.ended"
     OBSERVER_FAILED = "observer.failed"
@@ -103,6 +106,11 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.BREAKER_CHANGED: Meaning(logging.INFO, "A breaker changed its state; at warning if it opened."),
     LogEvent.LOOP_BLOCKED: Meaning(logging.WARNING, "The event loop stands still; `handler` and `where` say in what."),
     LogEvent.LOOP_RESUMED: Meaning(logging.INFO, "The event loop turns again."),
+    LogEvent.LOOP_FENCED: Meaning(
+        logging.WARNING, "The loop stood still for too long: partitions are announced anew before anything goes on."
+    ),
+    LogEvent.RESOURCE_SHORT: Meaning(logging.WARNING, "Memory or descriptors: 85 % of a limit are used."),
+    LogEvent.RESOURCE_EASED: Meaning(logging.INFO, "Less than 75 % of that limit are used again."),
     LogEvent.OUTAGE_BEGAN: Meaning(logging.WARNING, "Something outside does not answer; Headrace keeps trying."),
     LogEvent.OUTAGE_ENDED: Meaning(logging.INFO, "It answers again."),
     LogEvent.OBSERVER_FAILED: Meaning(logging.ERROR, "An observer raised and is switched off."),

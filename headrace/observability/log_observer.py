@@ -69,6 +69,7 @@ class LogObserver(Silent):
             kind=blocked.handler,
             handler=blocked.handler,
             where=blocked.where,
+            stack=" > ".join(blocked.stack),
             blocked_ms=_ms(blocked.blocked_ms),
         )
 
@@ -76,6 +77,18 @@ class LogObserver(Silent):
         if self._blocked:
             self._blocked = False
             self._logs.write(LogEvent.LOOP_RESUMED, kind="", blocked_ms=_ms(delayed.delay_ms))
+
+    def loop_fenced(self, fenced: o.LoopFenced, /) -> None:
+        self._logs.write(LogEvent.LOOP_FENCED, stalled_ms=_ms(fenced.stalled_ms), partitions=fenced.partitions)
+
+    def resource_measured(self, measured: o.ResourceMeasured, /) -> None:
+        if measured.changed:
+            self._logs.write(
+                LogEvent.RESOURCE_SHORT if measured.short else LogEvent.RESOURCE_EASED,
+                resource=measured.resource,
+                used=measured.used,
+                limit=measured.limit,
+            )
 
     def outage_began(self, began: o.OutageBegan, /) -> None:
         self._logs.write(

@@ -160,6 +160,8 @@ TABLE: Final[tuple[Family, ...]] = (
     # the process
     _histogram("event_loop_delay_seconds", "Ready callback to its turn on the event loop.", LOOP_SECONDS),
     _counter("event_loop_blocked_total", "Times that the loop stood still too long; by handler.", "handler"),
+    _counter("event_loop_fenced_total", "Stalls after which partitions were announced anew before going on."),
+    _gauge("resource_used_ratio", "Share of a limit of the process that is used.", "resource"),
     _gauge("workflow_definitions", "Definitions by status.", "status"),
     _gauge("metric_series", "Series of this exposition that count against the budget."),
     _counter("metric_series_folded_total", "Measurements whose labels were dropped: over the series budget."),

@@ -32,6 +32,7 @@ from headrace.observability.label import (
     LogKind,
     LossReason,
     ProduceResult,
+    Resource,
     SkipReason,
     Stage,
     StopReason,
@@ -433,6 +434,24 @@ class LoopBlocked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     blocked_ms: float
     handler: str = ""  # "" if no handler is on the loop's stack
     where: str = ""  # file:line in function
+    stack: tuple[str, ...] = ()  # the same for each frame from the handler inwards
+
+
+class LoopFenced(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The loop stood still for so long that the group may have placed our partitions elsewhere: nothing is begun in them until they are announced anew."""
+
+    stalled_ms: float
+    partitions: int
+
+
+class ResourceMeasured(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How much of a limit of this process is used. `short`: so much that people should know; `changed`: since the last time."""
+
+    resource: Resource
+    used: int
+    limit: int
+    short: bool
+    changed: bool
 
 
 class OutageBegan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -522,6 +541,8 @@ class Observer(Protocol):
     def breaker_called(self, called: BreakerCalled, /) -> None: ...
     def loop_delayed(self, delayed: LoopDelayed, /) -> None: ...
     def loop_blocked(self, blocked: LoopBlocked, /) -> None: ...
+    def loop_fenced(self, fenced: LoopFenced, /) -> None: ...
+    def resource_measured(self, measured: ResourceMeasured, /) -> None: ...
     def outage_began(self, began: OutageBegan, /) -> None: ...
     def outage_ended(self, ended: OutageEnded, /) -> None: ...
     def service_started(self, started: ServiceStarted, /) -> None: ...

@@ -125,6 +125,9 @@ class PrometheusObserver(Silent, Collector):
         self._breaker_calls = counts["circuit_breaker_calls_total"]
         self._loop_delay = distributions["event_loop_delay_seconds"].cell()
         self._loop_blocked = counts["event_loop_blocked_total"]
+        self._loop_fenced = counts["event_loop_fenced_total"]
+        self._loop_fenced.add((), 0)
+        self._resources: dict[Labels, float] = {}
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
@@ -246,6 +249,12 @@ class PrometheusObserver(Silent, Collector):
         # The watchdog's thread: the only writer of this family.
         self._loop_blocked.add((blocked.handler,))
 
+    def loop_fenced(self, fenced: o.LoopFenced, /) -> None:
+        self._loop_fenced.add(())
+
+    def resource_measured(self, measured: o.ResourceMeasured, /) -> None:
+        self._resources[measured.resource,] = measured.used / measured.limit
+
     def _error(self, workflow: str, task: str, error: str) -> str:
         seen = self._errors.setdefault((workflow, task), set()) if len(self._errors) < self._budget.series_max else None
         if seen is None:
@@ -287,6 +296,7 @@ class PrometheusObserver(Silent, Collector):
         """All emitted families, in the order of the table; those without a series yet show help and type alone."""
         snapshot = self.snapshots()
         gauges = _gauges(snapshot) | forecast_gauges(self._forecasts())
+        gauges["resource_used_ratio"] = list(dict(self._resources).items())
         for family in TABLE:
             if not family.emitted or family.name.startswith("metric_series"):
                 continue

@@ -1,8 +1,9 @@
 """The event-loop watchdog: a thread that asks the loop to answer, and says who is in the way when it does not.
 
 Four times a second it puts a callback on the loop and measures how long the loop takes to come round to it. If that
-takes longer than `blocked_ms`, it looks at the stack of the loop's thread and names the handler that is running
-there, with file and line. It changes nothing.
+takes longer than `blocked_ms`, it looks at the stack of the loop's thread, a few times, and names the handler that is
+running there, with the file and line where it was met most. It changes nothing itself, but after a stall of
+`fence_ms` it has `fence` called on the loop: before anything that reached the loop after the stall had begun.
 """
 
 from __future__ import annotations
@@ -11,17 +12,26 @@ import asyncio
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from inspect import unwrap
 from types import CodeType, FrameType, TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from headrace.observability.observer import LoopBlocked, LoopDelayed, Observer
 
 INTERVAL_S: Final = 0.25
 BLOCKED_MS: Final = 250.0
 """A loop that stands still this long delays every run of the process; heartbeats of the group live on it too."""
+SAMPLES: Final = 5
+SAMPLE_S: Final = 0.002
+STACK_MAX: Final = 12
+"""Frames from the handler inwards; deeper ones are left out of the middle."""
+
+
+def _nobody(_stalled_s: float) -> None:
+    pass
 
 
 def codes_of(handlers: Iterable[tuple[str, Callable[..., object]]]) -> dict[CodeType, str]:
@@ -50,11 +60,15 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         *,
         interval_s: float = INTERVAL_S,
         blocked_ms: float = BLOCKED_MS,
+        fence_ms: float = float("inf"),
+        fence: Callable[[float], None] = _nobody,
     ) -> None:
         self._observer = observer
         self._handlers = handlers
         self._interval_s = interval_s
         self._blocked_ms = blocked_ms
+        self._fence_s = fence_ms / 1000
+        self._fence = fence
         self._stop = threading.Event()
         self._turned = threading.Event()
         self._turned_at_s = time.monotonic()
@@ -91,36 +105,69 @@ class Watchdog(AbstractContextManager["Watchdog"]):
                 return  # the loop is closed
             if self._turned.wait(self._blocked_ms / 1000):
                 continue
+            seen = self._sampled(loop_thread)
+            if seen is not None:
+                blocked_ms = (time.monotonic() - asked_at_s) * 1000
+                self._observer.loop_blocked(
+                    LoopBlocked(blocked_ms=blocked_ms, handler=seen.handler, where=seen.where, stack=seen.stack)
+                )
+            self._turned.wait()
+
+    def _sampled(self, loop_thread: int) -> Seen | None:
+        """What was met most while the loop stood still; None if it turned before it was looked at."""
+        met: Counter[Seen] = Counter()
+        for number in range(SAMPLES):
+            if number and self._turned.wait(SAMPLE_S):
+                break
             frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the only way
             if frame is not None and not self._turned.is_set():
-                handler, where = named(frame, self._handlers)
-                blocked_ms = (time.monotonic() - asked_at_s) * 1000
-                self._observer.loop_blocked(LoopBlocked(blocked_ms=blocked_ms, handler=handler, where=where))
+                met[seen_in(frame, self._handlers)] += 1
             del frame  # it holds the locals of whoever runs there
-            self._turned.wait()
+        return met.most_common(1)[0][0] if met else None
 
     def _turn(self, asked_at_s: float) -> None:
         now_s = time.monotonic()
+        # Since the ask: a blocked loop. Since the last turn: a process that stood still, this thread with it.
+        stalled_s = max(now_s - asked_at_s, now_s - self._turned_at_s - self._interval_s)
         self._turned_at_s = now_s
         self._turned.set()
+        if stalled_s >= self._fence_s and not self._stop.is_set():
+            self._fence(stalled_s)
         if not self._stop.is_set():
             self._observer.loop_delayed(LoopDelayed(delay_ms=(now_s - asked_at_s) * 1000))
 
 
-def named(frame: FrameType, handlers: Mapping[CodeType, str]) -> tuple[str, str]:
-    """The handler on this stack ("" if there is none) and where it stands.
-
-    Its own line, and the innermost one if that is elsewhere.
+class Seen(NamedTuple):
+    """The handler on a stack ("" if there is none) and where it stands: its own line, and the innermost one if that is
+    elsewhere. `stack`: from the handler inwards.
     """
-    innermost = _place(frame)
+
+    handler: str
+    where: str
+    stack: tuple[str, ...]
+
+
+def seen_in(frame: FrameType, handlers: Mapping[CodeType, str]) -> Seen:
+    """What a stack says."""
+    places = [_place(frame)]
     walked: FrameType | None = frame
     while walked is not None:
         handler = handlers.get(walked.f_code)
         if handler is not None:
-            own = _place(walked)
-            return handler, own if own == innermost else f"{own} > {innermost}"
+            where = places[0] if len(places) == 1 else f"{places[-1]} > {places[0]}"
+            return Seen(handler, where, _short(places))
         walked = walked.f_back
-    return "", innermost
+        if walked is not None:
+            places.append(_place(walked))
+    return Seen("", places[0], _short(places[:STACK_MAX]))
+
+
+def _short(places: list[str]) -> tuple[str, ...]:
+    inwards = places[::-1]
+    if len(inwards) <= STACK_MAX:
+        return tuple(inwards)
+    half = STACK_MAX // 2
+    return (*inwards[:half], f"... {len(inwards) - STACK_MAX} more", *inwards[-half:])
 
 
 def _place(frame: FrameType) -> str:

@@ -28,13 +28,14 @@ from headrace.observability.log_observer import LogObserver, exceeded_to, report
 from headrace.observability.log_text import Secrets
 from headrace.observability.logs import Format, Logs
 from headrace.observability.prometheus import PrometheusObserver, registry
+from headrace.observability.resource_watch import ResourceWatch
 from headrace.observability.snapshot import EMPTY, Snapshot
 from headrace.observability.traces import contexts, tracing
 from headrace.observability.watchdog import Watchdog, codes_of
 from headrace.service import discovery, topic_plan
 from headrace.service.forecast_facts import facts_of
 from headrace.service.health_observer import HealthObserver
-from headrace.service.log_backend import log_of
+from headrace.service.log_backend import log_of, session_ms
 from headrace.service.run_log_check import refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
@@ -114,9 +115,15 @@ async def serve(
         watchers.append(HealthObserver(health))
         observer = FanOut(watchers, report_to(logs))
         watchdog = stack.enter_context(
-            Watchdog(observer, codes_of((handler.name, handler.function) for handler in app.handlers))
+            Watchdog(
+                observer,
+                codes_of((handler.name, handler.function) for handler in app.handlers),
+                fence_ms=session_ms(settings) / 2,
+                fence=lambda stalled_s: service_holder[0].fence(stalled_s) if service_holder else None,
+            )
         )
         health.watch(watchdog.silent_s)
+        stack.enter_context(ResourceWatch(observer))
         telemetry = settings.telemetry
         port = Exposition(
             registry(prometheus),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.observability.label import Dependency
+from headrace.observability.label import Dependency, Resource
 from headrace.observability.silent import Silent
 
 if TYPE_CHECKING:
     from headrace.observability.health import Health
-    from headrace.observability.observer import OutageBegan, OutageEnded, PartitionStopped
+    from headrace.observability.observer import OutageBegan, OutageEnded, PartitionStopped, ResourceMeasured
+
+_UNITS = {Resource.MEMORY: "bytes", Resource.DESCRIPTORS: "descriptors"}
 
 
 class HealthObserver(Silent):
@@ -25,6 +27,11 @@ class HealthObserver(Silent):
     def outage_ended(self, ended: OutageEnded, /) -> None:
         if ended.dependency is Dependency.TOPIC:
             self._health.note(f"topic {ended.name}", "")
+
+    def resource_measured(self, measured: ResourceMeasured, /) -> None:
+        if measured.changed:
+            used = f"{measured.used} of {measured.limit} {_UNITS[measured.resource]} are used"
+            self._health.note(measured.resource, used if measured.short else "")
 
     def partition_stopped(self, stopped: PartitionStopped, /) -> None:
         self._health.note(

@@ -28,6 +28,15 @@ def log_of(settings: Settings, *, owner: bool) -> Log:
     return KafkaLog(kafka_client_settings(settings))
 
 
+def session_ms(settings: Settings) -> float:
+    """How long the group waits for a silent member. Infinite for the embedded file, which has one owner."""
+    if settings.log.backend is Backend.EMBEDDED:
+        return float("inf")
+    from headrace.topics.client_kafka import resolved  # noqa: PLC0415 - as above
+
+    return resolved(kafka_client_settings(settings))[0].session_timeout_ms
+
+
 def kafka_client_settings(settings: Settings) -> KafkaClientSettings:
     """The `kafka` section in the client's words, with the limit that its decoders hold."""
     from headrace.topics.client_kafka import KafkaClientSettings  # noqa: PLC0415 - as above

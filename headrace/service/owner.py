@@ -455,17 +455,24 @@ class Owner:
         self.ready.set()
         maybe(FaultPoint.WOKEN)
 
-    def _break(self) -> None:
+    def _break(self, reason: LossReason = LossReason.APPEND_FAILED) -> None:
         """Stop proposing, and announce anew. Attempts that run go on: their results are proposed under the next token."""
         if self._stage is not _Stage.LIVE:
             return
         maybe(FaultPoint.BROKEN)
         self._shared.observer.partition_lost(
-            told.PartitionLost(partition=self.at.partition, token=self._tenure.token, reason=LossReason.APPEND_FAILED)
+            told.PartitionLost(partition=self.at.partition, token=self._tenure.token, reason=reason)
         )
         self._tenure.end()
         self._retake()
         self._announce_later()
+
+    def doubt(self) -> bool:
+        """Somebody else may own the partition by now: nothing is begun until an announce of ours came back, behind whatever they wrote. False: no need."""
+        if self._stage is not _Stage.LIVE:
+            return False
+        self._break(LossReason.STALLED)
+        return True
 
     def _retake(self) -> None:
         """What was folded stays, and so do attempts; a new token is needed."""

@@ -87,6 +87,11 @@ class Service:
         """Handlers that swallowed their cancellation, or threads, that still run."""
         return abandoned_count() + self._threads.statistics().abandoned
 
+    def fence(self, stalled_s: float) -> None:
+        """Called first when the loop turns again after it stood still for half a session of the group."""
+        partitions = self.ownership.doubt()
+        self._shared.observer.loop_fenced(told.LoopFenced(stalled_ms=stalled_s * 1000, partitions=partitions))
+
     def snapshot(self) -> Snapshot:
         """The gauges, now."""
         return snapshot(self._shared, self.owners, self.router.sources.values())

@@ -5,7 +5,7 @@ import threading
 
 from headrace.observability import observer as o
 from headrace.observability.silent import Silent
-from headrace.observability.watchdog import Watchdog, codes_of
+from headrace.observability.watchdog import STACK_MAX, Watchdog, codes_of
 
 
 class Seen(Silent):
@@ -46,6 +46,41 @@ async def test_the_handler_that_blocks_is_named_once_with_its_line() -> None:
     assert f"{__file__}:{charge.__code__.co_firstlineno + 2} in charge" in blocked.where
     assert blocked.blocked_ms >= 20
     assert max(seen.delays_ms) >= blocked.blocked_ms
+
+
+async def test_the_stack_is_told_from_the_handler_inwards() -> None:
+    seen = Seen()
+    with Watchdog(seen, codes_of([("charge", charge)]), interval_s=0.001, blocked_ms=20):
+        await charge(seen)
+    stack = seen.blocked[0].stack
+    assert [place.rpartition(" in ")[2] for place in stack[:2]] == ["charge", "waits"]
+    assert "threading.py" in stack[-1]
+    assert len(stack) <= STACK_MAX + 1
+
+
+async def test_a_long_stall_is_fenced_when_the_loop_turns_again_and_a_short_one_is_not() -> None:
+    for fence_ms, times in ((20, 1), (3_600_000, 0)):
+        seen = Seen()
+        fenced: list[float] = []
+        with Watchdog(seen, {}, interval_s=0.001, blocked_ms=20, fence_ms=fence_ms, fence=fenced.append):
+            waits(seen)
+            assert fenced == []
+            seen.turned.clear()
+            await seen.turned.wait()
+        assert len(fenced) == times
+        assert all(stalled_s >= 0.02 for stalled_s in fenced)
+
+
+async def test_a_process_that_stood_still_as_a_whole_is_fenced_too() -> None:
+    """Stopped and continued: the watchdog's thread had no chance to ask before."""
+    seen = Seen()
+    fenced: list[float] = []
+    with Watchdog(seen, {}, interval_s=0.001, blocked_ms=60_000, fence_ms=3_600_000, fence=fenced.append) as watchdog:
+        watchdog._turned_at_s -= 7200  # as if two hours ago
+        while not fenced:
+            seen.turned.clear()
+            await seen.turned.wait()
+    assert fenced[0] >= 7199
 
 
 async def test_without_a_handler_on_the_stack_the_innermost_line_is_named() -> None:

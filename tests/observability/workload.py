@@ -123,6 +123,10 @@ ONE_OF_EACH: dict[str, Any] = {
     "breaker_called": o.BreakerCalled(breaker="inventory", result=label.BreakerResult.FAILED),
     "loop_delayed": o.LoopDelayed(delay_ms=0.4),
     "loop_blocked": o.LoopBlocked(blocked_ms=260.0, handler="charge", where="app.py:7 in charge"),
+    "loop_fenced": o.LoopFenced(stalled_ms=6000.0, partitions=8),
+    "resource_measured": o.ResourceMeasured(
+        resource=label.Resource.MEMORY, used=900, limit=1000, short=True, changed=True
+    ),
     "outage_began": o.OutageBegan(dependency=label.Dependency.BROKER, message="refused", retry_after_ms=500.0),
     "outage_ended": o.OutageEnded(dependency=label.Dependency.BROKER, duration_ms=30_000.0),
     "service_started": o.ServiceStarted(

@@ -86,6 +86,7 @@ class Recorder(Silent):
         self.trims_failed: list[Any] = []
         self.folded: list[Any] = []
         self.parked: list[Any] = []
+        self.fenced: list[Any] = []
 
     def output_resent(self, told: Any, /) -> None:
         self.resent.append(told)
@@ -128,6 +129,9 @@ class Recorder(Silent):
 
     def run_parked(self, told: Any, /) -> None:
         self.parked.append(told)
+
+    def loop_fenced(self, told: Any, /) -> None:
+        self.fenced.append(told)
 
 
 class Place:

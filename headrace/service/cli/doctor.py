@@ -6,11 +6,9 @@ any other failure.
 """
 
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from enum import StrEnum
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import Annotated
@@ -21,11 +19,14 @@ from cyclopts import Parameter
 
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
+from headrace.service.cli.doctor_check import Check, State, failed
+from headrace.service.cli.doctor_workers import traces_reachable, worker_checks
 from headrace.service.cli.exit_code import ExitCode, exit_code_of
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import counted, show
 from headrace.service.cli.terminal_table import Column
 from headrace.service.cli.version import version
+from headrace.service.names import Names
 from headrace.service.refusal import Refusal
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_source import Loaded
@@ -37,24 +38,6 @@ from headrace.topics.log import Log, TopicPartition
 _COLUMNS = (Column("CHECK", "check"), Column("", "state"), Column("FOUND", "found"), Column("FIX", "fix"))
 _SKEW_WARN_MS = 1_000  # timers are judged by the log's clock: more than a second off shows
 _OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-
-
-class State(StrEnum):
-    """A check's answer."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Check(msgspec.Struct, frozen=True):
-    """One answer. `code` is the error's HR number where there is one. This is the JSON of `doctor`."""
-
-    check: str
-    state: State
-    found: str
-    fix: str = ""
-    code: str = ""
 
 
 async def doctor(
@@ -85,7 +68,7 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
         loaded = common.load()
     except SettingsError as error:
         for problem in error.problems if isinstance(error, Refusal) else (error,):
-            yield _failed("settings", problem), ExitCode.INVALID
+            yield failed("settings", problem), ExitCode.INVALID
     else:
         yield Check("settings", State.OK, str(loaded.file or "defaults, environment and flags")), ExitCode.OK
         for note in loaded.notes:
@@ -96,7 +79,7 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
         try:
             found = loaded_app(app)
         except HeadraceError as error:
-            yield _failed("app", error), exit_code_of(error)
+            yield failed("app", error), exit_code_of(error)
         else:
             sources, outputs = found.source_topics, found.emitted_topics
             counts = f"{counted(len(found.workflows), 'workflow')}, {counted(len(found.handlers), 'handler')}"
@@ -106,7 +89,8 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
     if loaded is None:
         return
     settings = loaded.settings
-    yield _port(settings), ExitCode.ERROR
+    for check in worker_checks(settings):
+        yield check, ExitCode.ERROR
     async for answer in _log_checks(settings, sources, outputs):
         yield answer
 
@@ -140,7 +124,7 @@ def _client() -> Check:
 
 
 def _telemetry_endpoints(environ: Callable[[str], str | None]) -> Iterator[Check]:
-    """Whether the standard OTLP variables hold addresses; nothing is sent."""
+    """Whether the standard OTLP variables hold addresses, and anybody listens there; nothing is sent."""
     for name in _OTLP:
         text = environ(name)
         if not text:
@@ -151,27 +135,9 @@ def _telemetry_endpoints(environ: Callable[[str], str | None]) -> Iterator[Check
         except ValueError:
             sound = False
         if sound:
-            yield Check("traces", State.OK, f"{name} is set")
+            yield traces_reachable(name, text)
         else:
             yield Check("traces", State.FAIL, f"{name} is no address", f"Set {name}=http://host:4318.")
-
-
-def _port(settings: Settings) -> Check:
-    host, port = settings.telemetry.metrics_host, settings.telemetry.metrics_port
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, number) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        found = f"{host}:{port} cannot be used: {error.strerror or error}"
-        return Check(
-            "metrics port",
-            State.WARN,
-            found,
-            "If no service of yours runs there, choose another --metrics-port.",
-        )
-    return Check("metrics port", State.OK, f"{host}:{port} is free")
 
 
 async def _log_checks(
@@ -191,16 +157,37 @@ async def _log_checks(
             answers.append((Check(name, State.OK, f"{where} answers{brokers}"), ExitCode.OK))
             wanted = await planned(log, settings, sources=sources, outputs=outputs)
             problems = await topic_differences(log, wanted)
-            answers += [(_failed("topics", problem), ExitCode.INVALID) for problem in problems]
+            answers += [(failed("topics", problem), ExitCode.INVALID) for problem in problems]
             if not problems:
                 answers.append((Check("topics", State.OK, f"{len(wanted.all)} are as they should be"), ExitCode.OK))
+            behind = await _behind(log, sources, Names(settings.app.name).router)
+            if behind is not None:
+                answers.append((behind, ExitCode.OK))
             skew = await _clock(log, wanted.runs.name)
             if skew is not None:
                 answers.append((skew, ExitCode.OK))
     except HeadraceError as error:
-        answers.append((_failed(name, error), exit_code_of(error)))
+        answers.append((failed(name, error), exit_code_of(error)))
     for answer in answers:
         yield answer
+
+
+async def _behind(log: Log, sources: tuple[str, ...], group: str) -> Check | None:
+    """How far the routers are behind, over all source topics that they have a position in. None: nowhere yet."""
+    there = await log.describe(sources)
+    places = [TopicPartition(name, number) for name, spec in there.items() for number in range(spec.partitions)]
+    if not places:
+        return None
+    positions = await log.committed(group, places)
+    if not positions:
+        return None
+    offsets = await log.offsets(list(positions))
+    lag = {at: max(0, offsets[at].end - max(position.offset, offsets[at].start)) for at, position in positions.items()}
+    worst = max(lag, key=lambda at: lag[at])
+    total = sum(lag.values())
+    if not total:
+        return Check("lag", State.OK, f"group {group} has read everything")
+    return Check("lag", State.OK, f"group {group} is {counted(total, 'record')} behind, most of all in {worst}")
 
 
 async def _clock(log: Log, topic: str) -> Check | None:
@@ -220,8 +207,3 @@ async def _clock(log: Log, topic: str) -> Check | None:
         found = f"the newest record is {ahead_ms} ms in our future"
         return Check("clock", State.WARN, found, "Synchronise this machine's and the brokers' clocks (NTP).")
     return Check("clock", State.OK, "no record lies in our future")
-
-
-def _failed(check: str, error: HeadraceError) -> Check:
-    found = f"{error.message} {error.why}".strip()
-    return Check(check, State.FAIL, found, error.do, error.code)

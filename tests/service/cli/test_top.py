@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -28,6 +30,7 @@ NOW = Snapshot(
         LagNow(topic="orders", partition=0, group="shop.router", records=2, seconds=0.1),
         LagNow(topic="orders", partition=1, group="shop.router", records=40, seconds=3.0),
     ),
+    partitions_assigned={"shop.owners": 3},
     breakers=(BreakerNow(breaker="bank", state=BreakerState.OPEN),),
 )
 
@@ -115,6 +118,52 @@ def test_a_worker_that_is_gone_is_said_so_and_the_others_are_shown(headrace: Hea
     up, gone = answer.json["workers"]
     assert up["status"] == "ready"
     assert gone["status"].startswith("no answer")
+
+
+def test_doctor_tells_how_the_workers_are_and_what_will_happen(headrace: Headrace, workers: list[Worker]) -> None:
+    answer = headrace("doctor", "--metrics-port", port_of(workers[0]), "-o", "json")
+    checks = {each["check"]: each for each in answer.json}
+    assert answer.code == 0
+    assert checks["workers"]["found"] == "2 workers on this machine, ready"
+    assert checks["partitions"]["state"] == "warn"
+    assert checks["partitions"]["found"] == "6 run-log partitions here for 2 workers"
+    assert checks["forecast"]["state"] == "warn"
+    assert "fulfil" in checks["forecast"]["found"]
+    assert (
+        "pool:mail limits: without it 4.0 times as much would pass. The load needs 4 workers."
+        in checks["forecast"]["fix"]
+    )
+
+
+def test_doctor_tells_of_a_port_that_is_somebody_elses(headrace: Headrace) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        threading.Thread(target=_hang_up, args=(other,), daemon=True).start()
+        answer = headrace("doctor", "--metrics-port", str(other.getsockname()[1]), "-o", "json")
+    (check,) = [each for each in answer.json if each["check"] == "metrics port"]
+    assert check["state"] == "warn"
+    assert "no worker answers there" in check["found"]
+
+
+def test_doctor_looks_whether_spans_would_arrive(headrace: Headrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as collector:
+        address = f"http://127.0.0.1:{collector.getsockname()[1]}"
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+        there = headrace("doctor", "--metrics-port", "0", "-o", "json")
+    gone = headrace("doctor", "--metrics-port", "0", "-o", "json")
+    assert [each["state"] for each in there.json if each["check"] == "traces"] == ["ok"]
+    assert [each["state"] for each in gone.json if each["check"] == "traces"] == ["warn"]
+
+
+def _hang_up(server: socket.socket) -> None:
+    """Accept and close whatever comes, until the server is closed."""
+    server.settimeout(0.05)
+    while True:
+        try:
+            server.accept()[0].close()
+        except TimeoutError:
+            continue
+        except OSError:
+            return
 
 
 def test_nothing_there_is_unreachable(headrace: Headrace) -> None:

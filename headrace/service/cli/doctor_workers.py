@@ -1,0 +1,109 @@
+"""What `headrace doctor` finds out about the workers that run on this machine, from their metrics ports."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from headrace.service.cli.doctor_check import Check, State
+from headrace.service.cli.output import counted
+from headrace.service.cli.top_view import view
+from headrace.service.cli.worker_metrics import scraped, workers_of
+from headrace.topics.errors import HeadraceError
+
+if TYPE_CHECKING:
+    from headrace.service.cli.top_view import View
+    from headrace.service.settings import Settings
+
+PARTITIONS_PER_WORKER = 4
+"""Fewer, and one slow partition holds up a worker's only other ones; a worker without any is a spare."""
+_SOON_S = 1800.0
+_TIMEOUT_S = 2.0
+
+
+def worker_checks(settings: Settings) -> Iterator[Check]:
+    """The metrics port, and whoever answers there: their health, their share of the partitions, what they forecast."""
+    port = _port(settings)
+    if port is not None:
+        yield port
+        return
+    try:
+        looks = scraped(workers_of(settings))
+    except HeadraceError:
+        place = f"{settings.telemetry.metrics_host}:{settings.telemetry.metrics_port}"
+        fix = "If no service of yours runs there, choose another --metrics-port."
+        yield Check("metrics port", State.WARN, f"{place} cannot be used, and no worker answers there", fix)
+        return
+    now = view([], looks)
+    yield _health(now)
+    owned = [
+        value
+        for each in looks
+        for of, value in each.values("kafka_partitions_assigned")
+        if of.get("group", "").endswith(".owners")
+    ]
+    if owned:
+        yield _placement(int(sum(owned)), len(owned))
+    yield from _forecast(now)
+
+
+def traces_reachable(name: str, address: str) -> Check:
+    """Whether anybody listens where spans go. Nothing is sent."""
+    parts = urlsplit(address)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        with socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT_S):
+            return Check("traces", State.OK, f"{name} is set, and its address answers")
+    except OSError as error:
+        found = f"{name} is set, but nobody answers there: {error.strerror or error}"
+        return Check("traces", State.WARN, found, "Start the collector; until then spans are dropped and runs go on.")
+
+
+def _port(settings: Settings) -> Check | None:
+    """None: something listens there."""
+    host, port = settings.telemetry.metrics_host, settings.telemetry.metrics_port
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, number) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError:
+        return None
+    return Check("metrics port", State.OK, f"{host}:{port} is free")
+
+
+def _health(now: View) -> Check:
+    sick = [f"{each.worker} ({each.url}) {each.status}" for each in now.workers if each.status != "ready"]
+    if sick:
+        fix = "Ask /readyz?verbose on their metrics ports."
+        return Check("workers", State.WARN, f"of {counted(len(now.workers), 'worker')}: {', '.join(sick)}", fix)
+    return Check("workers", State.OK, f"{counted(len(now.workers), 'worker')} on this machine, ready")
+
+
+def _placement(partitions: int, workers: int) -> Check:
+    found = f"{counted(partitions, 'run-log partition')} here for {counted(workers, 'worker')}"
+    if partitions < PARTITIONS_PER_WORKER * workers:
+        fix = f"Use fewer workers, or a new app with more partitions: {PARTITIONS_PER_WORKER} for each worker."
+        return Check("partitions", State.WARN, found, fix)
+    return Check("partitions", State.OK, found)
+
+
+def _forecast(now: View) -> Iterator[Check]:
+    late = [each for each in now.workflows if each.breach_s is not None and each.breach_s < _SOON_S]
+    for each in late:
+        when = f"in {each.breach_s:.0f} s" if each.breach_s else "now"
+        found = f"starts of {each.workflow} wait longer than telemetry.delay_limit {when}"
+        yield Check("forecast", State.WARN, found, _relief(now))
+    if now.bottleneck and not late:
+        yield Check("forecast", State.OK, f"{now.bottleneck} limits, and keeps up")
+    elif not late and any(each.cpu is not None for each in now.workers):
+        yield Check("forecast", State.OK, "nothing limits")
+
+
+def _relief(now: View) -> str:
+    if not now.bottleneck:
+        return "`headrace top` shows what grows."
+    more = "" if now.workers_needed is None else f" The load needs {counted(now.workers_needed, 'worker')}."
+    return f"{now.bottleneck} limits: without it {now.relief or 1:.1f} times as much would pass.{more}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from typing import Final, TextIO
 
 from headrace.observability.log_text import one_line
@@ -29,12 +30,13 @@ class ConsoleObserver(Silent):
     Coloured on a terminal unless NO_COLOR is set.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, mask: Callable[[str], str] = str) -> None:
         self._stream = stream
+        self._mask = mask
         self._coloured = stream.isatty() and not os.environ.get("NO_COLOR")
 
     def run_finished(self, finished: RunFinished, /) -> None:
-        print(line(finished, coloured=self._coloured), file=self._stream, flush=True)
+        print(self._mask(line(finished, coloured=self._coloured)), file=self._stream, flush=True)
 
 
 def line(finished: RunFinished, *, coloured: bool = False) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -33,13 +33,13 @@ STOP_S: Final = 5.0
 """What a stop waits for an endpoint that hangs, at most."""
 
 
-def exporting(*, app: str, instance: str, version: str) -> TraceObserver:
-    """An observer that exports by OTLP over HTTP (protobuf), by the standard variables."""
+def exporting(*, app: str, instance: str, version: str, mask: Callable[[str], str] = str) -> TraceObserver:
+    """An observer that exports by OTLP over HTTP (protobuf), by the standard variables. `mask` hides secrets in errors."""
     own: dict[str, str] = {"service.instance.id": instance, "service.version": version}
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if not named:
         own["service.name"] = app
-    return TraceObserver(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own))
+    return TraceObserver(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own), mask)
 
 
 class TraceObserver(Silent):
@@ -48,7 +48,8 @@ class TraceObserver(Silent):
     A full queue drops spans, a hanging endpoint hangs its own thread.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource) -> None:
+    def __init__(self, processor: SpanProcessor, resource: Resource, mask: Callable[[str], str] = str) -> None:
+        self._mask = mask
         self._processor = processor
         self._resource = resource
         self._scope = InstrumentationScope(SCOPE)
@@ -194,7 +195,9 @@ class TraceObserver(Silent):
             links=links,
             kind=kind,
             instrumentation_scope=self._scope,
-            status=Status(StatusCode.UNSET) if error is None else Status(StatusCode.ERROR, error[:MESSAGE_LENGTH_MAX]),
+            status=Status(StatusCode.UNSET)
+            if error is None
+            else Status(StatusCode.ERROR, self._mask(error)[:MESSAGE_LENGTH_MAX]),
             start_time=start_ns,
             end_time=end_ns,
         )

@@ -11,7 +11,7 @@ answers None: then the SDK is not even imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -93,13 +93,13 @@ def configured(environment: Mapping[str, str] | None = None) -> bool:
     return bool(env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
 
 
-def tracing(*, app: str, instance: str, version: str) -> TraceObserver | None:
-    """The observer with an OTLP exporter by the OTEL_* variables, or None if they ask for none."""
+def tracing(*, app: str, instance: str, version: str, mask: Callable[[str], str] = str) -> TraceObserver | None:
+    """The observer with an OTLP exporter by the OTEL_* variables, or None if they ask for none. `mask` hides secrets."""
     if not configured():
         return None
     from headrace.observability.trace_observer import exporting  # noqa: PLC0415 - the SDK costs 100 ms and 20 MB
 
-    return exporting(app=app, instance=instance, version=version)
+    return exporting(app=app, instance=instance, version=version, mask=mask)
 
 
 def _ratio(text: str) -> float:

@@ -106,8 +106,8 @@ async def serve(
         )
         watchers: list[Observer] = [prometheus, LogObserver(logs), *observers]
         if console is not None:
-            watchers.append(ConsoleObserver(console))
-        tracer = tracing(app=settings.app.name, instance=instance, version=version("headrace"))
+            watchers.append(ConsoleObserver(console, logs.secrets.mask))
+        tracer = tracing(app=settings.app.name, instance=instance, version=version("headrace"), mask=logs.secrets.mask)
         if tracer is not None:
             stack.callback(tracer.close)
             watchers.append(tracer)

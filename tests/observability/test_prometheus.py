@@ -229,6 +229,21 @@ def test_hostile_names_make_valid_expositions(name: str, scrape: Scrape) -> None
     assert len(metrics["headrace_runs_active"].samples) == 1
 
 
+def test_ten_thousand_workflows_do_not_become_series_without_end() -> None:
+    told_of: list[str] = []
+    observer = PrometheusObserver(series_budget=1000, exceeded=told_of.append)
+    started = ONE_OF_EACH["run_started"]
+    for number in range(10_000):
+        observer.run_started(replace(started, workflow=f"workflow-{number}"))
+    metrics = text(observer)
+    samples = metrics["headrace_runs_started"].samples
+    counts = [each for each in samples if each.name.endswith("_total")]
+    assert sum(each.value for each in counts) == 10_000  # nothing is lost, it is only not told apart
+    assert len(counts) <= 1000
+    assert len(told_of) == 1
+    assert value(metrics, "metric_series_folded_total") > 9000
+
+
 def test_clocks_that_disagree_never_make_a_sum_fall() -> None:
     observer = PrometheusObserver()
     observer.run_started(replace(ONE_OF_EACH["run_started"], start_delay_ms=-50.0))

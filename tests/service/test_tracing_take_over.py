@@ -1,0 +1,83 @@
+"""The trace of a run that outlives its process: what the second one exports belongs to what the first one began."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from msgspec.structs import replace
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from headrace import EventTrigger, Run, handler, workflow
+from headrace.observability.fan_out import FanOut
+from headrace.observability.trace_observer import exporting
+from headrace.topics.trace_context import trace_id_of
+from tests.observability.otlp_receiver import OtlpReceiver
+from tests.service.fault_log import FaultLog
+from tests.service.shell import Place, Recorder, app_of, event, serving, until
+
+PRODUCER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+
+
+def spans_of(collector: OtlpReceiver) -> list[Span]:
+    found: list[Span] = []
+    while collector.requests.qsize():
+        for resource in collector.requests.get().resource_spans:
+            for scope in resource.scope_spans:
+                found += scope.spans
+    return found
+
+
+@pytest.mark.parametrize("flags", ["01", "00"])
+async def test_a_run_keeps_its_trace_and_its_sampling_through_a_crash(
+    place: Place, monkeypatch: pytest.MonkeyPatch, flags: str
+) -> None:
+    first_try, go_on = asyncio.Event(), asyncio.Event()
+
+    @handler
+    async def charge() -> None:
+        first_try.set()
+        await go_on.wait()
+
+    @workflow(on=EventTrigger("in", "work"), name="worker")
+    async def worker(run: Run, order: dict[str, Any]) -> None:
+        await run.call(charge)
+
+    app = app_of(charge, worker)
+    with OtlpReceiver() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        told: list[Span] = []
+        run = ""
+        for life in (1, 2):
+            recorder = Recorder()
+            tracer = exporting(app="shop", instance=f"i-{life}", version="1")
+            both = FanOut([recorder, tracer], lambda *_: None)
+            log = FaultLog(place.log)
+            async with serving(log, app, observer=cast("Recorder", both), partitions=1) as process:
+                if life == 1:
+                    order = event({"n": 1}, type="work")
+                    header = ("traceparent", f"{PRODUCER}{flags}".encode())
+                    await place.publish("in", replace(order, headers=(*order.headers, header)))
+                    await first_try.wait()
+                    (run,) = process.service.owners[0].state.runs
+                    log.dead = True
+                else:
+                    go_on.set()
+                    await until(lambda seen=recorder: seen.finished)
+            await asyncio.to_thread(tracer.close)
+            told += spans_of(collector)
+    if flags == "00":
+        assert told == []  # decided once, by the producer, and kept in the log
+        return
+    by_name = {span.name: span for span in told}
+    # What the first process told and nothing in the log confirms is told again, as the same span.
+    assert {(span.name, span.span_id) for span in told} == {(name, span.span_id) for name, span in by_name.items()}
+    anchor, attempt, end = (by_name[name] for name in ("start worker", "attempt charge", "end worker"))
+    assert {span.trace_id.hex() for span in told} == {trace_id_of(run)}
+    assert (attempt.parent_span_id, end.parent_span_id) == (anchor.span_id, anchor.span_id)
+    assert anchor.kind == Span.SPAN_KIND_CONSUMER
+    assert [link.span_id.hex() for link in anchor.links] == ["b7ad6b7169203331"]
+    values = {each.key: each.value.string_value or each.value.int_value for each in attempt.attributes}
+    assert values["headrace.run.id"] == run
+    assert values["headrace.workflow.name"] == "worker"

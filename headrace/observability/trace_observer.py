@@ -7,6 +7,7 @@ file that imports the SDK; see `traces.py`.
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -15,7 +16,7 @@ from typing import Final
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
@@ -23,23 +24,54 @@ from opentelemetry.util.types import AttributeValue
 from headrace.observability import observer as o
 from headrace.observability.label import Ending
 from headrace.observability.silent import Silent
+from headrace.topics.errors import SettingsError
 from headrace.topics.outcome import RunStatus
 from headrace.topics.trace_context import TraceContext, attempt_span_id, parse_traceparent, span_id_of
 
 SCOPE: Final = "headrace"
 MESSAGE_LENGTH_MAX: Final = 500
 """Of an error's message in a span's status."""
+PROTOCOL_MISSING: Final = "HR1303"
+_PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_HTTP: Final = "http/protobuf"
 STOP_S: Final = 5.0
 """What a stop waits for an endpoint that hangs, at most."""
 
 
 def exporting(*, app: str, instance: str, version: str, mask: Callable[[str], str] = str) -> TraceObserver:
-    """An observer that exports by OTLP over HTTP (protobuf), by the standard variables. `mask` hides secrets in errors."""
+    """An observer that exports by OTLP, by the standard variables. `mask` hides secrets in errors.
+
+    Raises SettingsError for a protocol that is not at hand.
+    """
     own: dict[str, str] = {"service.instance.id": instance, "service.version": version}
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if not named:
         own["service.name"] = app
-    return TraceObserver(BatchSpanProcessor(OTLPSpanExporter()), Resource.create(own), mask)
+    return TraceObserver(BatchSpanProcessor(_exporter()), Resource.create(own), mask)
+
+
+def _exporter() -> SpanExporter:
+    """Over HTTP (protobuf), or over gRPC where its package is installed."""
+    named = (os.environ.get(name, "").strip().lower() for name in _PROTOCOL_VARIABLES)
+    protocol = next((name for name in named if name), _HTTP)
+    if protocol == _HTTP:
+        return OTLPSpanExporter()
+    if protocol != "grpc":
+        raise SettingsError(
+            f"OTEL_EXPORTER_OTLP_PROTOCOL={protocol[:40]!r} is not supported.",
+            code=PROTOCOL_MISSING,
+            why="Spans leave as http/protobuf or grpc.",
+            do=f"Set it to {_HTTP}, with a collector's port for that (4318).",
+        )
+    try:
+        return importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter").OTLPSpanExporter()
+    except ImportError as error:
+        raise SettingsError(
+            "OTEL_EXPORTER_OTLP_PROTOCOL=grpc needs a package that is not installed.",
+            code=PROTOCOL_MISSING,
+            why="gRPC is a large library that few need; http/protobuf is built in.",
+            do=f"pip install opentelemetry-exporter-otlp-proto-grpc, or set the protocol to {_HTTP}.",
+        ) from error
 
 
 class TraceObserver(Silent):

@@ -1,5 +1,7 @@
 """Spans as a collector gets them: ids, parents, links, kinds, attributes, status."""
 
+import sys
+
 import pytest
 from msgspec.structs import replace
 from opentelemetry.sdk.resources import Resource
@@ -13,6 +15,7 @@ from headrace.observability import trace_observer
 from headrace.observability.label import Ending
 from headrace.observability.trace_observer import TraceObserver
 from headrace.observability.traces import Contexts, Sampling, tracing
+from headrace.topics.errors import SettingsError
 from headrace.topics.outcome import RunStatus
 from headrace.topics.trace_context import TraceContext, attempt_context, span_id_of, trace_id_of
 from tests.observability.otlp_receiver import OtlpReceiver
@@ -200,6 +203,18 @@ def test_a_collector_gets_the_spans_by_otlp(monkeypatch: pytest.MonkeyPatch) -> 
     assert start.trace_state.startswith("headrace=")
     assert attempt.parent_span_id == start.span_id
     assert attempt.status.code == attempt.status.STATUS_CODE_ERROR
+
+
+@pytest.mark.parametrize(("protocol", "fix"), [("grpc", "pip install"), ("http/json", "http/protobuf")])
+def test_a_protocol_that_is_not_there_is_refused_with_the_fix(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, fix: str
+) -> None:
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.grpc.trace_exporter", None)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    with pytest.raises(SettingsError, match="OTEL_EXPORTER_OTLP_PROTOCOL") as refused:
+        trace_observer.exporting(app="shop", instance="i-1", version="1")
+    assert refused.value.code == "HR1303"
+    assert fix in refused.value.do
 
 
 def test_an_endpoint_that_hangs_stalls_neither_hooks_nor_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,7 +211,8 @@ class Attempts:
             work.held = False
             live.held.discard(step.ref)
             self._shared.timers.disarm(("held", work.id))
-            self._shared.admission.active(run.id, run.start.workflow)
+            if not live.closed:  # else the run itself waits for room, and must not take the slot that it waits for
+                self._shared.admission.active(run.id, run.start.workflow)
         handler = step.handler
         timeout_ms = handler.timeout_ms if handler.timeout_ms is not None else self._default_timeout_ms
         cause = Cause.TIMED_OUT

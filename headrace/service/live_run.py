@@ -36,6 +36,7 @@ class LiveRun:
         "_interpreter",
         "attempts",
         "calls",
+        "closed",
         "delayed",
         "held",
         "over",
@@ -69,6 +70,7 @@ class LiveRun:
         self.rests_since = 0.0  # by the loop's clock: when it last began to do nothing but wait
         self.timeout_at_ms = timeout_at_ms
         self.over = False  # it has said its end
+        self.closed = False  # its coroutine was dropped; attempts of it may go on
         self._emits: set[str] = set()
         self.trace = contexts.anchor(state.id, kept_context(start.traceparent, start.tracestate))
         self.traceparent = self.trace.traceparent
@@ -121,6 +123,7 @@ class LiveRun:
 
     def close(self) -> None:
         """Drop the coroutine."""
+        self.closed = True
         with stepping(self.state.id):
             self._interpreter.close()
 

@@ -185,7 +185,7 @@ class Supervisor:
             return
         self._code = _INTERRUPTED
         for worker in self._workers:
-            worker.signal(signal.SIGTERM)  # their second: they leave at once
+            worker.signal(signal.SIGKILL)  # a second SIGTERM might melt into the first; the log survives either
 
     async def _stop_all(self) -> None:
         """SIGTERM to all. Who has not ended after the grace is killed."""

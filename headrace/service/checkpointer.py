@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from headrace.topics.log import TopicPartition
     from headrace.topics.outcome import CheckpointChunk
 
-LOG_BYTES_MIN = 256 << 10
-"""Less log than this is folded in some 5 ms: who takes over dozens of partitions at once needs no less."""
+LOG_BYTES_MIN: int | None = None
+"""What tests put in the place of `log.checkpoint_bytes`."""
 EVERY_S = 5.0
 """At most one checkpoint of a partition in this time: a burst that is over by then pays for none."""
 SIZE_FACTOR = 2
@@ -94,7 +94,8 @@ class Checkpointer:
 
     def _look(self) -> None:
         """Is it time?"""
-        if self.log_bytes <= max(LOG_BYTES_MIN, self._look_at) or self.dump is not None or not self._tenure.open:
+        least = self._shared.settings.log.checkpoint_bytes if LOG_BYTES_MIN is None else LOG_BYTES_MIN
+        if self.log_bytes <= max(least, self._look_at) or self.dump is not None or not self._tenure.open:
             return
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
@@ -105,7 +106,7 @@ class Checkpointer:
         if missing < 0:
             self._shared.checkpoints.due(self)
         else:
-            self._look_at = self.log_bytes + max(LOG_BYTES_MIN, missing) // _LOOK_SHARE
+            self._look_at = self.log_bytes + max(least, missing) // _LOOK_SHARE
 
     def _rung(self) -> None:
         self._alarm = None

@@ -110,6 +110,10 @@ class LogSettings(Section):
         default=None, description="Replicas of new topics. Unset: 3, or as many as there are brokers."
     )
     max_record_bytes: Bytes = Field(default=900 * KIB, description="Largest record Headrace writes.")
+    checkpoint_bytes: Bytes = Field(
+        default=256 * KIB,
+        description="Least log of a partition between two checkpoints: 256 KiB are folded in some 5 ms.",
+    )
     group_commit_bytes: Bytes = Field(default=512 * KIB, description="Largest batch of outcomes in one append.")
 
 

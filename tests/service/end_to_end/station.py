@@ -53,7 +53,7 @@ class Station:
             for key, value in keys.items()
         }
         given = {name.replace("__", ".", 1): value for name, value in {**self._settings, **more}.items()}
-        flat |= {"telemetry.metrics_port": 0, "telemetry.log_level": "debug", **given}
+        flat |= {"telemetry.metrics_port": 0, "telemetry.log_level": "debug", "log.checkpoint_bytes": "64MiB", **given}
         return [*words, *(part for name, value in flat.items() for part in ("--set", f"{name}={value}"))]
 
     def environment(self, **more: str) -> dict[str, str]:

@@ -29,6 +29,12 @@ def files(runbooks: str = RUNBOOKS) -> dict[str, str]:
     }
     made["prometheus/headrace.recording.yaml"] = _rules("headrace.recording", recording_rules())
     made["prometheus/headrace.alerts.yaml"] = _rules("headrace.alerts", [alert.rule(runbooks) for alert in ALERTS])
+    chart = {  # a chart may only read files of its own
+        "grafana/dashboards/": "helm/headrace/files/dashboards/",
+        "prometheus/": "helm/headrace/files/rules/",
+    }
+    for name, text in tuple(made.items()):
+        made |= {into + name.removeprefix(folder): text for folder, into in chart.items() if name.startswith(folder)}
     return made
 
 

@@ -35,7 +35,7 @@ def full_name(name: str) -> str:
 def labels_of(name: str) -> tuple[str, ...]:
     """The family's own labels."""
     if name in PROCESS_FAMILIES:
-        return ()
+        return ("generation",) if name.startswith("python_gc") else ()
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
     return BY_NAME[name].labels
@@ -46,6 +46,9 @@ def select(name: str, **where: str) -> str:
     chosen = ['job=~"$job"', 'instance=~"$instance"']
     if "workflow" in labels_of(name):
         chosen.append('workflow=~"$workflow"')
+    unknown = where.keys() - {*labels_of(name), *({"le"} if name.endswith("_bucket") else ())}
+    if unknown:
+        raise KeyError(f"{name} has no label {', '.join(sorted(unknown))}")
     chosen += [matcher(label, value) for label, value in where.items()]
     return f"{full_name(name)}{{{', '.join(chosen)}}}"
 

@@ -20,7 +20,7 @@ def _month(name: str, **where: str) -> str:
 
 
 _FAILURE_BUDGET = f"1 - ({_month('runs_finished_total', status=FAILED)} / {_month('runs_finished_total', status=COUNTED)}) / {1 - SUCCESS_OBJECTIVE:g}"
-_IN_TIME = _month("run_start_delay_seconds_bucket", fle="{START_WITHIN_S}")
+_IN_TIME = _month("run_start_delay_seconds_bucket", le=START_WITHIN_S)
 _START_BUDGET = f"1 - (1 - {_IN_TIME} / {_month('run_start_delay_seconds_count')}) / {1 - START_OBJECTIVE:g}"
 
 OVERVIEW: Final = Dashboard(

@@ -257,6 +257,7 @@ class OutputSent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     partition: int
     offset: int
     result_delay_ms: float | None = None
+    traceparent: str | None = None  # of the run's anchor, as the record carries it
 
 
 class OutputResent(msgspec.Struct, frozen=True, kw_only=True, gc=False):

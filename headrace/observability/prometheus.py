@@ -22,6 +22,7 @@ from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnk
 
 from headrace.observability import observer as o
 from headrace.observability.accumulator import Budget, Cell, Counts, Distribution, Labels, folded
+from headrace.observability.expected import Expected, expected_series
 from headrace.observability.forecast import Forecast
 from headrace.observability.forecast_gauges import forecast_gauges
 from headrace.observability.forecast_sample import Totals, Work
@@ -129,6 +130,17 @@ class PrometheusObserver(Silent, Collector):
         self._loop_fenced.add((), 0)
         self._resources: dict[Labels, float] = {}
 
+    def expect(self, expected: Expected) -> None:
+        """Let these series begin at 0, as far as half of the budget goes. Before any hook is called."""
+        for name, labels in expected_series(expected):
+            counts = self._counts.get(name)
+            if 2 * (self._budget.series + BY_NAME[name].series) > self._budget.series_max:
+                return
+            if counts is not None:
+                counts.add(labels, 0)
+            else:
+                self._distributions[name].cell(labels)
+
     # --- hooks --------------------------------------------------------------------------------------------------------
 
     def events_consumed(self, consumed: o.EventsConsumed, /) -> None:
@@ -194,7 +206,11 @@ class PrometheusObserver(Silent, Collector):
 
     def output_sent(self, sent: o.OutputSent, /) -> None:
         if sent.result_delay_ms is not None:
-            self._run_result_delay.observe((sent.workflow,), _seconds(sent.result_delay_ms))
+            cell = self._run_result_delay.cell((sent.workflow,))
+            delay = _seconds(sent.result_delay_ms)
+            cell.observe(delay)
+            if sent.traceparent is not None:
+                _exemplify(cell, delay, sent.traceparent, time.time())
 
     def output_resent(self, resent: o.OutputResent, /) -> None:
         self._resent.add((resent.topic,), resent.records)

@@ -18,6 +18,7 @@ import msgspec
 from headrace.handlers.attempt import current_attempt
 from headrace.observability import observer as told
 from headrace.observability.console import ConsoleObserver
+from headrace.observability.expected import Expected
 from headrace.observability.exposition import Exposition
 from headrace.observability.fan_out import FanOut
 from headrace.observability.forecast_thread import ForecastThread
@@ -36,6 +37,7 @@ from headrace.service import discovery, topic_plan
 from headrace.service.forecast_facts import facts_of
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import log_of, session_ms
+from headrace.service.names import Names
 from headrace.service.run_log_check import refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
@@ -102,8 +104,10 @@ async def serve(
             version=version("headrace"),
             backend=settings.log.backend,
             series_budget=settings.telemetry.series_budget,
+            buckets=settings.telemetry.bounds,
             exceeded=exceeded_to(logs),
         )
+        prometheus.expect(_expected(settings, app))
         watchers: list[Observer] = [prometheus, LogObserver(logs), *observers]
         if console is not None:
             watchers.append(ConsoleObserver(console, logs.secrets.mask))
@@ -233,6 +237,17 @@ async def _entered(
         except TimeoutError:
             waited_s += wait_s
             wait_s = min(_BACK_OFF_S[1], wait_s * 2)
+
+
+def _expected(settings: Settings, app: App) -> Expected:
+    return Expected(
+        workflows=sorted({workflow.name for workflow in app.workflows}),
+        handlers=sorted(handler.name for handler in app.handlers),
+        breakers=sorted({handler.breaker.name for handler in app.handlers if handler.breaker is not None}),
+        sources=app.source_topics,
+        outputs=app.emitted_topics,
+        group=Names(settings.app.name).members,
+    )
 
 
 def _logs(settings: Settings, worker: int | None) -> Logs:

@@ -70,6 +70,8 @@ class Outbox:
         if again:
             observer.output_resent(told.OutputResent(topic=emitted.topic))
 
+        record = output_record(self._shared, entry)
+
         def gone(at: TopicPartition, offset: int, refused: Rejected | None) -> None:
             if refused is not None:
                 observer.output_refused(
@@ -94,14 +96,13 @@ class Outbox:
                     result_delay_ms=None
                     if entry.event_at_ms is None
                     else self._shared.clock.now_ms() - entry.event_at_ms,
+                    traceparent=_traceparent(record),
                 )
             )
 
         # One without a key has a partition of its own all the same: what is sent again comes behind the first, and is dropped if that one arrives.
         partition = None if emitted.key else crc32(entry.id.encode())
-        self._shared.publisher.put(
-            emitted.topic, partition, output_record(self._shared, entry), gone, _wanted(tenure, entry)
-        )
+        self._shared.publisher.put(emitted.topic, partition, record, gone, _wanted(tenure, entry))
 
     def _forward(self, tenure: Tenure, partition: int, entry: Forward) -> None:
         token = tenure.token
@@ -230,6 +231,14 @@ def _wanted(tenure: Tenure, entry: OutboxEntry) -> Callable[[], bool]:
     """Whether the entry is still to be sent, by who put it: under a later token it is sent anew."""
     token = tenure.token
     return lambda: tenure.token == token and tenure.wants(entry.id)
+
+
+def _traceparent(record: NewRecord) -> str | None:
+    """The run's context, as the record carries it."""
+    for name, value in record.headers:
+        if name == "traceparent":
+            return value.decode()
+    return None
 
 
 def output_record(shared: Shared, entry: Output) -> NewRecord:

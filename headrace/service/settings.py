@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import (
     BaseModel,
@@ -21,10 +21,12 @@ from pydantic import (
     Field,
     SecretStr,
     WrapValidator,
+    create_model,
     field_validator,
     model_validator,
 )
 
+from headrace.service import settings_buckets
 from headrace.service.settings_quantity import byte_size, duration_ms
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -226,6 +228,14 @@ class ApiSettings(Section):
     base_path: str = Field(default="/", pattern=r"^/", description="Where a proxy puts us.")
 
 
+if TYPE_CHECKING:
+
+    class BucketSettings(Section):
+        """A field for each histogram: its bounds, or None for those of the metric table."""
+else:
+    BucketSettings = create_model("BucketSettings", __base__=Section, **settings_buckets.fields())
+
+
 class TelemetrySettings(Section):
     """Metrics, health, logs; traces are set up by the standard `OTEL_*` variables."""
 
@@ -250,6 +260,12 @@ class TelemetrySettings(Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least level that is written; `dev`: warning unless it is set."
     )
+    buckets: BucketSettings = Field(default_factory=BucketSettings, description="Bounds of histograms.")
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, ...]]:
+        """The histograms whose bounds are set, by family without prefix."""
+        return {name: bounds for name, bounds in self.buckets.model_dump().items() if bounds is not None}
 
 
 class HistorySettings(Section):

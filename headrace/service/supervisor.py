@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.service import discovery
+from headrace.service.sd_notify import SdNotify
 from headrace.service.worker_link import VARIABLE, WorkerLink, WorkerStarted
 from headrace.topics.errors import HeadraceError
 
@@ -50,11 +51,13 @@ class Supervisor:
         command: Sequence[str],
         expel: Callable[[], Awaitable[Sequence[str]]],
         say: Callable[[str], None],
+        notify: SdNotify | None = None,
     ) -> None:
         self._settings = settings
         self._command = tuple(command)
         self._expel = expel
         self._say = say
+        self._notify = notify or SdNotify()
         self._workers = [_Worker(index) for index in range(workers)]
         self._stopping = asyncio.Event()
         self._signals = 0
@@ -72,13 +75,17 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._warm_up())
+                tasks.create_task(self._tell_ready())
+                alive = tasks.create_task(self._notify.keep_alive())
                 first, *others = self._workers
                 tasks.create_task(self._keep(first))
                 await _first_of(first.started, self._stopping)  # topics are made, and errors said, once
                 for worker in others:
                     tasks.create_task(self._keep(worker))
                 await self._stopping.wait()
+                self._notify.stopping()
                 await self._stop_all()
+                alive.cancel()
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
             if self._settings.telemetry.discovery_file is not None:
@@ -159,6 +166,13 @@ class Supervisor:
     def _environment(self, link: WorkerLink) -> dict[str, str]:
         inherited: Mapping[str, str] = os.environ
         return {**inherited, VARIABLE: str(link)}
+
+    async def _tell_ready(self) -> None:
+        """Once every worker has said where its metrics are."""
+        for worker in self._workers:
+            await _first_of(worker.started, self._stopping)
+        if not self._stopping.is_set():
+            self._notify.ready(f"{len(self._workers)} workers")
 
     # --- all of them -----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.monitoring.__main__ import DASHBOARDS, files
+from deploy.monitoring.metric import select
 from deploy.monitoring.panel import Unit
 from deploy.monitoring.unused import UNUSED
 from headrace.observability.metrics import TABLE
@@ -58,6 +59,17 @@ def test_every_query_is_narrowed_by_variables_that_are_there(board: dict[str, An
             used = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval", "__range"}
             assert {"job", "instance"} <= used <= there, target["expr"]
     assert any(link["url"] == "${console}" for link in board["links"] if link["type"] == "link")
+
+
+def test_a_metric_or_label_that_is_not_there_cannot_be_asked_for() -> None:
+    with pytest.raises(KeyError):
+        select("runs_activ")
+    with pytest.raises(KeyError):
+        select("approvals_pending")  # of a later release
+    with pytest.raises(KeyError):
+        select("runs_active", status="running")
+    with pytest.raises(KeyError):
+        select("run_duration_seconds_count", le="5.0")
 
 
 def test_exemplars_are_asked_for_where_users_click() -> None:

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from headrace.observability import label
 from headrace.observability.accumulator import OTHER
+from headrace.observability.expected import Expected
 from headrace.observability.forecast import Forecast, WorkflowForecast
 from headrace.observability.forecast_trend import Trend
 from headrace.observability.forecast_use import Bottleneck, Use
@@ -32,6 +33,7 @@ from headrace.observability.snapshot import (
     WorkflowNow,
 )
 from headrace.topics.errors import Cause
+from headrace.topics.outcome import RunStatus
 from tests.observability.workload import ANCHOR, ONE_OF_EACH, tell_all
 from tests.requirement import missing
 
@@ -273,3 +275,52 @@ def test_promtool_finds_nothing(told: PrometheusObserver) -> None:
     scraped = generate_latest(registry(told))
     checked = subprocess.run([promtool, "check", "metrics"], input=scraped, capture_output=True, check=False)
     assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_what_alerts_ask_for_begins_at_0() -> None:
+    observer = PrometheusObserver()
+    observer.expect(
+        Expected(
+            workflows=["fulfil"],
+            handlers=["charge"],
+            breakers=["inventory"],
+            sources=["orders"],
+            outputs=["orders.fulfilled"],
+            group="shop.members",
+        )
+    )
+    metrics = text(observer)
+    for status in RunStatus:
+        assert value(metrics, "runs_finished_total", workflow="fulfil", status=status) == 0
+    assert value(metrics, "run_start_delay_seconds_count", workflow="fulfil") == 0
+    assert value(metrics, "run_start_delay_seconds_bucket", workflow="fulfil", le="5.0") == 0
+    assert value(metrics, "runs_parked_total", workflow="fulfil", reason="poison") == 0
+    assert value(metrics, "dead_letters_total", topic="orders", workflow="", reason="decode") == 0
+    assert value(metrics, "outputs_refused_total", topic="orders.fulfilled") == 0
+    assert value(metrics, "event_loop_blocked_total", handler="charge") == 0
+    assert value(metrics, "kafka_rebalances_total", group="shop.members", event="assigned") == 0
+    assert value(metrics, "circuit_breaker_transitions_total", breaker="inventory", state="open") == 0
+    observer.run_finished(ONE_OF_EACH["run_finished"])
+    assert value(text(observer), "runs_finished_total", workflow="fulfil", status="failed") == 1
+
+
+def test_series_that_begin_at_0_leave_half_of_the_budget_to_what_happens() -> None:
+    observer = PrometheusObserver(series_budget=1000)
+    observer.expect(Expected(workflows=[f"w{number}" for number in range(10_000)], group="shop.members"))
+    assert 300 < value(text(observer), "metric_series") <= 375  # three fourths of the budget are for what is counted
+    observer.run_finished(replace(ONE_OF_EACH["run_finished"], workflow="late"))
+    assert value(text(observer), "runs_finished_total", workflow="late") == 1
+
+
+def test_the_four_histograms_that_users_click_have_exemplars(told: PrometheusObserver) -> None:
+    shown = {
+        name
+        for name, metric in openmetrics(told).items()
+        if any(sample.exemplar is not None for sample in metric.samples)
+    }
+    assert shown == {
+        "headrace_run_duration_seconds",
+        "headrace_run_start_delay_seconds",
+        "headrace_run_result_delay_seconds",
+        "headrace_task_duration_seconds",
+    }

@@ -96,7 +96,13 @@ ONE_OF_EACH: dict[str, Any] = {
         traceparent=ANCHOR,
     ),
     "output_sent": o.OutputSent(
-        run=RUN, workflow="fulfil", topic="orders.fulfilled", partition=1, offset=9, result_delay_ms=90.0
+        run=RUN,
+        workflow="fulfil",
+        topic="orders.fulfilled",
+        partition=1,
+        offset=9,
+        result_delay_ms=90.0,
+        traceparent=ANCHOR,
     ),
     "output_resent": o.OutputResent(topic="orders.fulfilled"),
     "output_refused": o.OutputRefused(run=RUN, workflow="fulfil", topic="orders.fulfilled", code="HR5003"),

@@ -305,6 +305,33 @@ def test_the_documented_defaults_are_true() -> None:
             assert shown in sizes, item.key
 
 
+def test_bounds_of_a_histogram_are_set_in_every_layer(loading: Loader) -> None:
+    loaded = loading(
+        "[telemetry.buckets]\nrun_duration_seconds = [1, 60, 3600.5]\n",
+        {"HEADRACE_TELEMETRY__BUCKETS__TASK_DURATION_SECONDS": "0.5, 5"},
+    )
+    assert loaded.settings.telemetry.bounds == {
+        "run_duration_seconds": (1.0, 60.0, 3600.5),
+        "task_duration_seconds": (0.5, 5.0),
+    }
+    assert source_of(loaded, "telemetry.buckets.run_duration_seconds")[0] == [1.0, 60.0, 3600.5]
+
+
+@pytest.mark.parametrize(
+    "bounds", ["", "1,1", "2,1", "0,1", "-1", "1,inf", "nan", "a", ",".join(map(str, range(1, 60)))]
+)
+def test_bounds_that_make_no_histogram_are_refused(loading: Loader, bounds: str) -> None:
+    (problem,) = loading.problems(flags=[("telemetry.buckets.run_duration_seconds", bounds)])
+    assert problem.code == "HR1002"
+    assert "telemetry.buckets.run_duration_seconds" in problem.message
+
+
+def test_a_histogram_that_is_not_there_has_no_bounds(loading: Loader) -> None:
+    (problem,) = loading.problems(flags=[("telemetry.buckets.run_durations", "1,2")])
+    assert problem.code == "HR1001"
+    assert "telemetry.buckets.run_duration_seconds" in problem.do
+
+
 def test_every_key_has_a_variable() -> None:
     assert variable("kafka.bootstrap_servers") == "HEADRACE_KAFKA__BOOTSTRAP_SERVERS"
     names = [variable(key.name) for key in known_keys()]

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from headrace.service.sd_notify import SdNotify
 from headrace.service.settings import Settings
 from headrace.service.supervisor import Supervisor
 from tests.service.shell import until
+from tests.service.systemd import Systemd
 
 IMPORTS = """
     import os, signal, sys, time
@@ -37,7 +39,7 @@ WAITS = IMPORTS + "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))" + 
 class Watched:
     """A supervisor that runs in this process."""
 
-    def __init__(self, program: str, *, workers: int = 2, **settings: Any) -> None:
+    def __init__(self, program: str, *, workers: int = 2, notify: SdNotify | None = None, **settings: Any) -> None:
         self.said: list[str] = []
         self.expelled = 0
         tables = {
@@ -52,6 +54,7 @@ class Watched:
             command=[sys.executable, "-c", textwrap.dedent(program)],
             expel=self._expel,
             say=self.said.append,
+            notify=notify,
         )
         self.code: int | None = None
 
@@ -93,6 +96,18 @@ async def test_a_worker_that_dies_is_started_again_and_the_group_hears_of_it() -
         assert it.pids()[0] == before[0]
         assert it.says("was ended by SIGKILL; it is started again now")
     assert it.code == 0
+
+
+async def test_systemd_hears_of_it_when_all_workers_work_and_when_they_stop(tmp_path: Path) -> None:
+    with Systemd(tmp_path, watchdog_s=0.03) as systemd:
+        async with watched(WAITS, notify=SdNotify.from_environment(dict(systemd.environment))) as it:
+            await until(lambda: systemd.heard("READY"))
+            assert len(it.pids()) == 2
+            assert systemd.heard("STATUS") == ["2 workers"]
+            pings = len(systemd.heard("WATCHDOG"))
+            await until(lambda: len(systemd.heard("WATCHDOG")) > pings + 2)
+            assert not systemd.heard("STOPPING")
+        assert systemd.heard("STOPPING") == ["1"]
 
 
 async def test_the_discovery_document_lists_the_workers_that_live(tmp_path: Path) -> None:

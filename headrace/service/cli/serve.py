@@ -141,6 +141,7 @@ def _supervise(settings: Settings) -> ExitCode:
 
     from headrace.service.log_backend import log_of
     from headrace.service.names import Names
+    from headrace.service.sd_notify import SdNotify
     from headrace.service.supervisor import Supervisor, cores, worker_command
 
     async def expel() -> Sequence[str]:
@@ -154,6 +155,7 @@ def _supervise(settings: Settings) -> ExitCode:
             command=worker_command(),
             expel=expel,
             say=warn,
+            notify=SdNotify.from_environment(),
         )
         return await supervisor.run()
 

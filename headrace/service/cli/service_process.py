@@ -17,6 +17,7 @@ from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
 from headrace.service.composition import Started, Supervised, first_error, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
+from headrace.service.sd_notify import SdNotify
 from headrace.service.settings import Backend
 from headrace.service.worker_link import WorkerStarted
 from headrace.topics.errors import SettingsError
@@ -52,6 +53,7 @@ class Process:
         self._lines = lines
         self._worker = worker
         self._signals = 0
+        self._notify = SdNotify.from_environment()
 
     def feed_with(self, seed: int, limit: int | None) -> None:
         """Publish what the app's feed yields; with a limit, stop when that has been worked off."""
@@ -87,11 +89,13 @@ class Process:
             self._say_started(facts)
             if self._worker is not None:
                 self._worker.report(WorkerStarted(metrics=facts.metrics_url, instance=facts.instance))
+            self._notify.ready(f"{self._app.name}, metrics at {facts.metrics_url}")
             ready.set()
 
         try:
             async with asyncio.TaskGroup() as group:
                 feeding = group.create_task(self._feeding(ready, stop))
+                alive = group.create_task(self._notify.keep_alive())
                 try:
                     return await serve(
                         self._settings,
@@ -105,6 +109,7 @@ class Process:
                     )
                 finally:
                     feeding.cancel()
+                    alive.cancel()
         except BaseExceptionGroup as errors:
             raise first_error(errors) from None
 
@@ -146,6 +151,7 @@ class Process:
         if self._signals > 1:
             _leave(ExitCode.INTERRUPTED)
         grace_s = self._settings.worker.shutdown_grace_ms / 1000
+        self._notify.stopping()
         warn(f"Stopping in good order, within {grace_s:g} s; once more leaves at once.")
         stop.set()
 

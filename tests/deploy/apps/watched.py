@@ -1,0 +1,86 @@
+"""A little of everything that is counted: retries, a breaker, a pool, undos, sleeps, outputs, a thread that stays behind."""
+
+import asyncio
+import os
+import time
+from dataclasses import dataclass
+
+from headrace import (
+    Breaker,
+    EventTrigger,
+    NonRetryable,
+    Pool,
+    Retry,
+    Run,
+    TaskFailed,
+    current_attempt,
+    handler,
+    workflow,
+)
+
+NAME = os.environ["E2E_NAME"]
+SOURCE, RESULTS = f"{NAME}.in", f"{NAME}.out"
+DESK = Pool("desk", size=2)
+SUPPLIER = Breaker("supplier", window=4, minimum_calls=4, open_for="200ms", probes=2)
+
+
+@dataclass
+class Order:
+    id: int
+
+
+@handler(retry=Retry(attempts=4, delay="5ms"))
+async def reserve(order: Order) -> str:
+    if order.id % 3 == 0 and current_attempt().number < 2:
+        raise ConnectionError("busy")
+    return f"r{order.id}"
+
+
+@handler
+async def release(order: Order) -> None:
+    """The undo of `reserve`."""
+
+
+@handler(pool=DESK)
+async def check(order: Order) -> bool:
+    await asyncio.sleep(0.01)
+    return True
+
+
+@handler(breaker=SUPPLIER, retry=Retry(attempts=8, delay="5ms"))
+async def supply(order: Order) -> str:
+    if order.id % 20 < 4 and current_attempt().number < 3:
+        raise ConnectionError("down")
+    return "supplied"
+
+
+@handler
+async def pay(order: Order) -> str:
+    if order.id % 10 == 0:
+        raise NonRetryable("no money")
+    return "paid"
+
+
+@handler(timeout="50ms", retry=Retry(attempts=1))
+def linger(order: Order) -> None:
+    """A thread that nobody can end in time."""
+    time.sleep(2)
+
+
+@workflow(on=EventTrigger(SOURCE, type="order"), emits=[RESULTS])
+async def fulfil(run: Run, order: Order) -> str:
+    await run.call(reserve, order, compensate=release)
+    await run.gather(run.call(check, order), run.call(supply, order))
+    await run.sleep("10ms")
+    await run.call(pay, order)
+    await run.emit("order.done", {"id": order.id}, topic=RESULTS)
+    return "done"
+
+
+@workflow(on=EventTrigger(SOURCE, type="slow"))
+async def slow(run: Run, order: Order) -> str:
+    try:
+        await run.call(linger, order)
+    except TaskFailed:
+        return "left alone"
+    return "in time"

@@ -112,6 +112,15 @@ ALERTS: Final = (
         "Events come faster than runs start.",
     ),
     Alert(
+        name="HeadraceBacklogWillBreach",
+        expr=f"min by (job, workflow) ({full_name('forecast_backlog_breach_seconds')}) < 1800",
+        wait="5m",
+        severity=Severity.PAGE,
+        summary="Starts of {{ $labels.workflow }} will wait too long in {{ $value | humanizeDuration }}.",
+        description="At the present rates a new start of {{ $labels.workflow }} waits longer than telemetry.delay_limit in "
+        "{{ $value | humanizeDuration }}; 0: it does already.",
+    ),
+    Alert(
         name="HeadraceNoPartitions",
         expr=f'sum by (job, group) ({full_name("kafka_partitions_assigned")}{{group=~".+[.]owners"}}) == 0',
         wait="5m",

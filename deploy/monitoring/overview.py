@@ -170,6 +170,63 @@ OVERVIEW: Final = Dashboard(
             ),
         ),
         Row(
+            "What will happen next",
+            (
+                Lines(
+                    title="Time until starts wait too long",
+                    description="At the present rates and trends, until a start waits longer than telemetry.delay_limit. "
+                    "Nothing is drawn where that will not happen.",
+                    unit=Unit.SECONDS,
+                    queries=(
+                        Query(f"min by (workflow) ({select('forecast_backlog_breach_seconds')})", "{{workflow}}"),
+                    ),
+                ),
+                Lines(
+                    title="Time until the backlog is gone",
+                    description="Until no start waits, at the present rates. Nothing is drawn where it grows.",
+                    unit=Unit.SECONDS,
+                    queries=(Query(f"max by (workflow) ({select('forecast_backlog_drain_seconds')})", "{{workflow}}"),),
+                ),
+                Lines(
+                    title="Arrivals and capacity",
+                    description="Runs that come, with their trend, and runs that these processes could serve with what limits them.",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(total("forecast_arrivals_per_second", by="workflow"), "arrivals {{workflow}}"),
+                        Query(total("forecast_capacity_per_second", by="workflow"), "capacity {{workflow}}"),
+                    ),
+                ),
+                Lines(
+                    title="Workers needed",
+                    description="Workers like these that the present load needs, and those that there are.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(f"ceil({total('forecast_workers_needed')})", "needed"),
+                        Query(f"count({select('build_info')})", "there"),
+                    ),
+                ),
+                Lines(
+                    title="Bottleneck",
+                    description="Processes that each resource limits now: CPU, the broker, slots, threads, one pool, breaker, task or partition.",
+                    unit=Unit.COUNT,
+                    queries=(Query(total("forecast_bottleneck", by="resource"), "{{resource}}"),),
+                ),
+                Lines(
+                    title="Use of resources",
+                    description="Share of each resource that is used, the fullest process; and how many times as much would "
+                    "pass without what limits.",
+                    unit=Unit.SHARE,
+                    queries=(
+                        Query(f"max by (resource) ({select('forecast_utilization_ratio')})", "{{resource}}"),
+                        Query(
+                            f"max by (resource) ({select('forecast_bottleneck_relief_ratio')})",
+                            "relief of {{resource}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
             "What comes in, and what could not be used",
             (
                 Lines(

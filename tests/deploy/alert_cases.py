@@ -82,6 +82,14 @@ CASES: Final = (
         "40m",
     ),
     Case(
+        "HeadraceBacklogWillBreach",
+        gauge("forecast_backlog_breach_seconds", "9000x5 1200x20", workflow="fulfil"),
+        "15m",
+        WORKFLOW,
+    ),
+    Case("HeadraceBacklogWillBreach", gauge("forecast_backlog_breach_seconds", "+Inf+0x20", workflow="fulfil"), "15m"),
+    Case("HeadraceBacklogWillBreach", gauge("forecast_backlog_breach_seconds", "9000x5 1200x2 9000x20"), "15m"),
+    Case(
         "HeadraceNoPartitions",
         gauge("kafka_partitions_assigned", "0x20", group="shop.owners"),
         "10m",

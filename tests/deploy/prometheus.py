@@ -79,7 +79,7 @@ class Prometheus:
             return None
 
     def values(self, expression: str) -> list[float]:
-        """What an instant query gives now, numbers only."""
+        """What an instant query gives now, but for NaN."""
         data = self.ask("query", query=expression)
         found = [float(sample["value"][1]) for sample in data["result"]] if data else []
-        return [value for value in found if math.isfinite(value)]
+        return [value for value in found if not math.isnan(value)]

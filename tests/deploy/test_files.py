@@ -1,0 +1,155 @@
+"""Compose, Docker, Grafana's provisioning, the chart: what can be held against the product without running them."""
+
+import json
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from headrace.service.cli import command_line
+from headrace.service.settings_source import known_keys, variable
+from tests.deploy.tool import DEPLOY, promtool
+from tests.project.repository import ROOT
+
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+CHART = DEPLOY / "helm" / "headrace"
+VARIABLES = {variable(key.name) for key in known_keys()}
+
+
+def settings_in(text: str) -> set[str]:
+    """Variables of ours."""
+    return set(re.findall(r"\bHEADRACE_[A-Z]+__[A-Z_]+\b", text))
+
+
+@pytest.mark.parametrize("file", sorted(DEPLOY.rglob("*")), ids=lambda file: str(file.relative_to(DEPLOY)))
+def test_every_setting_that_a_file_sets_is_one(file: Path) -> None:
+    if file.is_file() and file.suffix != ".pyc":
+        assert settings_in(file.read_text()) <= VARIABLES
+
+
+def test_compose_has_all_parts_and_they_fit_together() -> None:
+    services = COMPOSE["services"]
+    assert set(services) == {"kafka", "headrace", "postgres", "prometheus", "grafana", "jaeger"}
+    volumes = {
+        mount.split(":")[0]
+        for service in services.values()
+        for mount in service.get("volumes", ())
+        if mount[0] not in "./"
+    }
+    assert volumes == set(COMPOSE["volumes"])
+    for service in services.values():
+        assert set(service.get("depends_on", ())) <= set(services)
+        for mount in service.get("volumes", ()):
+            if mount.startswith("."):
+                assert (DEPLOY / mount.split(":")[0]).exists(), mount
+        for port in service.get("ports", ()):
+            assert port.startswith("127.0.0.1:"), "for this machine alone"
+    headrace = services["headrace"]
+    assert headrace["read_only"]
+    assert headrace["cap_drop"] == ["ALL"]
+    assert headrace["command"][:2] == ["serve", "/app"]
+    assert (DEPLOY.parent / headrace["build"]["dockerfile"]).is_file()
+
+
+def test_prometheus_takes_its_configuration_and_looks_at_both_workers() -> None:
+    assert "SUCCESS" in promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yaml")
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    (job,) = [each for each in config["scrape_configs"] if each["job_name"] == "headrace"]
+    workers = COMPOSE["services"]["headrace"]["command"][-1]
+    assert job["static_configs"] == [{"targets": [f"headrace:{9464 + index}" for index in range(int(workers))]}]
+
+
+def test_grafana_is_provisioned_with_sources_that_are_there_and_our_dashboards() -> None:
+    folder = DEPLOY / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "headrace.yaml").read_text())["datasources"]
+    by_uid = {source["uid"]: source for source in sources}
+    assert {source["type"] for source in sources} == {"prometheus", "jaeger"}
+    for source in sources:
+        assert re.fullmatch(r"http://(\w+):\d+", source["url"])[1] in COMPOSE["services"]  # pyright: ignore[reportOptionalSubscript]
+    (exemplars,) = by_uid["prometheus"]["jsonData"]["exemplarTraceIdDestinations"]
+    assert (exemplars["name"], exemplars["datasourceUid"]) == ("trace_id", "jaeger")
+    (provider,) = yaml.safe_load((folder / "dashboards" / "headrace.yaml").read_text())["providers"]
+    mounts = COMPOSE["services"]["grafana"]["volumes"]
+    assert f"./grafana/dashboards:{provider['options']['path']}:ro" in mounts
+
+
+def test_the_image_is_made_of_files_that_are_there_and_runs_as_nobody() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    stages = re.findall(r"^FROM \S+( AS \w+)?$", text, re.MULTILINE)
+    assert len(stages) == 2
+    copied = [part for line in re.findall(r"^COPY (?!--)(.+)$", text, re.MULTILINE) for part in line.split()[:-1]]
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    let_in = (DEPLOY / "Dockerfile.dockerignore").read_text()
+    assert [name for name in copied if f"!{name}\n" not in let_in] == []
+    assert re.search(r"^USER 10001:10001$", text, re.MULTILINE)
+    assert "HEALTHCHECK" in text
+    assert "--require-hashes" in text
+    assert json.loads(re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)[-1])[0] in {
+        " ".join(name) for name in command_line.names()
+    }
+
+
+def test_the_chart_is_of_this_version_and_its_values_obey_their_schema() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["apiVersion"] == "v2"
+    assert chart["appVersion"] == version("headrace")
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    assert set(values) <= set(schema["properties"])
+    assert fits(values, schema, schema) == []
+    assert fits({**values, "replica": 3}, schema, schema)
+    assert fits({**values, "workers": 0}, schema, schema)
+    assert fits({**values, "createTopics": "yes"}, schema, schema)
+
+
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "boolean": bool,
+}
+
+
+def fits(value: Any, schema: dict[str, Any], root: dict[str, Any], at: str = "values") -> list[str]:
+    """What is wrong, by the words of JSON Schema that our schema uses."""
+    if "$ref" in schema:
+        return fits(value, root["definitions"][schema["$ref"].rpartition("/")[2]], root, at)
+    wrong: list[str] = []
+    names = schema.get("type", [])
+    kinds = tuple(TYPES[name] for name in ([names] if isinstance(names, str) else names))
+    if kinds and (not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds)):
+        return [f"{at} is no {names}"]
+    if "enum" in schema and value not in schema["enum"]:
+        wrong.append(f"{at} is none of {schema['enum']}")
+    if isinstance(value, str) and not re.search(schema.get("pattern", ""), value):
+        wrong.append(f"{at} does not match {schema['pattern']}")
+    if isinstance(value, int) and not schema.get("minimum", value) <= value <= schema.get("maximum", value):
+        wrong.append(f"{at} is out of range")
+    if isinstance(value, list):
+        for number, each in enumerate(value):
+            wrong += fits(each, schema.get("items", {}), root, f"{at}[{number}]")
+    if isinstance(value, dict):
+        wrong += [f"{at}.{name} is missing" for name in schema.get("required", ()) if name not in value]
+        for name, each in value.items():
+            inner = schema.get("properties", {}).get(name, schema.get("additionalProperties", {}))
+            wrong += [f"{at}.{name} is unknown"] if inner is False else fits(each, inner, root, f"{at}.{name}")
+    return wrong
+
+
+def test_the_chart_uses_values_that_are_there() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for template in sorted((CHART / "templates").iterdir()):
+        text = template.read_text()
+        for path in re.findall(r"\.Values((?:\.\w+)+)", text):
+            found: Any = values
+            for name in path.strip(".").split("."):
+                assert name in found, f"{template.name}: .Values{path}"
+                found = found[name]
+        named = set(re.findall(r'include "([\w.]+)"', text))
+        assert named <= set(re.findall(r'define "([\w.]+)"', (CHART / "templates" / "_helpers.tpl").read_text()))
+        opened = len(re.findall(r"\{\{-? *(?:if|range|with|define)\b", text))
+        assert opened == len(re.findall(r"\{\{-? *end\b", text)), template.name

@@ -24,6 +24,7 @@ from headrace.service.engine.instruction import (
     Probe,
     Proven,
     Queued,
+    ReadAnew,
     Rearm,
     Send,
     TryAgain,
@@ -130,6 +131,8 @@ class AwakeRuns:
                 self._wake_on_trial(run_id)
             case Proven(run=run_id):
                 self._proven(run_id)
+            case ReadAnew():
+                self._shared.epochs.learn_from(self._state.dedupe)
             case Queued(run=run):
                 self.starts.keep(run)
             case Joined():
@@ -142,6 +145,7 @@ class AwakeRuns:
 
     def begin_all(self) -> None:
         """The partition is ours: every open run goes on. Those that rest, by the log, only get their wake-up."""
+        self._shared.epochs.learn_from(self._state.dedupe)
         self._to_begin = deque(self._state.runs)
         self._begin_some()
 

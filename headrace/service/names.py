@@ -36,6 +36,11 @@ class Names(msgspec.Struct, frozen=True):
         return f"{self.app}.router"
 
     @property
+    def epochs(self) -> str:
+        """The group of replay epochs: hints, one position for each source topic that was rewound."""
+        return f"{self.app}.epochs"
+
+    @property
     def owners(self) -> str:
         """The group of checkpoints: one position for each run-log partition."""
         return f"{self.app}.owners"

@@ -6,6 +6,7 @@ It never decides anything about runs: identity and deduplication make its repeat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from headrace.service import source_position
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
 
 _BACK_OFF_S = (0.1, 5.0)
+_EPOCHS_EVERY_S = 10.0
 _LOOK_EVERY_S = 0.05  # at positions that another member is about to set or to leave clean
 _FIRST_PATIENCE_S = 5.0  # with the member that reads partition 0, which sets a topic's first positions
 _CLEAN_PATIENCE_S = 1.0  # with a member that reads a partition still; then it is taken as it is, one record at a time
@@ -37,6 +39,7 @@ class Router:
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self.sources: dict[TopicPartition, Source] = {}
+        shared.epochs.changed = self._changed.set
 
     def follow(self, placed: frozenset[TopicPartition]) -> None:
         """Read these, and no others. Never waits."""
@@ -49,10 +52,12 @@ class Router:
             positions = group.create_task(self._positions.run())
             try:
                 async with asyncio.TaskGroup() as sources:
+                    sources.create_task(self._look_for_epochs(), name="epochs")
                     while True:
                         await self._changed.wait()
                         self._changed.clear()
                         await self._close_lost()
+                        await self._close_outdated()
                         self._open_gained(sources)
             except asyncio.CancelledError:
                 for source in self.sources.values():
@@ -77,6 +82,28 @@ class Router:
             self._positions.leave(at)
             self._shared.stops.pop(at, None)
 
+    async def _close_outdated(self) -> None:
+        """Stop reading what is read anew elsewhere in its topic: it is opened again at once, in the newest epoch."""
+        outdated = [at for at, source in self.sources.items() if source.epoch < self._shared.epochs.of(at.topic)]
+        for at in outdated:
+            self._tasks[at].cancel()
+        if outdated:
+            await asyncio.wait([self._tasks[at] for at in outdated])
+        for at in outdated:
+            del self._tasks[at], self.sources[at]
+            self._positions.forget(at)
+            self._shared.stops.pop(at, None)
+
+    async def _look_for_epochs(self) -> None:
+        """For a process whose owners cannot tell, because it has none."""
+        while True:
+            await asyncio.sleep(_EPOCHS_EVERY_S)
+            with contextlib.suppress(HeadraceError):
+                await self._look(sorted({at.topic for at in self._placed}))
+
+    async def _look(self, topics: Sequence[str]) -> None:
+        await self._shared.epochs.look(self._shared.log, self._shared.names.epochs, topics)
+
     # --- gaining ---------------------------------------------------------------------------------------------------
 
     def _open_gained(self, group: asyncio.TaskGroup) -> None:
@@ -97,7 +124,9 @@ class Router:
                 continue
             for at in self._not_open(topic):
                 if at in positions:
-                    self.sources[at] = Source(self._shared, at, self._positions, positions[at])
+                    self.sources[at] = Source(
+                        self._shared, at, self._positions, self._shared.epochs.corrected(at, positions[at])
+                    )
                     self._tasks[at] = group.create_task(self.sources[at].run(), name=f"source-{at}")
 
     def _not_open(self, topic: str) -> list[TopicPartition]:
@@ -121,6 +150,7 @@ class Router:
             for at in first.keys() - set(mine):
                 self._positions.leave(at)
             found |= first
+        await self._look([topic])
         mine_found = {at: found[at] for at in mine if at in found}
         self._positions.known(mine_found)
         return mine_found

@@ -75,6 +75,7 @@ class Service:
         shared.attempts = Attempts(shared, self._group)
         self.ownership = Ownership(shared)
         self.router = Router(shared)
+        shared.epochs.replayed = self.ownership.replayed
         self._relieved = asyncio.Event()  # the group has placed everything elsewhere
 
     @property

@@ -16,6 +16,7 @@ from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
 from headrace.service.owner_position import OwnerPositions
 from headrace.service.probes import Probes
+from headrace.service.replay_epochs import ReplayEpochs
 from headrace.service.start_reader import StartReader
 from headrace.service.timers import Timers
 from headrace.service.writer import Writer
@@ -102,6 +103,7 @@ class Shared:
         self.resting = 0  # entries of live runs that only wait, in all partitions: `idle_runs.py`
         self.probes = Probes()
         self.start_reader = StartReader(log)
+        self.epochs = ReplayEpochs()
         self.matcher = Matcher(app.workflows)
         self.event_limits = EventLimits(
             payload_bytes_max=settings.limits.payload_bytes,

@@ -19,7 +19,8 @@ from headrace.observability.label import DiscardReason, StopReason
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
-from headrace.service.source_position import SourcePosition
+from headrace.service.source_check import TopicRemade, check, ends_before
+from headrace.service.source_position import Before, SourcePosition
 from headrace.service.stop import bug, reason_of
 from headrace.topics.cloudevents import decode
 from headrace.topics.command import Start
@@ -101,6 +102,8 @@ class Source:
         self._shared = shared
         self.at = at
         self.floor = position.offset
+        self.epoch = position.epoch
+        self._before = position.before
         self.end_offset = position.offset
         self.waiting_since_ms: int | None = None  # timestamp of the oldest record that is read and not done
         self.stopped = False
@@ -128,8 +131,10 @@ class Source:
                 wait_s = min(longest, wait_s * 2)
             except OffsetOutOfRange as error:
                 if self.floor >= error.offsets.start:
-                    await self._stop(StopReason.TOPIC_REMADE, error)
+                    await self._stop(StopReason.TOPIC_REMADE, ends_before(self.at, self.floor, error.offsets))
                 # else: expired while we were behind; `_read` tells
+            except TopicRemade as error:
+                await self._stop(StopReason.TOPIC_REMADE, error)
             except HeadraceError as error:
                 await self._stop(StopReason.REFUSED if isinstance(error, AppendRefused) else reason_of(error), error)
             except Exception as error:  # noqa: BLE001 - a bug of ours stops this source, not its neighbours
@@ -147,6 +152,9 @@ class Source:
         self._careful_until = min(self._careful_until, offsets.end)  # what came later was not touched by who died
         if self.floor > offsets.end:
             raise OffsetOutOfRange(self.at, self.floor, offsets)
+        before = self._before or await self._shared.epochs.read_before(self.at)
+        if before is not None:
+            await check(self._shared.log, self.at, before, offsets)
         if self.floor < offsets.start:
             await self._expired(offsets.start)
         async with self._shared.log.read(self.at, self.floor, isolation="committed") as batches:
@@ -159,7 +167,7 @@ class Source:
         reason = "deleted by the topic's retention before it was read"
         self._list_discarded(DiscardReason.EXPIRED, self.floor, start - 1, reason, pending)
         await pending.all_out()
-        self._move(start)
+        self._move(start, None)
 
     # --- records ---------------------------------------------------------------------------------------------------
 
@@ -184,7 +192,7 @@ class Source:
     async def _note_touched(self, end: int) -> None:
         if end > self._touched:
             touched = end + self._ahead
-            await self._note(SourcePosition(self.floor, touched))
+            await self._note(self._position(self.floor, touched))
             self._touched = touched
             maybe(FaultPoint.SOURCE_TOUCHED)
 
@@ -196,10 +204,10 @@ class Source:
             pending = _Pending()
             self._dead_letter(_Letter(record, Stage.DECODE, TRIED_TOO_OFTEN, message, attempts=tries), pending)
             await pending.all_out()
-            self._move(_last(record) + 1)
+            self._move(_last(record) + 1, record)
             return
         if self._noted != record.offset:
-            await self._note(SourcePosition(record.offset, self._touched, tries + 1))
+            await self._note(self._position(record.offset, self._touched, tries + 1))
             self._noted = record.offset
             maybe(FaultPoint.SOURCE_TRIED)
         await self._do_chunk([record])
@@ -236,7 +244,7 @@ class Source:
         maybe(FaultPoint.SOURCE_DECODED)
         await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
-        self._move(_last(records[-1]) + 1)
+        self._move(_last(records[-1]) + 1, records[-1])
 
     def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending) -> None:
         """Queue the commands of one record: all of them, or a dead letter if one is too large."""
@@ -246,7 +254,7 @@ class Source:
         commands: list[NewRecord] = []
         for start in starts:
             identity = Coordinates(
-                epoch=0,
+                epoch=self.epoch,
                 origin=at.topic,
                 partition=at.partition,
                 offset=record.offset,
@@ -373,9 +381,14 @@ class Source:
 
     # --- positions -------------------------------------------------------------------------------------------------
 
-    def _move(self, floor: int) -> None:
+    def _position(self, offset: int, touched: int, tries: int = 0, *, clean: bool = False) -> SourcePosition:
+        return SourcePosition(offset, touched, tries, clean, epoch=self.epoch, before=self._before)
+
+    def _move(self, floor: int, done: LogRecord | Unreadable | None) -> None:
+        """Everything below is done; `done` is the last record of it."""
         self.floor = floor
-        self._positions.move(self.at, SourcePosition(floor, self._touched))
+        self._before = Before(done.offset, done.timestamp_ms) if isinstance(done, LogRecord) else None
+        self._positions.move(self.at, self._position(floor, self._touched))
 
     async def _note(self, position: SourcePosition) -> None:
         await self._positions.note({self.at: position})
@@ -385,10 +398,10 @@ class Source:
         if self.stopped:
             return
         if self.floor >= self._careful_until:
-            position = SourcePosition(self.floor, self.floor, clean=True)
+            position = self._position(self.floor, self.floor, clean=True)
         else:  # the try of this process ended no process
             tries = self._found.tries if self.floor == self._found.offset else 0
-            position = SourcePosition(self.floor, self._touched, tries)
+            position = self._position(self.floor, self._touched, tries)
         self._positions.move(self.at, position)
 
 

@@ -5,15 +5,24 @@ The metadata are hints: nothing that is lost with them is more than a few record
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from headrace.topics.log import Position
 
 
+class Before(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The last record that was done: where it was, and its timestamp. Another one there means another topic of the same name."""
+
+    offset: int
+    timestamp_ms: int
+
+
 class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     """`offset` is the next record to do. `touched`: all below it may have been begun. `tries` is of the record at `offset`. `clean`: stopped in good order.
 
-    `by`: the group member that committed it, where it is not clean.
+    `by`: the group member that committed it, where it is not clean. `epoch`: of the replay, 0 if the topic was never rewound.
     """
 
     offset: int
@@ -21,12 +30,18 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     tries: int = 0
     clean: bool = False
     by: str = ""
+    epoch: int = 0
+    before: Before | None = None
 
     def position(self, by: str = "", /) -> Position:
         """As it is committed by this member."""
-        metadata: dict[str, int | bool | str] = {"touched": self.touched, "tries": self.tries, "clean": self.clean}
+        metadata: dict[str, Any] = {"touched": self.touched, "tries": self.tries, "clean": self.clean}
         if by and not self.clean:
             metadata["by"] = by
+        if self.epoch:
+            metadata["epoch"] = self.epoch
+        if self.before is not None:
+            metadata["before"] = self.before
         return Position(self.offset, msgspec.json.encode(metadata).decode())
 
 
@@ -35,6 +50,8 @@ class _Metadata(msgspec.Struct):
     tries: int = 0
     clean: bool = False
     by: str = ""
+    epoch: int = 0
+    before: Before | None = None
 
 
 def of(position: Position) -> SourcePosition:
@@ -43,4 +60,12 @@ def of(position: Position) -> SourcePosition:
         metadata = msgspec.json.decode(position.metadata, type=_Metadata)
     except msgspec.DecodeError:
         return SourcePosition(position.offset, clean=True)
-    return SourcePosition(position.offset, metadata.touched, metadata.tries, metadata.clean, metadata.by)
+    return SourcePosition(
+        position.offset,
+        metadata.touched,
+        metadata.tries,
+        metadata.clean,
+        metadata.by,
+        metadata.epoch,
+        metadata.before,
+    )

@@ -93,4 +93,15 @@ class Dismiss(msgspec.Struct, frozen=True, tag_field="is", tag="dismiss", gc=Fal
     run: str
 
 
-Command = Start | Deliver | Cancel | Resume | Retry | Dismiss
+class Epoch(msgspec.Struct, frozen=True, tag_field="is", tag="epoch", gc=False):
+    """A source topic is read anew, from these offsets on, by partition. Goes to every partition of the run log before anything is read.
+
+    Commands of the topic's older epochs have no effect behind it; in this one everything below the offsets counts as done. Without effect if it is not newer.
+    """
+
+    topic: str
+    epoch: int
+    offsets: tuple[int, ...]
+
+
+Command = Start | Deliver | Cancel | Resume | Retry | Dismiss | Epoch

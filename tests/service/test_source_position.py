@@ -4,13 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.service.source_position import SourcePosition, of
+from headrace.service.source_position import Before, SourcePosition, of
 from headrace.topics.log import Position
 
 offsets = st.integers(min_value=0, max_value=2**62)
+befores = st.none() | st.builds(Before, offsets, offsets)
 
 
-@given(st.builds(SourcePosition, offsets, offsets, st.integers(0, 9), st.booleans()))
+@given(st.builds(SourcePosition, offsets, offsets, st.integers(0, 9), st.booleans(), epoch=offsets, before=befores))
 def test_a_position_is_read_as_it_was_written(position: SourcePosition) -> None:
     written = position.position()
     assert of(written) == position

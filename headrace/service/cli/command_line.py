@@ -79,6 +79,7 @@ GROUPS = (
             ("lag", "topic:lag", "Show how far behind the routers are."),
             ("create", "topic:create", "Make the topics that an app needs."),
             ("check", "topic:check", "Compare topics with what they must be like."),
+            ("rewind", "topic_rewind:rewind", "Read a source topic anew, from somewhere on: a new replay epoch."),
         ),
     ),
     (

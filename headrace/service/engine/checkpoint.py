@@ -13,8 +13,9 @@ Pure. Items are JSON arrays whose first element says what they are:
     ["head", {field: value}]        plain fields of `PartitionState`
     ["entry", field, [key, value]]  of its dicts of frozen values, in order
     ["slot", key, open, [queued]]
-    ["origin", [topic, partition], epoch, floor, pruned_at, [[offset, [n, ...]], ...]]   repeated until all marks are there
+    ["origin", [topic, partition], epoch, floor, pruned_at, [[offset, [n, ...]], ...], newest, newest_ms]   repeated until all marks are there
     ["clients", [[id, at], ...]]
+    ["epochs", {topic: epoch}]
     ["run", id, state]              in log order; the bytes of `run_bytes.py`
     ["part", bytes, last]           of one item that does not fit into a chunk
 """
@@ -79,10 +80,16 @@ class _Origin(msgspec.Struct, array_like=True, tag="origin", gc=False):
     floor: int
     pruned_at: int
     seen: list[tuple[int, tuple[str, ...]]]
+    newest: int = -1
+    newest_ms: int = 0
 
 
 class _Clients(msgspec.Struct, array_like=True, tag="clients", gc=False):
     accepted: list[tuple[str, int]]
+
+
+class _Epochs(msgspec.Struct, array_like=True, tag="epochs", gc=False):
+    epochs: dict[str, int]
 
 
 class _Run(msgspec.Struct, array_like=True, tag="run", gc=False):
@@ -109,7 +116,7 @@ class LeftRun(msgspec.Struct, frozen=True, gc=False):
         return _encode(_Run(self.id, msgspec.Raw(pack(run))))
 
 
-_Item = _Head | _Entry | _Slot | _Origin | _Clients | _Run | _Part
+_Item = _Head | _Entry | _Slot | _Origin | _Clients | _Epochs | _Run | _Part
 
 _encode = msgspec.json.Encoder().encode
 _decode_item = msgspec.json.Decoder(_Item).decode
@@ -139,10 +146,11 @@ class Dump:
         self._slots = dict.fromkeys(state.slots)  # those that are neither captured nor given out; runs likewise
         self._runs = dict.fromkeys(state.runs)
         self._origins = [
-            (key, marks.epoch, marks.floor, marks.pruned_at, dict(marks.seen))
+            (key, marks.epoch, marks.floor, marks.pruned_at, dict(marks.seen), marks.newest, marks.newest_ms)
             for key, marks in state.dedupe.origins.items()
         ]
         self._clients = dict(state.dedupe.clients)
+        self._epochs = dict(state.dedupe.epochs)
         self._early: dict[str, bytes | LeftRun] = {}
         self._early_slots: dict[tuple[str, str, str], bytes] = {}
 
@@ -175,15 +183,17 @@ class Dump:
             yield item
 
     def _dedupe(self) -> Iterator[bytes]:
-        for key, epoch, floor, pruned_at, seen in self._origins:
+        for key, epoch, floor, pruned_at, seen, newest, newest_ms in self._origins:
             marks = iter(seen.items())
             batch = list(islice(marks, _MARKS))
-            yield _encode(_Origin(key, epoch, floor, pruned_at, batch))
+            yield _encode(_Origin(key, epoch, floor, pruned_at, batch, newest, newest_ms))
             while batch := list(islice(marks, _MARKS)):
-                yield _encode(_Origin(key, epoch, floor, pruned_at, batch))
+                yield _encode(_Origin(key, epoch, floor, pruned_at, batch, newest, newest_ms))
         clients = iter(self._clients.items())
         while accepted := list(islice(clients, _MARKS)):
             yield _encode(_Clients(accepted))
+        if self._epochs:
+            yield _encode(_Epochs(self._epochs))
 
     def _run(self, id_: str) -> bytes | LeftRun:
         runs = self._state.runs
@@ -283,13 +293,23 @@ class Load:
                 getattr(state, field)[key] = value
             case _Slot(key=key, open=open_, queued=queued):
                 state.slots[key] = KeySlot(open=open_, queued=deque(queued))
-            case _Origin(origin=origin, epoch=epoch, floor=floor, pruned_at=pruned_at, seen=seen):
+            case _Origin(origin=origin, seen=seen):
                 marks = state.dedupe.origins.setdefault(
-                    origin, OriginMarks(epoch=epoch, floor=floor, seen={}, pruned_at=pruned_at)
+                    origin,
+                    OriginMarks(
+                        epoch=item.epoch,
+                        floor=item.floor,
+                        seen={},
+                        pruned_at=item.pruned_at,
+                        newest=item.newest,
+                        newest_ms=item.newest_ms,
+                    ),
                 )
                 marks.seen.update(seen)
             case _Clients(accepted=accepted):
                 state.dedupe.clients.update(accepted)
+            case _Epochs(epochs=epochs):
+                state.dedupe.epochs.update(epochs)
             case _Head(fields=fields):
                 self._head(fields)
             case _Part(data=data, last=last):

@@ -13,12 +13,17 @@ PRUNE_EVERY = 1024  # identities: pruning walks the set, so it waits until there
 
 
 class OriginMarks(msgspec.Struct):
-    """What one origin partition has sent in its newest epoch. `seen` maps an offset to the `n`s accepted at it; below `floor` they may linger for a while."""
+    """What one origin partition has sent in its newest epoch. `seen` maps an offset to the `n`s accepted at it; below `floor` they may linger for a while.
+
+    `newest` and `newest_ms`: offset and timestamp of the newest source record that made a start here. Another record there means another topic of that name.
+    """
 
     epoch: int
     floor: int = 0
     seen: dict[int, tuple[str, ...]] = {}
     pruned_at: int = 0  # size of `seen` after the last pruning
+    newest: int = -1
+    newest_ms: int = 0
 
 
 class Dedupe(msgspec.Struct):
@@ -26,6 +31,7 @@ class Dedupe(msgspec.Struct):
 
     origins: dict[tuple[str, int], OriginMarks] = {}
     clients: dict[str, int] = {}
+    epochs: dict[str, int] = {}  # the newest of each source topic that was ever rewound
 
     def accept(self, identity: Identity, at_ms: int, client_retention_ms: int) -> bool:
         """True if this identity was never accepted before; it is noted then. The floor rises either way."""
@@ -35,6 +41,8 @@ class Dedupe(msgspec.Struct):
 
     def _accept_coordinates(self, identity: Coordinates) -> bool:
         marks = self.origins.get((identity.origin, identity.partition))
+        if marks is None and identity.epoch < self.epochs.get(identity.origin, 0):
+            return False
         if (
             marks is None or marks.epoch < identity.epoch
         ):  # a rewind begins anew; what is left of older epochs is dropped
@@ -48,6 +56,25 @@ class Dedupe(msgspec.Struct):
                 marks.seen = {offset: ns for offset, ns in marks.seen.items() if offset >= marks.floor}
                 marks.pruned_at = len(marks.seen)
         return new
+
+    def begin_epoch(self, topic: str, epoch: int, offsets: tuple[int, ...]) -> bool:
+        """True if it is newer: what came in older ones is forgotten, and everything below the offsets, by partition, is done."""
+        if epoch <= self.epochs.get(topic, 0):
+            return False
+        self.epochs[topic] = epoch
+        for origin in [origin for origin in self.origins if origin[0] == topic]:
+            del self.origins[origin]
+        for partition, offset in enumerate(offsets):
+            self.origins[topic, partition] = OriginMarks(epoch=epoch, floor=offset, seen={})
+        return True
+
+    def note_record(self, identity: Coordinates, topic: str, timestamp_ms: int) -> None:
+        """The source record of a start that was accepted, unless it came through another partition of the run log."""
+        if identity.origin != topic:
+            return
+        marks = self.origins.get((identity.origin, identity.partition))
+        if marks is not None and identity.offset > marks.newest:
+            marks.newest, marks.newest_ms = identity.offset, timestamp_ms
 
     @staticmethod
     def _note(marks: OriginMarks, identity: Coordinates) -> bool:

@@ -21,6 +21,7 @@ from headrace.service.engine.instruction import (
     Probe,
     Proven,
     Queued,
+    ReadAnew,
     Rearm,
     Send,
     TryAgain,
@@ -29,7 +30,7 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.retry import RETENTION_MS, copied, forget, kept_of, retriable, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
 from headrace.service.engine.state import Forward, Given, KeySlot, Output, PartitionState, Refusal, RefusedOutput
-from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, OnConflict, Resume, Retry, Start
+from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -110,7 +111,10 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
     if not state.dedupe.accept(record.id, at_ms, state.client_retention_ms):
         return _SKIPPED[Skip.DUPLICATE]
     match record.body:
-        case Start() as start:
+        case Start(event_at_ms=event_at_ms, event=event) as start:
+            identity = record.id
+            if event is not None and event_at_ms is not None and isinstance(identity, Coordinates):
+                state.dedupe.note_record(identity, event.topic, event_at_ms)
             return _start(state, offset, at_ms, size, record.id, start)
         case Deliver(result=result):
             return _deliver(state, at_ms, size, result)
@@ -122,6 +126,9 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
             return _retry(state, offset, at_ms, size, record.id, retry)
         case Dismiss(run=run):
             return _NO_EFFECT if forget(state, run) is None else _DONE
+        case Epoch(topic=topic, epoch=epoch, offsets=offsets):
+            new = state.dedupe.begin_epoch(topic, epoch, offsets)
+            return Folded(instructions=[ReadAnew(topic)]) if new else _NO_EFFECT
         case _:
             assert_never(record.body)
 

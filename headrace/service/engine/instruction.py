@@ -82,6 +82,12 @@ class Proven(msgspec.Struct, frozen=True, gc=False):
     run: str
 
 
+class ReadAnew(msgspec.Struct, frozen=True, gc=False):
+    """A source topic has a new replay epoch: its router goes to where that begins."""
+
+    topic: str
+
+
 class Queued(msgspec.Struct, frozen=True, gc=False):
     """A start waits until the open run of its key ends; its bytes are kept meanwhile."""
 
@@ -95,4 +101,6 @@ class Joined(msgspec.Struct, frozen=True, gc=False):
     start: Start
 
 
-Instruction = Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Probe | Proven | Queued | Joined
+Instruction = (
+    Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Probe | Proven | ReadAnew | Queued | Joined
+)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from headrace.service.engine.retry import kept_of
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Cancel, Deliver, Dismiss, OnConflict, Resume, Retry, Start
+from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -77,7 +77,7 @@ def _by_command(state: PartitionState, command: Command) -> Touched:
             return Touched((run,))
         case Retry(run=run):
             return _by_retry(state, run)
-        case Dismiss():
+        case Dismiss() | Epoch():
             return NOTHING
         case _:
             assert_never(command)

@@ -8,7 +8,7 @@ import msgspec
 
 from headrace.service.engine.instruction import Begin, Close
 from headrace.service.run_view.summary import RunSummary, Tallies, summary_of
-from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Resume, Retry, Start
+from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.event import format_time
 from headrace.topics.identity import run_id
 from headrace.topics.outcome import (
@@ -176,6 +176,8 @@ class RunHistory:
                 return run_id(seen.state.partition, record.id) == self.run
             case Deliver(result=result):
                 return result.run == self.run
+            case Epoch():
+                return False
             case Cancel(run=run) | Resume(run=run) | Dismiss(run=run):
                 return run == self.run
             case Retry(run=run):
@@ -224,6 +226,8 @@ def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
             return HistoryEntry(offset=offset, time=time, kind="retry", step=from_step or None, detail=detail)
         case Dismiss():
             return HistoryEntry(offset=offset, time=time, kind="dismiss")
+        case Epoch(topic=topic, epoch=epoch):
+            return HistoryEntry(offset=offset, time=time, kind="epoch", detail=f"{topic}: {epoch}")
 
 
 def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:

@@ -12,6 +12,7 @@ from headrace.topics.command import (
     Command,
     Deliver,
     Dismiss,
+    Epoch,
     OnConflict,
     Resume,
     Retry,
@@ -124,6 +125,7 @@ class Chance:
                 key=chance.choice("klmnopqr") if keyed else None,
                 policy=policy,
                 event=meta if chance.random() < 0.7 else None,
+                event_at_ms=self.at_ms - 5,
                 record=SourceRecord(b"k", b"\x00\xff", (("h", b"v"),), 7) if policy is OnConflict.REJECT else None,
             )
         if what < 0.85:
@@ -132,7 +134,9 @@ class Chance:
         if what < 0.93:
             return Cancel(self.run(), "no more") if what < 0.91 else Resume(self.run())
         failed = chance.choice(list(self.state.failed) or ["1.00000000000000000000"])
-        return Retry(failed, chance.choice(["", *STEPS])) if what < 0.99 else Dismiss(failed)
+        if what < 0.99:
+            return Retry(failed, chance.choice(["", *STEPS])) if what < 0.98 else Dismiss(failed)
+        return Epoch("in", chance.randint(0, 1), (self.count, self.count - 5, self.count))
 
     def succeeded(self) -> AttemptSucceeded:
         return AttemptSucceeded(self.run(), self.step_(), "h", 1, msgspec.Raw(b'{ "a":[1,"\\u00e9"]}'), 5, 0.1 + 0.2)

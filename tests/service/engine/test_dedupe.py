@@ -65,6 +65,29 @@ def test_a_newer_epoch_begins_anew_and_ends_the_older_ones() -> None:
     assert accepts(dedupe, source(10, epoch=0, origin="refunds"))  # another source was not rewound
 
 
+def test_an_epoch_that_was_announced_ends_the_older_ones_everywhere() -> None:
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(9, floor=5))
+    assert dedupe.begin_epoch("orders", 1, (7, 4))
+    assert not accepts(dedupe, source(10))
+    assert not accepts(dedupe, source(10, partition=5)), "a partition of which nothing was heard yet"
+    assert accepts(dedupe, source(10, origin="refunds"))
+    assert accepts(dedupe, source(9, epoch=1)), "read anew, it runs anew"
+    assert not accepts(dedupe, source(6, epoch=1)), "below where the epoch begins everything is done"
+    assert not accepts(dedupe, source(3, epoch=1, partition=1))
+    assert accepts(dedupe, source(0, epoch=1, partition=5)), "a partition that was added since"
+
+
+def test_an_epoch_that_is_not_newer_has_no_effect() -> None:
+    dedupe = Dedupe()
+    assert dedupe.begin_epoch("orders", 2, (7,))
+    assert accepts(dedupe, source(9, epoch=2))
+    for epoch in (0, 1, 2):
+        assert not dedupe.begin_epoch("orders", epoch, (0,))
+    assert not accepts(dedupe, source(9, epoch=2))
+    assert not accepts(dedupe, source(3, epoch=2))
+
+
 def test_marks_stay_bounded_while_the_floor_follows() -> None:
     dedupe = Dedupe()
     for offset in range(20 * PRUNE_EVERY):

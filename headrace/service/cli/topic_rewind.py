@@ -103,6 +103,8 @@ class _Epochs:
         self._topic = topic
         self.newest = 0
 
+    def begin(self, state: PartitionState) -> None: ...
+
     def see(self, seen: Seen) -> None: ...
 
     def end(self, state: PartitionState) -> None:

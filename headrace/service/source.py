@@ -7,6 +7,7 @@ fold. A record that was tried three times before unclean stops becomes a dead le
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter
@@ -210,7 +211,19 @@ class Source:
             await self._note(self._position(record.offset, self._touched, tries + 1))
             self._noted = record.offset
             maybe(FaultPoint.SOURCE_TRIED)
+        if tries and isinstance(record, LogRecord):
+            self._look_at(record)
+            await self._note(self._position(record.offset, self._touched, tries))
         await self._do_chunk([record])
+
+    def _look_at(self, record: LogRecord) -> None:
+        """Decode and match it for nothing: what ends the process does so here, before the record can have made anything.
+
+        Deaths behind this are not the record's: they do not count as tries, or it could become a dead letter beside the run that it has started.
+        """
+        with contextlib.suppress(EventRejected):
+            self._shared.matcher.match(decode(record, self.at, self._shared.event_limits), record)
+        maybe(FaultPoint.SOURCE_LOOKED_AT)
 
     async def _do_chunk(self, records: Sequence[LogRecord | Unreadable]) -> None:
         pending = _Pending()

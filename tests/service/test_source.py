@@ -12,6 +12,7 @@ from headrace import Event, EventTrigger, Run, workflow
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.service.definitions.app import App
 from headrace.service.engine.dedupe import Dedupe
+from headrace.service.fault_point import FaultPoint, armed
 from headrace.topics.dead_letter import Stage, parse_dead_letter
 from headrace.topics.identity import Coordinates
 from headrace.topics.log import NewRecord, Position, TopicPartition
@@ -145,6 +146,25 @@ async def test_a_record_that_ends_the_process_is_given_up_after_three_noted_trie
     assert await place.position() == (7, {"touched": 7, "tries": 0, "clean": True})
 
 
+@pytest.mark.parametrize("point", [FaultPoint.SOURCE_DECODED, FaultPoint.SOURCE_ACKNOWLEDGED])
+async def test_deaths_behind_the_decoding_give_no_record_up(place: Place, point: FaultPoint) -> None:
+    """Its command may be in the log by then: a dead letter beside it would be a second end."""
+    await publish(place, 3)
+    for _ in range(6):
+        log = FaultLog(place.log)
+
+        def die(passed: FaultPoint, log: FaultLog = log) -> None:
+            log.dead = log.dead or passed is point
+
+        with armed(die):
+            async with routing(log, shop()):
+                await until(lambda log=log: log.dead)
+    async with routing(FaultLog(place.log), shop()) as process:
+        await until(lambda: process.floor() == 3)
+    assert accepted(await place.starts()) == [0, 1, 2]
+    assert await place.records("in.dlq") == []
+
+
 async def test_the_try_is_noted_before_the_record_is_touched(place: Place) -> None:
     await publish(place, 2)
     log = FaultLog(place.log)
@@ -223,7 +243,11 @@ async def test_a_graceful_stop_amid_careful_reading_is_no_try_and_stays_careful(
     first.hold("shop.runs")
     async with routing(first, shop()):
         await until(lambda: "shop.runs" in first.waiting)
-        assert (await place.position())[1]["tries"] == 3
+        assert [json.loads(commit[IN].metadata)["tries"] for commit in first.commits] == [
+            2,
+            3,
+            2,
+        ]  # and it was looked at
     assert await place.position() == (1, {"touched": 3, "tries": 2, "clean": False})
 
 

@@ -116,7 +116,7 @@ class OpenRuns:
                 self.pack(run)
 
     def leave(self, run: str) -> bool:
-        """Leave a start in the log; False if it has to stay: something has happened to the run, or the log may be trimmed beyond it."""
+        """Leave a start in the log; False if it has to stay: something has happened to the run, it is a retry, or the log may be trimmed beyond it."""
         state = self.get(run)
         if state is None or state.left or state.offset < self.readable_from or _has_begun(state):
             return False
@@ -231,7 +231,7 @@ def _equal(mine: RunState | bytes, theirs: RunState | bytes) -> bool:
 
 
 def _has_begun(run: RunState) -> bool:
-    return bool(run.history or run.timers or run.tries or run.parked)
+    return bool(run.history or run.timers or run.tries or run.parked or run.retried)
 
 
 def _outline(start: Start) -> Start:

@@ -482,3 +482,12 @@ def test_a_retry_is_no_event_and_says_who_asked_for_it() -> None:
     start = driver.state.runs[driver.retry(run)].start
     assert start.trigger == "manual"
     assert msgspec.structs.replace(start, trigger="event") == driver.closed[run].start
+
+
+def test_a_retry_is_never_left_in_the_log_for_there_is_no_start_at_its_place() -> None:
+    driver = Driver(three)
+    run = failed_at(driver, FIRST)
+    driver.check_replay = False
+    new = driver.retry(run)
+    assert not driver.state.runs.leave(new)
+    assert driver.state.runs.leave(driver.start(three))

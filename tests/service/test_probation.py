@@ -38,6 +38,8 @@ class Kitchen:
         self.together: set[int] = set()
         self.mended = False
         self.undone: list[int] = []
+        self.undo_ends = asyncio.Event()
+        self.undo_ends.set()
 
     def app(self) -> App:
         @handler
@@ -48,6 +50,7 @@ class Kitchen:
         @handler
         async def clear(n: int) -> None:
             self.undone.append(n)
+            await self.undo_ends.wait()
 
         @handler(timeout="1h")
         async def cook(n: int) -> int:
@@ -174,17 +177,14 @@ async def test_a_cancelled_run_that_ends_its_process_all_the_same_ends_without_i
     run = await parked_run(place, kitchen)
     log = FaultLog(place.log)
     async with serving(log, kitchen.app(), instance="last"):
-        tried = len(await place.outcomes(RunProbed))
-        log.hold("shop.runs")  # of what it does after its trial has begun nobody will hear
+        kitchen.undo_ends.clear()
         await command(place, Cancel(run=run))
-        await place.until_outcomes(RunProbed, tried + 1)
+        await until(lambda: kitchen.undone)
         await die(log, kitchen)
-        log.release_all()
-    undone = len(kitchen.undone)
     async with serving(FaultLog(place.log), kitchen.app(), instance="very last"):
         (ended,) = await place.until_outcomes(RunEnded)
     assert (ended.run, ended.status) == (run, RunStatus.CANCELLED)
-    assert len(kitchen.undone) == undone, "its code was run again"
+    assert kitchen.undone == [DEADLY], "its code was run again"
 
 
 # --- what passes -------------------------------------------------------------------------------------------------------

@@ -330,11 +330,11 @@ class AwakeRuns:
             self._tenure.propose(turn.ended)
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
-            self._rest(live)
+            self._rest(live, passed=not turn.cancelled)
 
-    def _rest(self, live: LiveRun) -> None:
-        """It waits: others may work, and soon it is kept as bytes."""
-        self._free(live.state.id)
+    def _rest(self, live: LiveRun, *, passed: bool = True) -> None:
+        """It waits: others may work, and soon it is kept as bytes. `passed`: not for an outcome that will make it go on."""
+        self._free(live.state.id, passed=passed)
         if not live.held:
             self.idle.rest(live)
 
@@ -477,10 +477,10 @@ class AwakeRuns:
         self._tenure.propose(RunParked(run=run.id, reason=ParkReason.POISON, expected=expected, found=found))
         maybe(FaultPoint.RUN_PARKING)
 
-    def _free(self, run_id: str) -> None:
+    def _free(self, run_id: str, *, passed: bool = True) -> None:
         """Nothing is being done for the run: its slot is free, and if it was on trial, it has passed."""
         self._shared.admission.idle(run_id)
-        if self._shared.probes.open and run_id in self._shared.probes.open:
+        if passed and self._shared.probes.open and run_id in self._shared.probes.open:
             self._tenure.propose(ProbePassed(run=run_id))
 
     def end_trials(self) -> None:

@@ -30,7 +30,6 @@ from headrace.topics.outcome import (
     ProbePassed,
     RunEnded,
     RunParked,
-    StepsCancelled,
     TimerArmed,
 )
 
@@ -102,7 +101,6 @@ class Probation(msgspec.Struct):
                 AttemptSucceeded(run=run)
                 | AttemptFailed(run=run)
                 | TimerArmed(run=run)
-                | StepsCancelled(run=run)
                 | Emitted(run=run)
                 | ProbePassed(run=run)
                 | RunParked(run=run)

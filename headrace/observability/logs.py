@@ -143,7 +143,7 @@ class Logs:
             shown.update(self._of(raised))
         if repeated:
             shown["repeated"] = repeated
-        self._emit(event, level, shown | self._process if self._process else shown)
+        self._emit(event, level, shown)
 
     def flush(self) -> None:
         """Tell what was left out so far, whatever its window: before the end."""
@@ -207,7 +207,7 @@ class Logs:
     def _emit(self, event: LogEvent, level: int, fields: dict[str, Any]) -> None:
         shown = {
             name: self._clean(value) if isinstance(value, str) and name != "exception" else value
-            for name, value in fields.items()
+            for name, value in (fields | self._process).items()
             if name not in _RESERVED
         }
         try:

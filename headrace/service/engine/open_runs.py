@@ -102,11 +102,20 @@ class OpenRuns:
 
     def pack_all(self) -> None:
         """Keep all of them as bytes: nobody has a reference to any."""
-        for run, found in self._runs.items():
+        unpacked, self.unpacked = self.unpacked, []
+        for run in unpacked:
+            self.pack(run)
+        left = self.live_count
+        for run in reversed(
+            self._runs
+        ):  # the rest was never packed: mostly the newest, and a replay asks again and again
+            if not left:
+                return
+            found = self._runs[run]
             if not isinstance(found, bytes):
                 self._runs[run] = pack(found)
                 self._count(found)
-        self.unpacked.clear()
+                left -= 1
 
     def put_away(self, needed: Container[str]) -> None:
         """Pack again what was unpacked and is not needed: a record was noted on it, and it goes on waiting."""

@@ -217,3 +217,23 @@ def test_leaving_starts_in_the_log_changes_nothing_that_is_folded(seed: int) -> 
                 starts[instruction.run.id] = instruction.run.start
                 state.runs.leave(instruction.run.id)
         assert state == plain
+
+
+def test_packing_all_finds_old_and_new_ones() -> None:
+    """Those that are live are the newest, which were never packed, and old ones that somebody asked for."""
+    state = empty_state()
+    runs = [state_of("order") for _ in range(20)]
+    for number, run in enumerate(runs):
+        run.id = f"0.{number:020}"
+    for run in runs[:10]:
+        state.runs[run.id] = run
+    state.runs.pack_all()
+    assert state.runs.live_count == 0
+    assert state.runs.get(runs[3].id) == runs[3]
+    for run in runs[10:]:
+        state.runs[run.id] = run
+    assert state.runs.live_count == 11
+    state.runs.pack_all()
+    assert state.runs.live_count == 0
+    assert all(state.runs.is_packed(run.id) for run in runs)
+    assert list(state.runs.values()) == runs

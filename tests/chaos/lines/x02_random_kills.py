@@ -11,7 +11,7 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.service.end_to_end.waiting import eventually_now
 
-_KILLS = {Scale.CI: 4, Scale.FULL: 100}
+_KILLS = {Scale.CI: 3, Scale.FULL: 100}
 _KILLS_A_SESSION = 25
 RESTART_S = 3.0  # the aim: a single process works again so soon after it was started
 

@@ -7,7 +7,7 @@ from tests.chaos.judge import Violation
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Session
 
-_STOPS = {Scale.CI: 4, Scale.FULL: 100}
+_STOPS = {Scale.CI: 3, Scale.FULL: 100}
 _GRACE_S = 10.0  # worker.shutdown_grace of these workers
 
 

@@ -7,9 +7,9 @@ import anyio
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Session
 
-_SECONDS = {Scale.CI: 12.0, Scale.FULL: 600.0}
+_SECONDS = {Scale.CI: 8.0, Scale.FULL: 600.0}
 _EVERY_S = 2.0
-_CALM_S = {Scale.CI: 4.0, Scale.FULL: 30.0}
+_CALM_S = {Scale.CI: 3.0, Scale.FULL: 30.0}
 _PROGRESS_MIN = 0.5
 
 

@@ -55,7 +55,8 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
             place,
             seed=seed + number,
             worker__handoff_grace="1s",
-            checkpoint_bytes=32 << 10,
+            checkpoint_bytes=16 << 10,
+            worker__idle_after="20ms",
             router__max_uncommitted=40,  # positions are noted often, so that every point of the way in is passed soon
         ) as session:
             await session.spawn().ready()

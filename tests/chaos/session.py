@@ -147,6 +147,7 @@ class Session:
             "telemetry__metrics_port": 0,
             "telemetry__log_level": "info",
             "worker__max_active_runs": 200,
+            "log__checkpoint_bytes": "1GiB",  # nothing is trimmed under the judge, unless a line wants it
             **where,
             **self.settings,
             **more,

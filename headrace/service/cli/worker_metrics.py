@@ -70,16 +70,12 @@ def scraped(workers: dict[str, str]) -> list[Scrape]:
 
 
 def _scrape(worker: str, place: str) -> Scrape:
-    from prometheus_client.parser import text_string_to_metric_families
+    from headrace.observability.scrape import samples_of
 
     at_s = time.monotonic()
     try:
-        text = _get(place, "/metrics")[1].decode()
+        samples = samples_of(_get(place, "/metrics")[1].decode())
         code, health = _get(place, "/readyz?verbose")
-        samples: dict[str, list[tuple[dict[str, str], float]]] = {}
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                samples.setdefault(sample.name, []).append((sample.labels, sample.value))
         status = str(msgspec.json.decode(health).get("status", ""))
     except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
         return Scrape(worker=worker, url=place, at_s=at_s, failure=str(error) or type(error).__name__)

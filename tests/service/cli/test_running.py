@@ -151,18 +151,20 @@ def test_a_resumed_run_that_is_parked_again_says_why(
 ) -> None:
     monkeypatch.setattr(run_command, "LOOK_ON_S", PATIENCE_S)  # as long as it takes on a busy machine
     code = (
+        "import asyncio\n"
         "from headrace import EventTrigger, Run, handler, workflow\n"
         "@handler\nasync def left() -> int: return 1\n"
         "@handler\nasync def right() -> int: return 1\n"
+        "@handler(timeout='1h')\nasync def long() -> None: await asyncio.Event().wait()\n"
         "@workflow(on=EventTrigger('turns'))\n"
         "async def turn(run: Run, data: int) -> None:\n"
-        "    await run.call(SIDE)\n    await run.sleep('1h')\n"
+        "    await run.call(SIDE)\n    await run.call(long)\n"
     )
     (here / "turner.py").write_text(code.replace("SIDE", "left"))
-    service = starting("dev", "turner.py", "--metrics-port", "0")
+    service = starting("dev", "turner.py", "--metrics-port", "0", "--set", "worker.handoff_grace=50ms")
     service.until_started()
     headrace("event", "publish", "turns", "--data", "1")
-    service.until(lambda: '"timer.armed"' in headrace("event", "tail", *OWN_LOG).out)
+    service.until(lambda: '"attempt.succeeded"' in headrace("event", "tail", *OWN_LOG).out)
     (run,) = headrace("run", "list", "-o", "name").lines
     service.signal(signal.SIGTERM)
     assert service.wait() == 0

@@ -21,9 +21,9 @@ MUTANTS = (
         "service/source.py",
         """        await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
-        self._move(_last(records[-1]) + 1)
+        self._move(_last(records[-1]) + 1, records[-1])
 """,
-        """        self._move(_last(records[-1]) + 1)
+        """        self._move(_last(records[-1]) + 1, records[-1])
         await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
 """,
@@ -213,8 +213,8 @@ MUTANTS = (
         "S6",
         "an output counts as sent when it is queued",
         "service/outbox.py",
-        "        self._shared.publisher.put(\n            emitted.topic, partition,",
-        "        tenure.sent(Sent(entry.id, 0, 0))\n        self._shared.publisher.put(\n            emitted.topic, partition,",
+        "        self._shared.publisher.put(emitted.topic,",
+        "        tenure.sent(Sent(entry.id, 0, 0))\n        self._shared.publisher.put(emitted.topic,",
     ),
     Mutant(
         "S7",

@@ -36,6 +36,7 @@ _RARE = {  # passed once, or now and then: the first time is the one
     FaultPoint.BROKEN,
     FaultPoint.REPLAYED,
 }
+_RARE_PARTS = ("checkpoint.", "source.", "position.", "probe.")
 _OFTEN_MAX = 8  # a point of everyday work is let pass so often, at most
 
 Provoke = Callable[[Session, Load, Instance, str], Awaitable[None]]
@@ -79,7 +80,7 @@ async def _dies(
     session: Session, load: Load, point: FaultPoint, rng: random.Random, broker: KafkaBroker, name: str
 ) -> bool:
     """Start a worker that is to die at the point, give it cause to pass it, and see it die there."""
-    hit = 1 if point in _RARE else rng.randrange(1, _OFTEN_MAX)
+    hit = 1 if point in _RARE or point.startswith(_RARE_PARTS) else rng.randrange(1, _OFTEN_MAX)
     breaks = point in {FaultPoint.APPEND_FAILED, FaultPoint.BROKEN}
     append_timeout_ms = 1_500 if breaks else 30_000
     worker = session.spawn(point=point, hit=hit, more={"kafka__extra.delivery.timeout.ms": append_timeout_ms})

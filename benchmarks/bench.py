@@ -74,7 +74,7 @@ class _Seen(NamedTuple):
     broker: list[Usage]
     peak_bytes: int
     started_us: float
-    first_us: float
+    first_us: float | None
     exit_code: int | None
 
 
@@ -170,8 +170,9 @@ def _figures(scenario: Scenario, seen: _Seen) -> Figures:
     burst = not scenario.rate
     schedule = Schedule(seen.sent.start_us, scenario.rate, scenario.orders)
     appended, received = delays_ms(seen.results, schedule, first=scenario.warm_up)
-    from_us = seen.first_us if burst else schedule.due_us(scenario.warm_up)
     measured = [appended_us(result) for result in seen.results if number_of(result.order) >= scenario.warm_up]
+    first_us = min(measured, default=0.0) if seen.first_us is None else seen.first_us
+    from_us = first_us if burst else schedule.due_us(scenario.warm_up)
     to_us = max(measured, default=from_us + 1)
     runs = max(1, scenario.measured)
     return Figures(

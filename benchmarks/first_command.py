@@ -21,12 +21,14 @@ def _is_command(value: bytes | None) -> bool:
     return value is not None and _DECODER.decode(value).kind == "command"
 
 
-async def first_command_kafka_us(bootstrap_servers: str, runs: str) -> float:
-    """Since the epoch. Reads each partition up to its first command. Raises ValueError if there is none."""
+async def first_command_kafka_us(bootstrap_servers: str, runs: str) -> float | None:
+    """Since the epoch. Reads each partition up to its first command. None if the log was trimmed since; ValueError if there is none."""
     consumer = AIOKafkaConsumer(runs, bootstrap_servers=bootstrap_servers, auto_offset_reset="earliest")
     async with consumer:
         found: list[int] = []
         partitions = sorted(consumer.assignment())
+        if any((await consumer.beginning_offsets(partitions)).values()):
+            return None
         ends = await consumer.end_offsets(partitions)
         waiting = {partition for partition in partitions if ends[partition]}
         consumer.pause(*(partition for partition in partitions if partition not in waiting))
@@ -41,11 +43,13 @@ async def first_command_kafka_us(bootstrap_servers: str, runs: str) -> float:
         return min(found) * 1e3
 
 
-async def first_command_embedded_us(path: Path, runs: str) -> float:
-    """Since the epoch. Raises ValueError if there is none."""
+async def first_command_embedded_us(path: Path, runs: str) -> float | None:
+    """Since the epoch. None if the log was trimmed since; ValueError if there is none."""
     async with EmbeddedLog(path, owner=False) as log:
         partitions = [TopicPartition(runs, number) for number in range(await log.partitions(runs))]
         ends = await log.offsets(partitions)
+        if any(offsets.start for offsets in ends.values()):
+            return None
         found = await asyncio.gather(*(_first(log, at, ends[at].end) for at in partitions))
         return min(first for first in found if first is not None) * 1e3
 

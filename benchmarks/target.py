@@ -77,8 +77,8 @@ class Target(Protocol):
         """Return once it consumes, or would if there was anything."""
         ...
 
-    async def first_us(self, last_words: str) -> float:
-        """When it had its first order, since the epoch; asked after the end. `last_words`: what it printed when stopped."""
+    async def first_us(self, last_words: str) -> float | None:
+        """When it had its first order, since the epoch; asked after the end. None: its log was trimmed since. `last_words`: what it printed when stopped."""
         ...
 
 
@@ -138,7 +138,7 @@ class _Floor(_OnKafka):
     async def ready(self, service: Program) -> None:
         await service.expect("ready")
 
-    async def first_us(self, last_words: str) -> float:
+    async def first_us(self, last_words: str) -> float | None:
         return float(json.loads(last_words.splitlines()[-1])["first_us"])
 
 
@@ -179,7 +179,7 @@ class _Kafka(_Headrace, _OnKafka):
     def service(self) -> list[str]:
         return self._command("serve", "--bootstrap-servers", self._place.bootstrap_servers, "--create-topics")
 
-    async def first_us(self, last_words: str) -> float:
+    async def first_us(self, last_words: str) -> float | None:
         return await first_command_kafka_us(self._place.bootstrap_servers, f"{self._place.app}.runs")
 
 
@@ -200,7 +200,7 @@ class _Embedded(_Headrace):
         where = ("--log-path", str(self._place.log_path), "--topic", self._place.results)
         return _helper("collect_embedded", *where, "--count", str(count), "--into", str(into), *["--lazy"] * lazy)
 
-    async def first_us(self, last_words: str) -> float:
+    async def first_us(self, last_words: str) -> float | None:
         return await first_command_embedded_us(self._place.log_path, f"{self._place.app}.runs")
 
 

@@ -113,8 +113,8 @@ class LogSettings(Section):
     )
     max_record_bytes: Bytes = Field(default=900 * KIB, description="Largest record Headrace writes.")
     checkpoint_bytes: Bytes = Field(
-        default=256 * KIB,
-        description="Least log of a partition between two checkpoints: 256 KiB are folded in some 5 ms.",
+        default=1024 * KIB,
+        description="Least log of a partition between two checkpoints: 1 MiB is folded in some 30 ms.",
     )
     group_commit_bytes: Bytes = Field(default=512 * KIB, description="Largest batch of outcomes in one append.")
 

@@ -98,6 +98,8 @@ class Watchdog(AbstractContextManager["Watchdog"]):
     def _watch(self, loop: asyncio.AbstractEventLoop, loop_thread: int) -> None:
         while not self._stop.wait(self._interval_s):
             self._turned.clear()
+            if self._stop.is_set():
+                return  # it was set in between: nobody would turn
             asked_at_s = time.monotonic()
             try:
                 loop.call_soon_threadsafe(self._turn, asked_at_s)

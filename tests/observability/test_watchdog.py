@@ -3,6 +3,8 @@
 import asyncio
 import threading
 
+import pytest
+
 from headrace.observability import observer as o
 from headrace.observability.silent import Silent
 from headrace.observability.watchdog import STACK_MAX, Watchdog, codes_of
@@ -111,3 +113,26 @@ async def test_it_ends_while_the_loop_is_blocked() -> None:
 
 def test_wrapped_and_built_in_functions() -> None:
     assert codes_of([("charge", charge), ("len", len)]) == {charge.__code__: "charge"}
+
+
+async def test_leaving_never_waits_for_a_turn_that_cannot_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's thread leaves between the watchdog's look at the stop and its question, and joins it."""
+    asked, left = threading.Event(), threading.Event()
+
+    class Late(threading.Event):
+        """The watchdog clears it after the loop's thread has set it."""
+
+        def clear(self) -> None:
+            asked.set()
+            assert left.wait(20)
+            super().clear()
+
+        def set(self) -> None:
+            super().set()
+            left.set()
+
+    with monkeypatch.context() as patched:
+        patched.setattr("headrace.observability.watchdog.threading.Event", Late)
+        watchdog = Watchdog(Seen(), {}, interval_s=0.001)
+    with watchdog:
+        assert await asyncio.to_thread(asked.wait, 20)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from headrace.topics.deadlines import Deadlines
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class TimeLimits:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        self._lanes: dict[int, _Lane] = {}
+        self._lanes: dict[int, Deadlines[TimeLimit]] = {}
 
     def set(
         self, timeout_ms: int, task: asyncio.Task[Any] | None, on_expiry: Callable[[], None] | None = None
@@ -31,7 +32,9 @@ class TimeLimits:
             raise HeadraceError("An attempt needs an asyncio task.", code="HR9011")
         lane = self._lanes.get(timeout_ms)
         if lane is None:
-            lane = self._lanes[timeout_ms] = _Lane(self._lanes, timeout_ms, task.get_loop())
+            lane = self._lanes[timeout_ms] = Deadlines(
+                task.get_loop(), timeout_ms / 1000, TimeLimit.expire, lambda: self._lanes.pop(timeout_ms)
+            )
         return TimeLimit(self.clock, lane, task, on_expiry)
 
     def __len__(self) -> int:
@@ -42,12 +45,12 @@ class TimeLimits:
 class TimeLimit:
     """The time of one attempt."""
 
-    __slots__ = ("_asked_before", "_began", "_clock", "_lane", "_on_expiry", "_task", "due_s", "expired")
+    __slots__ = ("_asked_before", "_began", "_clock", "_lane", "_on_expiry", "_task", "expired")
 
     def __init__(
         self,
         clock: Callable[[], float],
-        lane: _Lane,
+        lane: Deadlines[TimeLimit],
         task: asyncio.Task[Any],
         on_expiry: Callable[[], None] | None,
     ) -> None:
@@ -58,7 +61,6 @@ class TimeLimit:
         self._began = clock()
         self._lane = lane
         self.expired = False
-        self.due_s = 0.0
         lane.add(self)
 
     def expire(self) -> None:
@@ -82,38 +84,3 @@ class TimeLimit:
             self._task.uncancel()
         else:
             self._lane.drop(self)
-
-
-class _Lane:
-    """Limits of one length, oldest first: that is the order in which they are due. It leaves the lanes when its timer finds none."""
-
-    __slots__ = ("_lanes", "_limits", "_loop", "_timeout_ms", "_timer")
-
-    def __init__(self, lanes: dict[int, _Lane], timeout_ms: int, loop: asyncio.AbstractEventLoop) -> None:
-        self._lanes = lanes
-        self._timeout_ms = timeout_ms
-        self._loop = loop
-        self._limits: dict[TimeLimit, None] = {}
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, limit: TimeLimit) -> None:
-        limit.due_s = self._loop.time() + self._timeout_ms / 1000
-        self._limits[limit] = None
-        if self._timer is None:
-            self._timer = self._loop.call_at(limit.due_s, self._ring)
-
-    def drop(self, limit: TimeLimit) -> None:
-        self._limits.pop(limit, None)
-
-    def _ring(self) -> None:
-        self._timer = None
-        now_s = self._loop.time()
-        while self._limits:
-            limit = next(iter(self._limits))
-            if limit.due_s > now_s:
-                self._timer = self._loop.call_at(limit.due_s, self._ring)
-                return
-            del self._limits[limit]
-            limit.expire()
-        if self._timer is None:  # what expired may have set a new one
-            del self._lanes[self._timeout_ms]

@@ -42,6 +42,7 @@ from headrace.service.run_log_check import refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
 from headrace.service.shared import Shared
+from headrace.topics.back_off import BackOff
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import LogUnavailable
 
@@ -202,7 +203,7 @@ async def _entered(
     stack: AsyncExitStack, settings: Settings, observer: Observer, health: Health, stop: asyncio.Event
 ) -> Log | None:
     """The log, open; None if the stop came first. A broker that does not answer is waited for, with one line and back-off."""
-    wait_s, waited_s = _BACK_OFF_S[0], 0.0
+    back_off, waited_s = BackOff(_BACK_OFF_S), 0.0
     while True:
         log = log_of(settings, owner=True)
         try:
@@ -211,6 +212,7 @@ async def _entered(
             if settings.log.backend is Backend.EMBEDDED:
                 raise
             health.set(Condition.BROKER, ok=False, detail=error.message)
+            wait_s = back_off.next_s()
             if not waited_s:
                 observer.outage_began(
                     told.OutageBegan(
@@ -236,7 +238,6 @@ async def _entered(
                 return None
         except TimeoutError:
             waited_s += wait_s
-            wait_s = min(_BACK_OFF_S[1], wait_s * 2)
 
 
 def _expected(settings: Settings, app: App) -> Expected:

@@ -31,6 +31,7 @@ from headrace.service.recovery import Recovery, unreadable
 from headrace.service.run_log_check import check_identity, position_of
 from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure
+from headrace.topics.back_off import BackOff
 from headrace.topics.command import Abandoned, Deliver
 from headrace.topics.errors import Fatal, HeadraceError, Transient
 from headrace.topics.identity import ClientId
@@ -113,7 +114,7 @@ class Owner:
         self._take_reason = TakeReason.START
         self._began = perf_counter()
         self._replayed = 0
-        self._failures = 0
+        self._back_off = BackOff(_BACK_OFF_S)  # of announces
         self._given_token = -1  # of the release, for what is delivered after it
         self._retry_at: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -210,13 +211,12 @@ class Owner:
 
     async def _offsets(self) -> Offsets:
         """Where the log begins and ends; a broker that is away is waited for."""
-        wait_s, longest = _BACK_OFF_S
+        back_off = BackOff(_BACK_OFF_S)
         while True:
             try:
                 return (await self._shared.log.offsets([self.at]))[self.at]
             except Transient:
-                await asyncio.sleep(wait_s)
-                wait_s = min(longest, wait_s * 2)
+                await back_off.wait()
 
     async def _replay(self, batches: AsyncIterator[Batch], end: int) -> None:
         """Fold what is there as data: no instruction is carried out, no user code runs."""
@@ -383,10 +383,7 @@ class Owner:
         """Back off, then announce with what is the newest token by then."""
         if self._stage is not _Stage.ANNOUNCED or self._retry_at is not None:
             return
-        first, longest = _BACK_OFF_S
-        wait = min(longest, first * 2 ** min(self._failures, 10))
-        self._failures += 1
-        self._retry_at = asyncio.get_running_loop().call_later(wait, self._announce_again)
+        self._retry_at = asyncio.get_running_loop().call_later(self._back_off.next_s(), self._announce_again)
 
     def _announce_again(self) -> None:
         self._retry_at = None
@@ -423,7 +420,7 @@ class Owner:
 
     def _taken(self, offset: int) -> None:
         maybe(FaultPoint.TAKEN)
-        self._failures = 0
+        self._back_off.reset()
         self._stage = _Stage.LIVE
         self._shared.observer.partition_taken(
             told.PartitionTaken(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.observability.label import LossReason
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner import Owner, OwnershipLost
+from headrace.topics.back_off import back_off_s
 from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
@@ -134,9 +135,8 @@ class Ownership:
 
     async def _back_off(self, partition: int, failures: int) -> None:
         """Whoever announced may be right, and our placement old: then the next one says so. If not, one of us gives way for longer."""
-        first, longest = _BACK_OFF_S
         jitter = blake2b(f"{self._shared.instance}/{partition}/{failures}".encode(), digest_size=2).digest()
-        wait_s = min(longest, first * 2 ** min(failures, 10)) * (0.5 + int.from_bytes(jitter, "big") / 65_536)
+        wait_s = back_off_s(_BACK_OFF_S, failures) * (0.5 + int.from_bytes(jitter, "big") / 65_536)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
                 await self._moved[partition].wait()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from headrace.observability import observer as told
 from headrace.observability.label import Dependency, ProduceResult
 from headrace.service.fault_point import FaultPoint, maybe
+from headrace.topics.back_off import BackOff
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.log import AppendFailed, Log, NewRecord, TopicMissing, TopicPartition
 from headrace.topics.partition_hash import kafka_partition_of, partition_of
@@ -262,22 +263,20 @@ class _Outage:
         self._observer = observer
         self._dependency = dependency
         self._name = name
-        self._wait_s = 0.0
+        self._back_off = BackOff(_BACK_OFF_S)
         self._began = 0.0
 
     async def wait(self, error: HeadraceError) -> None:
-        first, longest = _BACK_OFF_S
-        if not self._wait_s:
+        if not self._back_off.failures:
             self._began = perf_counter()
             self._observer.outage_began(
                 told.OutageBegan(dependency=self._dependency, name=self._name, message=error.message)
             )
-        self._wait_s = min(longest, self._wait_s * 2 or first)
-        await asyncio.sleep(self._wait_s)
+        await self._back_off.wait()
 
     def over(self) -> None:
-        if self._wait_s:
-            self._wait_s = 0.0
+        if self._back_off.failures:
+            self._back_off.reset()
             self._observer.outage_ended(
                 told.OutageEnded(
                     dependency=self._dependency,

@@ -13,6 +13,7 @@ from headrace.service import source_position
 from headrace.service.position_writer import PositionWriter
 from headrace.service.source import Source
 from headrace.service.source_position import SourcePosition
+from headrace.topics.back_off import BackOff
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import TopicPartition
 
@@ -114,13 +115,12 @@ class Router:
 
     async def _open(self, group: asyncio.TaskGroup, topic: str) -> None:
         """Begin to read what is placed here of a topic and not read yet. What cannot be had yet is tried again."""
-        wait_s, longest = _BACK_OFF_S
+        back_off = BackOff(_BACK_OFF_S)
         while missing := self._not_open(topic):
             try:
                 positions = await self._positions_of(topic, missing)
             except HeadraceError:
-                await asyncio.sleep(wait_s)
-                wait_s = min(longest, wait_s * 2)
+                await back_off.wait()
                 continue
             for at in self._not_open(topic):
                 if at in positions:

@@ -23,6 +23,7 @@ from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.source_check import TopicRemade, check, ends_before
 from headrace.service.source_position import Before, SourcePosition
 from headrace.service.stop import bug, reason_of
+from headrace.topics.back_off import BackOff
 from headrace.topics.cloudevents import decode
 from headrace.topics.command import Start
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
@@ -120,16 +121,15 @@ class Source:
 
     async def run(self) -> None:
         """Read until cancelled. A broker that is away is waited for; a topic that is not what it was stops this source, with an alarm."""
-        first, longest = _BACK_OFF_S
-        wait_s = first
+        back_off = BackOff(_BACK_OFF_S)
         while True:
             floor = self.floor
             try:
                 await self._read()
             except Transient:
-                wait_s = first if self.floor > floor else wait_s
-                await asyncio.sleep(wait_s)
-                wait_s = min(longest, wait_s * 2)
+                if self.floor > floor:
+                    back_off.reset()
+                await back_off.wait()
             except OffsetOutOfRange as error:
                 if self.floor >= error.offsets.start:
                     await self._stop(StopReason.TOPIC_REMADE, ends_before(self.at, self.floor, error.offsets))

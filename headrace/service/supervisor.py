@@ -25,6 +25,7 @@ import msgspec
 from headrace.service import discovery
 from headrace.service.sd_notify import SdNotify
 from headrace.service.worker_link import VARIABLE, WorkerLink, WorkerStarted
+from headrace.topics.back_off import back_off_s
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -108,8 +109,7 @@ class Supervisor:
                 self._stopping.set()
                 return
             deaths = 1 if loop.time() - began > _LIVED_S else deaths + 1
-            first, longest = _BACK_OFF_S
-            wait_s = 0.0 if deaths == 1 else min(longest, first * 2 ** min(deaths - 2, 10))
+            wait_s = 0.0 if deaths == 1 else back_off_s(_BACK_OFF_S, deaths - 2)
             again = f"in {wait_s:g} s" if wait_s else "now"
             self._say(f"Worker {worker.index} (pid {worker.pid}) {_ending(code)}; it is started again {again}.")
             async with asyncio.TaskGroup() as tasks:

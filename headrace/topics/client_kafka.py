@@ -24,12 +24,13 @@ from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
+from headrace.topics.back_off import back_off_s
 from headrace.topics.errors import SettingsError
 from headrace.topics.log import LogUnavailable, TopicMissing, TopicPartition
 
 START_TIMEOUT_S = 10.0  # how long a start may look for a broker, so that the caller can say so and back off
 _METADATA_TIMEOUT_S = 10.0
-_BACKOFF_S, _BACKOFF_MAX_S = 0.05, 1.0
+_BACK_OFF_S = (0.05, 1.0)
 _LEADER_WAIT_S = 0.05  # between looks at a topic that has no leaders yet
 
 
@@ -234,7 +235,7 @@ class KafkaClient:
     @property
     def backoff_s(self) -> float:
         """How long to wait before the next try: 0.05 s, and up to 1 s while nothing answers."""
-        return min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** min(self._failures, 10))
+        return back_off_s(_BACK_OFF_S, self._failures)
 
     async def start(self) -> None:
         """Find a broker. Raises `LogUnavailable` within `START_TIMEOUT_S`."""

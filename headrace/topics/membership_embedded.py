@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+from headrace.topics.back_off import BackOff
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import TopicPartition
 from headrace.topics.membership import Placement
@@ -54,7 +55,7 @@ class EmbeddedMembership:
 
     async def _look(self) -> None:
         found: dict[str, int] = {}
-        wait_s, longest = _BACK_OFF_S
+        back_off = BackOff(_BACK_OFF_S)
         while True:
             missing = 0
             for topic in self._sources:
@@ -66,11 +67,10 @@ class EmbeddedMembership:
                 frozenset(TopicPartition(topic, number) for topic, count in found.items() for number in range(count))
             )
             if missing:
-                await asyncio.sleep(wait_s)
-                wait_s = min(longest, wait_s * 2)
+                await back_off.wait()
             else:
                 await asyncio.sleep(LOOK_EVERY_S)
-                wait_s = _BACK_OFF_S[0]
+                back_off.reset()
 
     def _tell(self, sources: frozenset[TopicPartition]) -> None:
         runs = frozenset(range(0 if self._retired else self._partitions))

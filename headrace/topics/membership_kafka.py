@@ -32,6 +32,7 @@ from aiokafka.protocol.group import (
 )
 
 from headrace.topics import assignor_kafka, error_kafka, local_process
+from headrace.topics.back_off import BackOff
 from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane, resolved
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import LogUnavailable, TopicPartition
@@ -233,12 +234,12 @@ class KafkaMembership:
             self._newest.fail(error)
 
     async def _be_member(self) -> None:
-        wait_s, longest = _BACK_OFF_S
+        back_off = BackOff(_BACK_OFF_S)
         while not self._left:
             try:
                 if not self.member or self._again.is_set():
                     await self._join()
-                wait_s = _BACK_OFF_S[0]
+                back_off.reset()
                 await self._stay()
             except _Again as again:
                 self._noticed_at = perf_counter()
@@ -248,8 +249,7 @@ class KafkaMembership:
             except (KafkaError, HeadraceError, TimeoutError) as error:
                 if isinstance(error, MembershipRefused) and self._newest.newest is None:
                     raise
-                await asyncio.sleep(wait_s)
-                wait_s = min(longest, wait_s * 2)
+                await back_off.wait()
 
     async def _stay(self) -> None:
         """Heartbeats, until something changes."""

@@ -21,6 +21,7 @@ from aiokafka.protocol.transaction import InitProducerIdRequest
 from headrace.topics import error_kafka
 from headrace.topics.client_kafka import KafkaClient, Lane
 from headrace.topics.codec_kafka import packed
+from headrace.topics.deadlines import Deadlines
 from headrace.topics.log import (
     Appended,
     AppendFailed,
@@ -58,7 +59,6 @@ class _Outgoing:
     __slots__ = (
         "at",
         "data",
-        "deadline_s",
         "done",
         "identity",
         "missing_since",
@@ -77,14 +77,12 @@ class _Outgoing:
         size: int,
         done: asyncio.Future[Appended],
         waiter: asyncio.Future[Appended],
-        deadline_s: float,
     ) -> None:
         self.at = at
         self.records = records
         self.size = size
         self.done = done  # it has ended; those behind it wait for this
         self.waiter = waiter  # the caller's, who may go
-        self.deadline_s = deadline_s
         self.timestamp_ms = time.time_ns() // 1_000_000
         self.identity: _Identity | None = None
         self.sequence = -1
@@ -118,9 +116,8 @@ class Producer:
         self._new_node = asyncio.Event()
         self._outstanding: dict[TopicPartition, asyncio.Future[Appended]] = {}
         self._timers: set[asyncio.TimerHandle] = set()
-        self._pending: dict[_Outgoing, None] = {}  # oldest first
-        self._sweep: asyncio.TimerHandle | None = None  # at the deadline of one of them
         self._loop = asyncio.get_running_loop()
+        self._pending = Deadlines(self._loop, client.settings.append_timeout_ms / 1000, self._expire)
 
     async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
         """Append in as few batches as there can be, one after the other. One call per partition at a time."""
@@ -168,25 +165,10 @@ class Producer:
         if done.done():  # failed with all the others
             return done.result()
         waiter: asyncio.Future[Appended] = self._loop.create_future()
-        deadline_s = self._loop.time() + self._client.settings.append_timeout_ms / 1000
-        batch = _Outgoing(at, records, size, done, waiter, deadline_s)
-        self._pending[batch] = None
-        if self._sweep is None:
-            self._sweep = self._loop.call_at(deadline_s, self._expire_due)
+        batch = _Outgoing(at, records, size, done, waiter)
+        self._pending.add(batch)
         self._enqueue(batch)
         return await waiter
-
-    def _expire_due(self) -> None:
-        """All have the same time, so the oldest is the first."""
-        self._sweep = None
-        now = self._loop.time()
-        while self._pending:
-            batch = next(iter(self._pending))
-            if batch.deadline_s > now:
-                self._sweep = self._loop.call_at(batch.deadline_s, self._expire_due)
-                return
-            self._expire(batch)
-            self._pending.pop(batch, None)
 
     def _drop(self, at: TopicPartition, done: asyncio.Future[Appended]) -> None:
         if self._outstanding.get(at) is done:
@@ -200,7 +182,7 @@ class Producer:
 
     def fail_all(self, error: Exception) -> None:
         """Nothing more will be sent: tell the callers."""
-        for batch in list(self._pending):
+        for batch in self._pending:
             self._settle(batch, error)
         for done in self._outstanding.values():  # of those that wait behind another call
             if not done.done():
@@ -235,7 +217,7 @@ class Producer:
     def _settle(self, batch: _Outgoing, result: Appended | Exception) -> None:
         if self._outstanding.get(batch.at) is batch.done:
             del self._outstanding[batch.at]
-        self._pending.pop(batch, None)
+        self._pending.drop(batch)
         if batch.done.done():
             return
         if isinstance(result, Exception):
@@ -294,8 +276,7 @@ class Producer:
         finally:
             for timer in self._timers:
                 timer.cancel()
-            if self._sweep is not None:
-                self._sweep.cancel()
+            self._pending.stop()
 
     async def _serve(self, node: int) -> None:
         queue, wake = self._queues[node], self._wakes[node]

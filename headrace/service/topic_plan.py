@@ -49,6 +49,12 @@ class TopicPlan(msgspec.Struct, frozen=True, kw_only=True):
         """Everything, in the order in which it is made."""
         return (*self.sources, *self.outputs, self.runs, *self.kept)
 
+    @property
+    def dead_letter_bytes(self) -> dict[str, int | None]:
+        """The most that the dead-letter topic of each source takes; None: not known."""
+        letters = {dead_letter_topic(source.name): source.name for source in self.sources}
+        return {letters[spec.name]: spec.max_message_bytes for spec in self.kept if spec.name in letters}
+
 
 def plan(
     settings: Settings,

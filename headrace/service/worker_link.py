@@ -12,8 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+if TYPE_CHECKING:
+    import asyncio
 
 VARIABLE = "HEADRACE_WORKER"
 _EXTRA_S = 5.0  # beyond the grace of a stop that nobody asked for in time
@@ -25,6 +29,14 @@ class WorkerStarted(msgspec.Struct, frozen=True):
 
     metrics: str
     instance: str
+
+
+class Supervised(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service of a worker has of its supervisor. `group_changed` is set by it at each hint, and cleared by who has looked."""
+
+    index: int
+    group_changed: asyncio.Event
+    discovery: Path  # the document with the metrics of all workers
 
 
 class WorkerLink(msgspec.Struct, frozen=True):

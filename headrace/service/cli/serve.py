@@ -7,16 +7,17 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated
 
 from cyclopts import Parameter
 
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options, warn
+from headrace.service.cli.serving import Feed, Serving
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_source import VALUE_INVALID, Loaded
-from headrace.service.worker_link import WorkerLink, link
+from headrace.service.worker_link import link
 from headrace.topics.errors import SettingsError
 
 AppArgument = Annotated[str, Parameter(help="The app: a module, a file or a folder.")]
@@ -47,7 +48,8 @@ def dev(
     settings = _calm(common.load(Backend.EMBEDDED))
     if reset:
         _reset(settings)
-    return _run(app, settings, create_topics=create_topics, feed=feed, limit=limit, seed=seed, lines=sys.stdout)
+    fed = Feed(_seed(seed), limit) if feed else None
+    return _run(app, settings, Serving(create_topics=create_topics, feed=fed, lines=sys.stdout))
 
 
 def serve(
@@ -70,7 +72,7 @@ def serve(
         port = settings.telemetry.metrics_port + worker.index
         telemetry = settings.telemetry.model_copy(update={"metrics_port": port})
         settings = settings.model_copy(update={"telemetry": telemetry})
-    return _run(app, settings, create_topics=create_topics, worker=worker)
+    return _run(app, settings, Serving(create_topics=create_topics, worker=worker))
 
 
 def demo(
@@ -90,41 +92,16 @@ def demo(
         quiet = ("telemetry.log_level=error",)  # its failures are meant; --set shows them
         common = replace(common, set=(*quiet, *common.set, *forced), metrics_port=port, log_path=None)
         settings = common.load(Backend.EMBEDDED).settings
-        return _run(
-            os.fspath(_orders()),
-            settings,
-            create_topics=True,
-            feed=True,
-            limit=limit,
-            seed=seed,
-            report=True,
-            lines=sys.stderr,
-        )
+        serving = Serving(create_topics=True, feed=Feed(_seed(seed), limit), report=True, lines=sys.stderr)
+        return _run(os.fspath(_orders()), settings, serving)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(
-    app: str,
-    settings: Settings,
-    *,
-    create_topics: bool,
-    feed: bool = False,
-    limit: int | None = None,
-    seed: int | None = None,
-    report: bool = False,
-    lines: TextIO | None = None,
-    worker: WorkerLink | None = None,
-) -> ExitCode:
-    if seed is not None:
-        os.environ[SEED_VARIABLE] = str(seed)  # before the app is imported: its handlers are seeded too
+def _run(app: str, settings: Settings, serving: Serving) -> ExitCode:
     from headrace.service.cli.service_process import Process
 
-    loaded = loaded_app(app)
-    process = Process(settings, loaded, create_topics=create_topics, report=report, lines=lines, worker=worker)
-    if feed:
-        process.feed_with(_seed(), limit)
-    return process.run()
+    return Process(settings, loaded_app(app), serving).run()
 
 
 def _supervise(settings: Settings) -> ExitCode:
@@ -171,7 +148,10 @@ def _calm(loaded: Loaded) -> Settings:
     return loaded.settings.model_copy(update={"telemetry": telemetry})
 
 
-def _seed() -> int:
+def _seed(asked: int | None) -> int:
+    """Of the feed, and of the app's handlers, which read it when they are imported: so, before that."""
+    if asked is not None:
+        os.environ[SEED_VARIABLE] = str(asked)
     text = os.environ.get(SEED_VARIABLE, str(_DEFAULT_SEED))
     try:
         return int(text)

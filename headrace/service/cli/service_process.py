@@ -10,16 +10,17 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
-from headrace.service.composition import Started, Supervised, first_error, serve
+from headrace.service.composition import Started, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
+from headrace.service.error_group import first_error
 from headrace.service.sd_notify import SdNotify
 from headrace.service.settings import Backend
-from headrace.service.worker_link import WorkerStarted
+from headrace.service.worker_link import Supervised, WorkerStarted
 from headrace.topics.errors import SettingsError
 from headrace.topics.log import TopicMissing
 
@@ -27,47 +28,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from headrace.service.cli.demo_report import DemoReport
+    from headrace.service.cli.serving import Serving
     from headrace.service.definitions.app import App
     from headrace.service.settings import Settings
-    from headrace.service.worker_link import WorkerLink
 
 
 class Process:
-    """Runs one service; made for one `run`. `lines` gets a line for each finished run."""
+    """Runs one service; made for one `run`. Raises SettingsError if an app without a feed is to be fed."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        app: App,
-        *,
-        create_topics: bool,
-        report: bool,
-        lines: TextIO | None,
-        worker: WorkerLink | None = None,
-    ) -> None:
-        self._settings = settings
-        self._app = app
-        self._create_topics = create_topics
-        self._feed: tuple[int, int | None] | None = None
-        self._report = _demo_report() if report else None
-        self._lines = lines
-        self._worker = worker
-        self._signals = 0
-        self._notify = SdNotify.from_environment()
-
-    def feed_with(self, seed: int, limit: int | None) -> None:
-        """Publish what the app's feed yields; with a limit, stop when that has been worked off."""
-        if self._app.feed is None:
+    def __init__(self, settings: Settings, app: App, serving: Serving) -> None:
+        if serving.feed is not None and app.feed is None:
             raise SettingsError(
-                f"{self._app.name} has no feed.",
+                f"{app.name} has no feed.",
                 code=FEED_INVALID,
                 why="--feed publishes what the app's async generator `feed(seed)` yields.",
                 do="Write one, or start without --feed.",
             )
-        self._feed = (seed, limit)
+        self._settings = settings
+        self._app = app
+        self._serving = serving
+        self._report = _demo_report() if serving.report else None
+        self._signals = 0
+        self._notify = SdNotify.from_environment()
 
     def run(self) -> ExitCode:
-        """Serve until a signal, or the end of a limited feed."""
+        """Serve until a signal, or until what a limited feed has made is worked off."""
         _calm_the_collector()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
@@ -87,8 +72,8 @@ class Process:
 
         def started(facts: Started) -> None:
             self._say_started(facts)
-            if self._worker is not None:
-                self._worker.report(WorkerStarted(metrics=facts.metrics_url, instance=facts.instance))
+            if self._serving.worker is not None:
+                self._serving.worker.report(WorkerStarted(metrics=facts.metrics_url, instance=facts.instance))
             self._notify.ready(f"{self._app.name}, metrics at {facts.metrics_url}")
             ready.set()
 
@@ -101,8 +86,8 @@ class Process:
                         self._settings,
                         self._app,
                         stop=stop,
-                        create_topics=self._create_topics,
-                        console=self._lines,
+                        create_topics=self._serving.create_topics,
+                        console=self._serving.lines,
                         started=started,
                         observers=[] if self._report is None else [self._report],
                         supervised=supervised,
@@ -115,7 +100,7 @@ class Process:
 
     def _supervised(self) -> Supervised | None:
         """From now on this process ends with its supervisor, and hears from it when the group has changed."""
-        worker = self._worker
+        worker = self._serving.worker
         if worker is None:
             return None
         loop, changed = asyncio.get_running_loop(), asyncio.Event()
@@ -130,13 +115,13 @@ class Process:
         return Supervised(index=worker.index, group_changed=changed, discovery=worker.discovery)
 
     async def _feeding(self, ready: asyncio.Event, stop: asyncio.Event) -> None:
-        if self._feed is None:
+        feed = self._serving.feed
+        if feed is None:
             return
         from headrace.service.cli.feed import publish_feed, worked_off
 
         await ready.wait()
-        seed, limit = self._feed
-        published = await publish_feed(self._settings, self._app, seed=seed, limit=limit)
+        published = await publish_feed(self._settings, self._app, seed=feed.seed, limit=feed.limit)
         warn(f"{counted(published, 'event')} published; waiting for their runs.")
         await worked_off(self._settings, self._app.source_topics)
         stop.set()

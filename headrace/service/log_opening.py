@@ -1,0 +1,66 @@
+"""The log of a service, opened: a broker that does not answer is waited for, and said to be away once."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from headrace.observability import observer as told
+from headrace.observability.health import Condition
+from headrace.observability.label import Dependency
+from headrace.service.log_backend import log_of
+from headrace.service.settings import Backend
+from headrace.topics.back_off import BackOff
+from headrace.topics.log import LogUnavailable
+
+if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
+    from headrace.observability.health import Health
+    from headrace.observability.observer import Observer
+    from headrace.service.settings import Settings
+    from headrace.topics.log import Log
+
+_BACK_OFF_S = (0.5, 10.0)
+
+
+async def opened(
+    stack: AsyncExitStack, settings: Settings, observer: Observer, health: Health, stop: asyncio.Event
+) -> Log | None:
+    """The log, until the stack is closed; None if `stop` came first. Raises LogOwned, and LogUnavailable for a file."""
+    servers = ",".join(settings.kafka.bootstrap_servers)
+    back_off, waited_s = BackOff(_BACK_OFF_S), 0.0
+    while True:
+        try:
+            log = await stack.enter_async_context(log_of(settings, owner=True))
+        except LogUnavailable as error:
+            if settings.log.backend is Backend.EMBEDDED:
+                raise
+            health.set(Condition.BROKER, ok=False, detail=error.message)
+            wait_s = back_off.next_s()
+            if not waited_s:
+                observer.outage_began(
+                    told.OutageBegan(
+                        dependency=Dependency.BROKER,
+                        name=servers,
+                        message=error.message,
+                        retry_after_ms=wait_s * 1000,
+                    )
+                )
+        else:
+            if waited_s:
+                observer.outage_ended(
+                    told.OutageEnded(dependency=Dependency.BROKER, name=servers, duration_ms=waited_s * 1000)
+                )
+            return log
+        if await _set_within(stop, wait_s):
+            return None
+        waited_s += wait_s
+
+
+async def _set_within(event: asyncio.Event, wait_s: float) -> bool:
+    try:
+        async with asyncio.timeout(wait_s):
+            return await event.wait()
+    except TimeoutError:
+        return False

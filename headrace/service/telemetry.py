@@ -1,0 +1,190 @@
+"""Telemetry: everything that watches one service, put together from its settings. It never takes part.
+
+Made by `composition.py`, and open for as long as the service lives: log lines, metrics and their port, traces, health, watchdog, forecast.
+The service comes last: until `watch` is called there are no gauges, and nothing to fence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING, TextIO
+
+from headrace.handlers.attempt import current_attempt
+from headrace.observability.console import ConsoleObserver
+from headrace.observability.expected import Expected
+from headrace.observability.exposition import Exposition
+from headrace.observability.fan_out import FanOut
+from headrace.observability.forecast_thread import ForecastThread
+from headrace.observability.health import Health
+from headrace.observability.latest import Latest
+from headrace.observability.log_observer import LogObserver, exceeded_to, report_to
+from headrace.observability.log_text import Secrets
+from headrace.observability.logs import Format, Logs
+from headrace.observability.prometheus import PrometheusObserver, registry
+from headrace.observability.resource_watch import ResourceWatch
+from headrace.observability.snapshot import EMPTY, Snapshot
+from headrace.observability.traces import tracing
+from headrace.observability.watchdog import Watchdog, codes_of
+from headrace.service import discovery
+from headrace.service.forecast_facts import facts_of
+from headrace.service.health_observer import HealthObserver
+from headrace.service.log_backend import session_ms
+from headrace.service.names import Names
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Sequence
+
+    from headrace.observability.observer import Observer
+    from headrace.service.definitions.app import App
+    from headrace.service.service import Service
+    from headrace.service.settings import Settings
+    from headrace.service.worker_link import Supervised
+
+_FORMATS = {"auto": Format.AUTO, "json": Format.JSON, "text": Format.CONSOLE}
+
+
+class Telemetry:
+    """`observer` is told, `health` is kept by the service; `metrics_url` is where both can be asked, without a path."""
+
+    observer: FanOut
+    metrics_url: str
+
+    def __init__(self, settings: Settings, app: App, *, instance: str, supervised: Supervised | None = None) -> None:
+        self._settings = settings
+        self._app = app
+        self._instance = instance
+        self._supervised = supervised
+        self._logs = _logs(settings, None if supervised is None else supervised.index)
+        self._service: Service | None = None
+        self.health = Health()
+
+    def watch(self, service: Service) -> None:
+        """From now on gauges are its, and it is fenced when its loop stands still."""
+        self._service = service
+
+    @contextmanager
+    def open(self, *, console: TextIO | None = None, others: Sequence[Observer] = ()) -> Generator[None, None, None]:
+        """Watch, until the end of the block, on the event loop that runs. Raises PortTaken."""
+        with ExitStack() as stack:
+            stack.enter_context(self._logs.installed())
+            stack.callback(self._logs.flush)
+            prometheus = self._prometheus()
+            self.observer = FanOut(
+                [
+                    prometheus,
+                    LogObserver(self._logs),
+                    *others,
+                    *self._console_lines(console),
+                    *self._traces(stack),
+                    HealthObserver(self.health),
+                ],
+                report_to(self._logs),
+            )
+            self.health.watch(stack.enter_context(self._watchdog()).silent_s)
+            stack.enter_context(ResourceWatch(self.observer))
+            self.metrics_url = stack.enter_context(self._port(prometheus)).url
+            prometheus.show(stack.enter_context(self._forecast(prometheus)).newest)
+            yield
+
+    def _prometheus(self) -> PrometheusObserver:
+        """The counters; gauges are asked of the service, on its loop, when somebody scrapes."""
+        settings = self._settings
+        prometheus = PrometheusObserver(
+            snapshots=Latest(self._snapshot, asyncio.get_running_loop()),
+            version=version("headrace"),
+            backend=settings.log.backend,
+            series_budget=settings.telemetry.series_budget,
+            buckets=settings.telemetry.bounds,
+            exceeded=exceeded_to(self._logs),
+        )
+        prometheus.expect(_expected(settings, self._app))
+        return prometheus
+
+    def _snapshot(self) -> Snapshot:
+        return EMPTY if self._service is None else self._service.snapshot()
+
+    def _console_lines(self, console: TextIO | None) -> Iterator[Observer]:
+        if console is not None:
+            yield ConsoleObserver(console, self._logs.secrets.mask)
+
+    def _traces(self, stack: ExitStack) -> Iterator[Observer]:
+        """Where the environment names a collector."""
+        tracer = tracing(
+            app=self._settings.app.name,
+            instance=self._instance,
+            version=version("headrace"),
+            mask=self._logs.secrets.mask,
+        )
+        if tracer is not None:
+            stack.callback(tracer.close)
+            yield tracer
+
+    def _watchdog(self) -> Watchdog:
+        """Half a session is the most that the loop may stand still before its partitions are in doubt."""
+        return Watchdog(
+            self.observer,
+            codes_of((handler.name, handler.function) for handler in self._app.handlers),
+            fence_ms=session_ms(self._settings) / 2,
+            fence=self._fence,
+        )
+
+    def _fence(self, stalled_s: float) -> None:
+        if self._service is not None:
+            self._service.fence(stalled_s)
+
+    def _port(self, prometheus: PrometheusObserver) -> Exposition:
+        telemetry = self._settings.telemetry
+        return Exposition(
+            registry(prometheus),
+            self.health,
+            host=telemetry.metrics_host,
+            port=telemetry.metrics_port,
+            discovery=self._discovery,
+        )
+
+    def _discovery(self) -> bytes:
+        """Where the metrics of all workers are: the supervisor's document, or ourselves alone."""
+        if self._supervised is not None:
+            return self._supervised.discovery.read_bytes()
+        return discovery.document(self._settings.app.name, {0: self.metrics_url})
+
+    def _forecast(self, prometheus: PrometheusObserver) -> ForecastThread:
+        facts = facts_of(self._settings, self._app)
+        return ForecastThread(facts, prometheus.totals, prometheus.snapshots, report_to(self._logs))
+
+
+def _expected(settings: Settings, app: App) -> Expected:
+    return Expected(
+        workflows=sorted({workflow.name for workflow in app.workflows}),
+        handlers=sorted(handler.name for handler in app.handlers),
+        breakers=sorted({handler.breaker.name for handler in app.handlers if handler.breaker is not None}),
+        sources=app.source_topics,
+        outputs=app.emitted_topics,
+        group=Names(settings.app.name).members,
+    )
+
+
+def _logs(settings: Settings, worker: int | None) -> Logs:
+    kafka = settings.kafka
+    hidden = [kafka.sasl_password, kafka.ssl_key_password, settings.history.url]
+    return Logs(
+        stream=sys.stderr,
+        style=_FORMATS[settings.telemetry.log_format],
+        level=logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()],
+        secrets=Secrets([secret.get_secret_value() for secret in hidden if secret is not None]),
+        context=_attempt_fields,
+        process=None if worker is None else {"worker": worker},
+    )
+
+
+def _attempt_fields() -> dict[str, str | int]:
+    """Which attempt a handler's own log line belongs to."""
+    try:
+        attempt = current_attempt()
+    except LookupError:
+        return {}
+    return {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
     from headrace.service.engine.state import PartitionState
-    from headrace.topics.log import Log, Offsets, TopicPartition
+    from headrace.topics.log import Isolation, Log, Offsets, TopicPartition
 
 SLICE_S = 0.005
 """The longest stretch of folding before the event loop gets its turn."""
@@ -73,12 +73,14 @@ class Recovery:
         make: Callable[[], PartitionState],
         offsets: Offsets,
         turn: asyncio.Lock | None = None,
+        isolation: Isolation = "all",
     ) -> None:
         self._turn = (
             turn or asyncio.Lock()
         )  # held while folding: of several partitions, one has a slice in a turn of the loop
         self._log = log
         self._at = at
+        self._isolation: Isolation = isolation
         self._make = make
         self._start, self._end = offsets.start, offsets.end
 
@@ -192,7 +194,7 @@ class Recovery:
         """The records from `start` to where the log ended when this began. Close it: a partition has one reader at a time."""
         if start >= self._end:
             return
-        async with self._log.read(self._at, start) as batches:
+        async with self._log.read(self._at, start, isolation=self._isolation) as batches:
             async for batch in batches:
                 records = [record for record in batch.records if record.offset < self._end]
                 yield [_readable(self._at, record) for record in records]

@@ -39,6 +39,7 @@ class Router:
         self._tasks: dict[TopicPartition, asyncio.Task[None]] = {}
         self._opening: dict[str, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
+        self._trial = asyncio.Lock()  # held while a record that may end the process is decoded
         self.sources: dict[TopicPartition, Source] = {}
         shared.epochs.changed = self._changed.set
 
@@ -124,9 +125,8 @@ class Router:
                 continue
             for at in self._not_open(topic):
                 if at in positions:
-                    self.sources[at] = Source(
-                        self._shared, at, self._positions, self._shared.epochs.corrected(at, positions[at])
-                    )
+                    position = self._shared.epochs.corrected(at, positions[at])
+                    self.sources[at] = Source(self._shared, at, self._positions, position, self._trial)
                     self._tasks[at] = group.create_task(self.sources[at].run(), name=f"source-{at}")
 
     def _not_open(self, topic: str) -> list[TopicPartition]:

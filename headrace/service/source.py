@@ -1,7 +1,7 @@
 """One source partition: reads it in order, turns each record into commands, an unmatched entry or a dead letter, and moves its position on.
 
 At least once: the position moves only after all that was made from a record is acknowledged. What is made twice has the same identity and is dropped by the
-fold. A record that was tried three times before unclean stops becomes a dead letter, undecoded. Owned by `router.py`.
+fold. A record over which the process ended three times becomes a dead letter, undecoded, unless something was made of it before. Owned by `router.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from headrace.observability.label import DiscardReason, StopReason
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
+from headrace.service.made_before import home_of, made_before
 from headrace.service.source_check import TopicRemade, check, ends_before
 from headrace.service.source_position import Before, SourcePosition
 from headrace.service.stop import bug, reason_of
@@ -39,7 +40,6 @@ from headrace.topics.log import (
     TopicPartition,
     Unreadable,
 )
-from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import CommandRecord, encode
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 START_TOO_LARGE = "HR3202"
 TRIED_TOO_OFTEN = "HR3203"
 _TRIES_MAX = 3
+_TRIES_MADE_MAX = 6  # of a record of which something was made: nothing is owed to it any more
 _CHUNK = 100  # records between two looks at admission: so many more than it wants may come from each source
 _TOUCHED_AHEAD = 500  # records by which a commit says that more may be touched soon: one commit for so many
 _SLICE_S = 0.01
@@ -98,10 +99,18 @@ class _Letter(NamedTuple):
 
 
 class Source:
-    """`run` is its task. `floor`: everything below is done for good."""
+    """`run` is its task. `floor`: everything below is done for good. `trial` is shared by all sources of the process."""
 
-    def __init__(self, shared: Shared, at: TopicPartition, positions: PositionWriter, position: SourcePosition) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        at: TopicPartition,
+        positions: PositionWriter,
+        position: SourcePosition,
+        trial: asyncio.Lock,
+    ) -> None:
         self._shared = shared
+        self._trial = trial  # while it is held nobody else decodes: a death is one record's
         self.at = at
         self.floor = position.offset
         self.epoch = position.epoch
@@ -199,33 +208,67 @@ class Source:
 
     async def _do_carefully(self, record: LogRecord | Unreadable) -> None:
         """One record at a time, the try noted before it is touched: it may be what ended the process."""
-        tries = self._found.tries if record.offset == self._found.offset else 0
-        if tries >= _TRIES_MAX:
+        if isinstance(record, LogRecord) and self._noted != record.offset:
+            tries = self._found.tries if record.offset == self._found.offset else 0
+            if tries >= _TRIES_MAX and await self._given_up(record, tries):
+                return
+            if tries:
+                await self._try_again(record, tries)
+            else:
+                await self._note(self._position(record.offset, self._touched, 1))
+                maybe(FaultPoint.SOURCE_TRIED)
+            self._noted = record.offset
+        await self._do_chunk([record])
+
+    async def _given_up(self, record: LogRecord, tries: int) -> bool:
+        """Pass over a record that was tried too often: with a dead letter, unless it has come to something. False: it may be tried again.
+
+        A run or an entry of the audit list stands for it then, and a letter would be a second end. The commands of one record may be torn by a death, so it
+        is done anew; but not for ever.
+        """
+        if await made_before(self._shared, self.at, self.epoch, record):
+            if tries < _TRIES_MADE_MAX:
+                return False
+            self._tell_made_before(record)
+        else:
             message = f"The process ended {tries} times while this record was being read; it was not decoded again."
             pending = _Pending()
             self._dead_letter(_Letter(record, Stage.DECODE, TRIED_TOO_OFTEN, message, attempts=tries), pending)
             await pending.all_out()
-            self._move(_last(record) + 1, record)
-            return
-        if self._noted != record.offset:
-            await self._note(self._position(record.offset, self._touched, tries + 1))
-            self._noted = record.offset
-            maybe(FaultPoint.SOURCE_TRIED)
-        if tries and isinstance(record, LogRecord):
-            self._look_at(record)
-            await self._note(self._position(record.offset, self._touched, tries))
-        await self._do_chunk([record])
+        self._move(record.offset + 1, record)
+        return True
 
-    def _look_at(self, record: LogRecord) -> None:
-        """Decode and match it for nothing: what ends the process does so here, before the record can have made anything.
+    async def _try_again(self, record: LogRecord, tries: int) -> None:
+        """Decode and match it for nothing, alone in this process: what ends the process does so here, before the record can have made anything.
 
-        Deaths behind this are not the record's: they do not count as tries, or it could become a dead letter beside the run that it has started.
+        Deaths behind this are not the record's: they do not count as tries. That it was survived clears it of the earlier ones.
         """
-        with contextlib.suppress(EventRejected):
-            self._shared.matcher.match(decode(record, self.at, self._shared.event_limits), record)
-        maybe(FaultPoint.SOURCE_LOOKED_AT)
+        async with self._trial:
+            await self._note_surely(self._position(record.offset, self._touched, tries + 1))
+            maybe(FaultPoint.SOURCE_TRIED)
+            with contextlib.suppress(EventRejected):
+                self._shared.matcher.match(decode(record, self.at, self._shared.event_limits), record)
+            maybe(FaultPoint.SOURCE_LOOKED_AT)
+            self._found = self._position(record.offset, self._touched, 1)
+            await self._note_surely(self._found)
+
+    async def _note_surely(self, position: SourcePosition) -> None:
+        """However long the broker is away: nobody else's trial may begin while this one's is noted."""
+        back_off = BackOff(_BACK_OFF_S)
+        while True:
+            try:
+                return await self._note(position)
+            except Transient:
+                await back_off.wait()
+
+    async def _no_trial(self) -> None:
+        """Return when no record is on trial."""
+        async with self._trial:
+            pass
 
     async def _do_chunk(self, records: Sequence[LogRecord | Unreadable]) -> None:
+        if self._trial.locked():
+            await self._no_trial()
         pending = _Pending()
         unmatched: list[tuple[int, str]] = []
         now_ms = self._shared.clock.now_ms()
@@ -251,6 +294,8 @@ class Source:
                 await asyncio.sleep(0)
                 if pending.error is not None:
                     break  # what follows may not overtake what failed
+                if self._trial.locked():
+                    await self._no_trial()
                 slice_ends = perf_counter() + _SLICE_S
         self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000)
         self._list_unmatched(unmatched, pending)
@@ -280,8 +325,7 @@ class Source:
                 self._dead_letter(_Letter(record, Stage.START, START_TOO_LARGE, message, start.workflow), pending)
                 return
             commands.append(NewRecord(value=value))
-        key = record.key if record.key is not None else f"{at.topic}/{at.partition}/{record.offset}".encode()
-        writer = shared.writers.runs(partition_of(key, shared.partitions))
+        writer = shared.writers.runs(home_of(at, record, shared.partitions))
         for command in commands:
             pending.add()
             writer.put(command, pending.written)
@@ -356,6 +400,8 @@ class Source:
             "reason": reason,
             "at_ms": shared.clock.now_ms(),
         }
+        if self.epoch:
+            entry["epoch"] = self.epoch
 
         def gone(at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
             if refused is not None:
@@ -376,6 +422,17 @@ class Source:
         pending.add()
         record = NewRecord(value=msgspec.json.encode(entry), key=str(self.at).encode())
         shared.publisher.put(shared.names.audit, None, record, gone)
+
+    def _tell_made_before(self, record: LogRecord) -> None:
+        self._shared.observer.event_discarded(
+            told.EventDiscarded(
+                topic=self.at.topic,
+                partition=self.at.partition,
+                offset=record.offset,
+                reason=DiscardReason.DUPLICATE,
+                detail=f"the process ended {self._found.tries} times over it, after something had been made of it",
+            )
+        )
 
     def _tell_consumed(self, records: Sequence[LogRecord | Unreadable], now_ms: int, duration_ms: float) -> None:
         readable = [record for record in records if isinstance(record, LogRecord)]

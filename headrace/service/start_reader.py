@@ -67,9 +67,15 @@ class StartReader:
                 await self._read_for(next(iter(self._wanted)))
 
     @asynccontextmanager
+    async def alone(self) -> AsyncGenerator[None]:
+        """Others that read the run log `committed` wait meanwhile."""
+        async with self._reading:
+            yield
+
+    @asynccontextmanager
     async def starts(self, at: TopicPartition) -> AsyncGenerator[Starts]:
         """Starts of one partition by offset; best in rising order. Others wait meanwhile."""
-        async with self._reading:
+        async with self.alone():
             starts = Starts(self._log, at)
             try:
                 yield starts

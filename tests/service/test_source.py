@@ -146,6 +146,83 @@ async def test_a_record_that_ends_the_process_is_given_up_after_three_noted_trie
     assert await place.position() == (7, {"touched": 7, "tries": 0, "clean": True})
 
 
+async def test_a_record_that_ends_the_process_takes_no_neighbour_with_it(tmp_path: Path) -> None:
+    """All partitions had records in hand when it died, and all are read with care at once."""
+    async with place_at(tmp_path, sources=4) as place:
+        for partition in range(4):
+            records = (event({"n": n}, key=str(partition)) for n in (partition, 10 + partition))
+            await place.publish("in", *records, partition=partition)
+        deaths = 0
+        while not await place.records("in.dlq"):
+            log = FaultLog(place.log)
+
+            def deadly(found: Event[Any], log: FaultLog = log) -> bool:
+                if found.data["n"] == 2:
+                    log.dead = True
+                return True
+
+            async with routing(log, shop(deadly)) as process:
+                await until(
+                    lambda log=log, process=process: (
+                        log.dead or all(process.floor(partition=partition) == 2 for partition in range(4))
+                    )
+                )
+            deaths += log.dead
+            assert deaths <= 4
+        async with routing(FaultLog(place.log), shop()) as process:
+            await until(lambda: all(process.floor(partition=partition) == 2 for partition in range(4)))
+        letters = [parse_dead_letter(record) for record in await place.records("in.dlq")]
+        assert [(letter.partition, letter.offset) for letter in letters if letter is not None] == [(2, 0)]
+        assert {order_of(start) for start in await place.starts()} == {0, 1, 3, 10, 11, 12, 13}
+
+
+@pytest.mark.parametrize("what", ["order.placed", "gossip"])
+@pytest.mark.parametrize("point", [FaultPoint.SOURCE_TRIED, FaultPoint.SOURCE_LOOKED_AT])
+async def test_deaths_over_a_record_that_came_to_something_add_no_letter(
+    place: Place, point: FaultPoint, what: str
+) -> None:
+    """Its run (or its entry of the audit list) is there, and the position is not: then the process is killed over it again and again."""
+    await publish(place, 3, type=what)
+    for dies_at in [FaultPoint.SOURCE_ACKNOWLEDGED, FaultPoint.SOURCE_TRIED, *[point] * 7]:
+        log = FaultLog(place.log)
+
+        def die(passed: FaultPoint, log: FaultLog = log, dies_at: FaultPoint = dies_at) -> None:
+            log.dead = log.dead or passed is dies_at
+
+        with armed(die):
+            async with routing(log, shop()) as process:
+                await until(lambda log=log, process=process: log.dead or process.floor() == 3)
+    async with routing(FaultLog(place.log), shop()) as process:
+        await until(lambda: process.floor() == 3)
+    assert await place.records("in.dlq") == []
+    listed = [(entry["first"], entry["last"]) for entry in await place.values("shop.audit")]
+    if what == "gossip":
+        assert {offset for first, last in listed for offset in range(first, last + 1)} == {0, 1, 2}
+        assert await place.starts() == []
+    else:
+        assert accepted(await place.starts()) == [0, 1, 2]
+        assert listed == []
+
+
+async def test_deaths_over_a_record_of_which_nothing_was_made_end_in_a_letter(tmp_path: Path) -> None:
+    """What its neighbours came to says nothing of it: one of another partition, and the one before it."""
+    async with place_at(tmp_path, sources=2) as place:
+        await place.publish("in", event({"n": 0}, key="k"), event({"n": 1}, key="k"), partition=0)
+        await place.publish("in", event({"n": 10}, key="k"), event({"n": 11}, type="gossip"), partition=1)
+        first = FaultLog(place.log)
+        async with routing(first, shop()) as process:
+            await until(lambda: process.floor(partition=1) == 2 and process.floor() == 2)
+        await place.publish("in", event({"n": 2}, key="k"), partition=0)
+        log = FaultLog(place.log)
+        await log.commit("shop.router", {IN: Position(2, '{"touched": 3, "tries": 3, "clean": false}')})
+        async with routing(log, shop()) as process:
+            await until(lambda: process.floor() == 3)
+        [letter] = [parse_dead_letter(record) for record in await place.records("in.dlq")]
+        assert letter is not None
+        assert (letter.code, letter.offset) == ("HR3203", 2)
+        assert sorted(accepted(await place.starts())) == [0, 1, 10]
+
+
 @pytest.mark.parametrize("point", [FaultPoint.SOURCE_DECODED, FaultPoint.SOURCE_ACKNOWLEDGED])
 async def test_deaths_behind_the_decoding_give_no_record_up(place: Place, point: FaultPoint) -> None:
     """Its command may be in the log by then: a dead letter beside it would be a second end."""
@@ -246,9 +323,9 @@ async def test_a_graceful_stop_amid_careful_reading_is_no_try_and_stays_careful(
         assert [json.loads(commit[IN].metadata)["tries"] for commit in first.commits] == [
             2,
             3,
-            2,
-        ]  # and it was looked at
-    assert await place.position() == (1, {"touched": 3, "tries": 2, "clean": False})
+            1,
+        ]  # and it was looked at, which clears it
+    assert await place.position() == (1, {"touched": 3, "tries": 1, "clean": False})
 
 
 async def test_expired_records_are_listed_and_counted(place: Place) -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from headrace.service.engine.run_state import Woke
     from headrace.service.engine.state import PartitionState
-    from headrace.topics.log import Batch, Log, LogRecord
+    from headrace.topics.log import Batch, Isolation, Log, LogRecord
 
 PARTITIONS_AT_ONCE = 8  # readers open at a time: each buffers up to a fetch
 
@@ -117,8 +117,10 @@ class Reading:
         client_retention_ms: int,
         retry_retention_ms: int = RETENTION_MS,
         begin: Callable[[PartitionState], None] = lambda _: None,
+        isolation: Isolation = "all",
     ) -> None:
         self.at = at
+        self._isolation: Isolation = isolation
         self._new_state = partial(
             new_state,
             topic=at.topic,
@@ -163,7 +165,7 @@ class Reading:
         """Where to read from: the log's first record, or the one behind the oldest checkpoint. Raises `LogGap`."""
         while offsets.start > 0:
             try:
-                recovered = await Recovery(log, self.at, self._new_state, offsets).oldest()
+                recovered = await Recovery(log, self.at, self._new_state, offsets, isolation=self._isolation).oldest()
             except OffsetOutOfRange:  # it was trimmed further meanwhile
                 offsets = msgspec.structs.replace((await log.offsets([self.at]))[self.at], end=offsets.end)
                 continue
@@ -175,7 +177,7 @@ class Reading:
     @asynccontextmanager
     async def _read(self, log: Log, start: int) -> AsyncGenerator[AsyncIterator[Batch]]:
         try:
-            async with log.read(self.at, start) as batches:
+            async with log.read(self.at, start, isolation=self._isolation) as batches:
                 yield batches
         except OffsetOutOfRange as error:
             raise Fatal(

@@ -38,10 +38,10 @@ class Guard:
 
     `result_bytes_max` bounds an encoded result; `abandoned` is told of each handler that runs on, once, and must not
     raise. `clock`, in seconds, is for durations only (uvloop's own counts whole milliseconds); a simulation gives its
-    loop's.
+    loop's. `mask` hides secrets in what a handler's exception says.
     """
 
-    __slots__ = ("_limits", "abandoned", "clock", "result_bytes_max", "threads")
+    __slots__ = ("_limits", "_mask", "abandoned", "clock", "result_bytes_max", "threads")
 
     def __init__(
         self,
@@ -50,11 +50,13 @@ class Guard:
         result_bytes_max: int,
         abandoned: Callable[[Abandoned], None],
         clock: Callable[[], float] = time.perf_counter,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self.threads = threads
         self.result_bytes_max = result_bytes_max
         self.abandoned = abandoned
         self.clock = clock
+        self._mask = mask
         self._limits = TimeLimits(clock)
 
     async def invoke(
@@ -99,14 +101,39 @@ class Guard:
         """The failure of an attempt whose time is over."""
         error = TimeoutError(f"{definition.name} gave no result within {call.timeout_ms} ms")
         retryable = call.cause_on_timeout is not Cause.DEADLINE and is_retryable(definition.retry, error)
-        return _error(definition, call.cause_on_timeout, error, retryable=retryable, duration_ms=duration_ms)
+        return self._error(definition, call.cause_on_timeout, error, retryable=retryable, duration_ms=duration_ms)
 
     def failure_of(
         self, definition: AnyHandler, cause: Cause, error: BaseException, duration_ms: float
     ) -> AttemptError:
         """The failure of an attempt that ended with `error`, which its Retry judges."""
         retryable = is_retryable(definition.retry, error)
-        return _error(definition, cause, error, retryable=retryable, duration_ms=duration_ms)
+        return self._error(definition, cause, error, retryable=retryable, duration_ms=duration_ms)
+
+    def _error(
+        self,
+        definition: AnyHandler,
+        cause: Cause,
+        error: BaseException,
+        *,
+        retryable: bool,
+        duration_ms: float,
+    ) -> AttemptError:
+        message = self._mask(message_of(error))
+        try:
+            retry_after_ms = least_wait_ms(error) if retryable else None
+        except DefinitionError as wrong:  # the handler's own `after` is no duration: the failure itself counts more
+            retry_after_ms, message = None, f"{message[:500]} ({self._mask(message_of(wrong))[:400]})"
+        breaker = definition.breaker
+        return AttemptError(
+            cause=cause,
+            error=name_of(error),
+            message=message,
+            retryable=retryable,
+            retry_after_ms=retry_after_ms,
+            ignored_by_breaker=breaker is not None and isinstance(error, breaker.ignore),
+            duration_ms=duration_ms,
+        )
 
     def _encoded(self, definition: AnyHandler, value: object, limit: TimeLimit) -> AttemptResult:
         try:
@@ -115,7 +142,7 @@ class Guard:
             if inspect.iscoroutine(value):  # a `def` that returned one: nobody will await it
                 value.close()
             cause = Cause.TOO_LARGE if isinstance(error, PayloadTooLarge) else Cause.BAD_RESULT
-            return _error(definition, cause, error, retryable=False, duration_ms=limit.elapsed_ms())
+            return self._error(definition, cause, error, retryable=False, duration_ms=limit.elapsed_ms())
         return AttemptOk(raw, limit.elapsed_ms())
 
     def _failure(
@@ -160,24 +187,4 @@ def _attempt(call: AttemptCall) -> Attempt:
         deadline_ms=call.now_ms + call.timeout_ms,
         anchor=call.anchor,
         tracestate=call.tracestate,
-    )
-
-
-def _error(
-    definition: AnyHandler, cause: Cause, error: BaseException, *, retryable: bool, duration_ms: float
-) -> AttemptError:
-    message = message_of(error)
-    try:
-        retry_after_ms = least_wait_ms(error) if retryable else None
-    except DefinitionError as wrong:  # the handler's own `after` is no duration: the failure itself counts more
-        retry_after_ms, message = None, f"{message[:500]} ({message_of(wrong)[:400]})"
-    breaker = definition.breaker
-    return AttemptError(
-        cause=cause,
-        error=name_of(error),
-        message=message,
-        retryable=retryable,
-        retry_after_ms=retry_after_ms,
-        ignored_by_breaker=breaker is not None and isinstance(error, breaker.ignore),
-        duration_ms=duration_ms,
     )

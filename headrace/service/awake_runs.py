@@ -239,6 +239,12 @@ class AwakeRuns:
         if reason is not None:
             self._end(RunEnded(run=run.id, status=RunStatus.CANCELLED, error="Cancelled", message=reason))
 
+    def _masked(self, ended: RunEnded) -> RunEnded:
+        """Without secrets: the message is whatever the run's code raised."""
+        if not ended.message or (message := self._shared.mask(ended.message)) == ended.message:
+            return ended
+        return msgspec.structs.replace(ended, message=message)
+
     def _end(self, ended: RunEnded) -> None:
         """Say so once: whatever comes before it is read back, a run has one ending."""
         if ended.run not in self._ending:
@@ -327,7 +333,7 @@ class AwakeRuns:
         if sleeps:
             self._sleep(live, sleeps, rests=not turn.cancelled and turn.ended is None)
         if turn.ended is not None:
-            self._tenure.propose(turn.ended)
+            self._tenure.propose(self._masked(turn.ended))
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
             self._rest(live, passed=not turn.cancelled)

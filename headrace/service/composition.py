@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
-    from headrace.observability.fan_out import FanOut
     from headrace.observability.observer import Observer
     from headrace.service.definitions.app import App
     from headrace.service.settings import Settings
@@ -73,7 +72,7 @@ async def serve(
             return 0
         topics, made = await _checked_topics(log, settings, app, create=create_topics)
         telemetry.health.set(Condition.BROKER, ok=True)
-        shared = _shared(settings, app, log, telemetry.observer, topics, instance)
+        shared = _shared(settings, app, log, telemetry, topics, instance)
         service = Service(shared, telemetry.health, stop, None if supervised is None else supervised.group_changed)
         telemetry.watch(service)
         started(_started(settings, telemetry, made, instance))
@@ -93,18 +92,19 @@ async def _checked_topics(log: Log, settings: Settings, app: App, *, create: boo
     return topics, tuple(made)
 
 
-def _shared(settings: Settings, app: App, log: Log, observer: FanOut, topics: TopicPlan, instance: str) -> Shared:
+def _shared(settings: Settings, app: App, log: Log, telemetry: Telemetry, topics: TopicPlan, instance: str) -> Shared:
     return Shared(
         settings=settings,
         app=app,
         log=log,
-        observer=observer,
+        observer=telemetry.observer,
         contexts=contexts(parent_from_kafka=settings.telemetry.parent_from_kafka),
         instance=instance,
         partitions=topics.runs.partitions,
-        listens_to_starts=observer.listens("attempt_started"),
+        listens_to_starts=telemetry.observer.listens("attempt_started"),
         dead_letter_bytes=topics.dead_letter_bytes,
         topics=topics,
+        mask=telemetry.mask,
     )
 
 

@@ -67,6 +67,7 @@ class Service:
                 result_bytes_max=shared.settings.limits.payload_bytes,
                 abandoned=self._abandoned,
                 clock=perf_counter,
+                mask=shared.mask,
             ),
             grace_ms=_CANCEL_GRACE_MS,
         )

@@ -87,6 +87,7 @@ class Shared:
         listens_to_starts: bool,
         dead_letter_bytes: dict[str, int | None],
         topics: TopicPlan | None = None,
+        mask: Callable[[str], str] = str,
     ) -> None:
         self.settings = settings
         self.app = app
@@ -116,6 +117,7 @@ class Shared:
             payload_bytes=settings.limits.payload_bytes,
         )
         self.writers = Writers(self._writer, partitions)
+        self.mask = mask  # hides secrets in what strangers' code says, before it is kept
         self.topics = topics  # what they must be like, if that is watched
         self.checkpoints = Checkpoints()
         self.owner_positions = OwnerPositions(log, self.names.owners)

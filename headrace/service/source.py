@@ -341,7 +341,7 @@ class Source:
             self.at,
             stage=letter.stage,
             code=letter.code,
-            error=letter.error,
+            error=shared.mask(letter.error),
             attempts=letter.attempts,
             workflow=letter.workflow,
             bytes_max=0 if coordinates_only else shared.dead_letter_bytes_max(self.at.topic),

@@ -34,6 +34,7 @@ from headrace.service.forecast_facts import facts_of
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
 from headrace.service.names import Names
+from headrace.service.settings_secret import secrets_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -48,7 +49,10 @@ _FORMATS = {"auto": Format.AUTO, "json": Format.JSON, "text": Format.CONSOLE}
 
 
 class Telemetry:
-    """`observer` is told, `health` is kept by the service; `metrics_url` is where both can be asked, without a path."""
+    """`observer` is told, `health` is kept by the service; `metrics_url` is where both can be asked, without a path.
+
+    `mask` hides the secrets of the settings in a text.
+    """
 
     observer: FanOut
     metrics_url: str
@@ -59,6 +63,7 @@ class Telemetry:
         self._instance = instance
         self._supervised = supervised
         self._logs = _logs(settings, None if supervised is None else supervised.index)
+        self.mask = self._logs.secrets.mask
         self._service: Service | None = None
         self.health = Health()
 
@@ -109,7 +114,7 @@ class Telemetry:
 
     def _console_lines(self, console: TextIO | None) -> Iterator[Observer]:
         if console is not None:
-            yield ConsoleObserver(console, self._logs.secrets.mask)
+            yield ConsoleObserver(console, self.mask)
 
     def _traces(self, stack: ExitStack) -> Iterator[Observer]:
         """Where the environment names a collector."""
@@ -117,7 +122,7 @@ class Telemetry:
             app=self._settings.app.name,
             instance=self._instance,
             version=version("headrace"),
-            mask=self._logs.secrets.mask,
+            mask=self.mask,
         )
         if tracer is not None:
             stack.callback(tracer.close)
@@ -169,13 +174,11 @@ def _expected(settings: Settings, app: App) -> Expected:
 
 
 def _logs(settings: Settings, worker: int | None) -> Logs:
-    kafka = settings.kafka
-    hidden = [kafka.sasl_password, kafka.ssl_key_password, settings.history.url]
     return Logs(
         stream=sys.stderr,
         style=_FORMATS[settings.telemetry.log_format],
         level=logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()],
-        secrets=Secrets([secret.get_secret_value() for secret in hidden if secret is not None]),
+        secrets=Secrets(secrets_of(settings)),
         context=_attempt_fields,
         process=None if worker is None else {"worker": worker},
     )

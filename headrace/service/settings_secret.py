@@ -1,0 +1,34 @@
+"""The secrets among the settings, as texts to be masked wherever something is shown or kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from headrace.service.settings import Settings
+
+
+def secrets_of(settings: Settings) -> Iterator[str]:
+    """Each secret, and each way in which a library may quote it: an address whole, and its password alone."""
+    kafka, url = settings.kafka, settings.history.url
+    for secret in (kafka.sasl_password, kafka.ssl_key_password):
+        if secret is not None:
+            yield secret.get_secret_value()
+    yield from (value for name, value in kafka.extra.items() if "password" in name and isinstance(value, str))
+    if url is not None:
+        yield url.get_secret_value()
+        yield from _passwords(url.get_secret_value())
+
+
+def _passwords(url: str) -> Iterator[str]:
+    """As written, and as it is meant."""
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)

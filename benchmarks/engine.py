@@ -13,7 +13,7 @@ from time import perf_counter
 
 import msgspec
 
-from headrace import Run, handler, workflow
+from benchmarks.app.app import Line, Order, fulfil
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.instruction import Advance, Begin, Close
 from headrace.service.engine.interpreter import Interpreter, Turn
@@ -28,54 +28,6 @@ from headrace.topics.outcome import AttemptSucceeded, Emitted, OutboxProgress, O
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, RunRecord, decode, encode
 
 ROUNDS = 5
-
-
-class Line(msgspec.Struct):
-    article: str
-    quantity: int
-
-
-class Order(msgspec.Struct):
-    order: str
-    customer: str
-    total: int
-    currency: str
-    lines: list[Line]
-
-
-@handler
-async def check(order: Order) -> bool:
-    return order.total > 0
-
-
-@handler
-async def reserve(order: Order) -> str:
-    return f"reservation-{order.order}"
-
-
-@handler
-async def invoice(order: Order) -> str:
-    return f"invoice-{order.order}"
-
-
-@handler
-async def shipping(order: Order) -> str:
-    return f"shipping-{order.order}"
-
-
-@workflow()
-async def fulfil(run: Run, order: Order) -> None:
-    in_stock = await run.call(check, order)
-    reservation = await run.call(reserve, order)
-    billed, sent = await run.gather(run.call(invoice, order), run.call(shipping, order))
-    result = {
-        "order": order.order,
-        "in_stock": in_stock,
-        "reservation": reservation,
-        "invoice": billed,
-        "shipping": sent,
-    }
-    await run.emit("bench.order.done", result, topic="results", key=order.order)
 
 
 class Recorder:

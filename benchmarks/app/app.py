@@ -1,6 +1,6 @@
 """The benchmark's workflow: check, reserve, invoice beside shipping, emit. Five durable steps, handlers that do nothing.
 
-The topics come from the environment, because each scenario has its own.
+The topics come from the environment, because each scenario has its own. `benchmarks/engine.py` drives the same workflow without a log.
 """
 
 import os
@@ -9,8 +9,8 @@ import msgspec
 
 from headrace import EventTrigger, Run, handler, workflow
 
-ORDERS = os.environ["BENCH_ORDERS"]
-RESULTS = os.environ["BENCH_RESULTS"]
+ORDERS = os.environ.get("BENCH_ORDERS", "orders")
+RESULTS = os.environ.get("BENCH_RESULTS", "results")
 
 
 class Line(msgspec.Struct):

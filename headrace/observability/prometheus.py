@@ -1,8 +1,8 @@
 """The Prometheus observer: hooks in, families out.
 
 Writing is plain dicts and lists (`accumulator.py`); prometheus_client's part is the exposition: `PrometheusObserver`
-is a collector in a registry of its own. Hooks run on the event loop's thread; `collect` runs in the thread that
-answers a scrape. Never: an id or a user's value as a label.
+is a collector in a registry of its own, and `prometheus_families.py` makes what is collected. Hooks run on the event
+loop's thread; `collect` runs in the thread that answers a scrape. Never: an id or a user's value as a label.
 """
 
 from __future__ import annotations
@@ -13,12 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
-from prometheus_client.samples import Exemplar as ShownExemplar
-from prometheus_client.samples import Sample
-from prometheus_client.utils import floatToGoString  # pyright: ignore[reportUnknownVariableType]
 
 from headrace.observability import observer as o
 from headrace.observability.accumulator import Budget, Cell, Counts, Distribution, Labels, folded
@@ -26,20 +22,16 @@ from headrace.observability.expected import Expected, expected_series
 from headrace.observability.forecast import Forecast
 from headrace.observability.forecast_gauges import forecast_gauges
 from headrace.observability.forecast_sample import Totals, Work
-from headrace.observability.label import BreakerState, LogKind
-from headrace.observability.metrics import BY_NAME, PREFIX, TABLE, Family, Kind
+from headrace.observability.label import LogKind
+from headrace.observability.metrics import BY_NAME, TABLE, Family, Kind
+from headrace.observability.prometheus_families import counter_family, gauge_family, histogram_family, info_family
 from headrace.observability.silent import Silent
-from headrace.observability.snapshot import EMPTY, Snapshot, Snapshots
+from headrace.observability.snapshot import EMPTY, Snapshots
+from headrace.observability.snapshot_gauges import snapshot_gauges
 
 ERRORS_PER_TASK_MAX: Final = 10
 """Distinct `error` labels of one task: exception classes can be made at run time."""
 OTHER_ERROR: Final = "(other)"
-BREATH_SAMPLES: Final = 50
-BREATH_S: Final = 0.00005
-"""A scrape of 4 000 lines beside a busy loop.
-
-The loop's median delay falls from 5 ms to 0.2 ms, the scrape takes 55 ms instead of 28.
-"""
 GAUGE_SHARE: Final = 4
 """One fourth of the series budget is for gauges: mostly lag, by partition."""
 
@@ -310,24 +302,22 @@ class PrometheusObserver(Silent, Collector):
 
     def collect(self) -> Iterator[Metric]:
         """All emitted families, in the order of the table; those without a series yet show help and type alone."""
-        snapshot = self.snapshots()
-        gauges = _gauges(snapshot) | forecast_gauges(self._forecasts())
+        gauges = snapshot_gauges(self.snapshots()) | forecast_gauges(self._forecasts())
         gauges["resource_used_ratio"] = list(dict(self._resources).items())
         for family in TABLE:
             if not family.emitted or family.name.startswith("metric_series"):
                 continue
             match family.kind:
                 case Kind.COUNTER:
-                    yield _counter(family, self._counts[family.name].values)
+                    yield counter_family(family, self._counts[family.name].values)
                 case Kind.HISTOGRAM:
-                    yield _histogram(family, self._distributions[family.name])
+                    yield histogram_family(family, self._distributions[family.name])
                 case Kind.GAUGE:
                     yield self._gauge(family, gauges.get(family.name, ()))
                 case Kind.INFO:
-                    info = InfoMetricFamily(PREFIX + family.name.removesuffix("_info"), family.help)
-                    info.add_metric([], self._info)
-                    yield info
-        yield _counter(BY_NAME["metric_series_folded_total"], {(): self._budget.folded + self._gauge_budget.folded})
+                    yield info_family(family, self._info)
+        folded_series = self._budget.folded + self._gauge_budget.folded
+        yield counter_family(BY_NAME["metric_series_folded_total"], {(): folded_series})
         yield self._gauge(BY_NAME["metric_series"], [((), self._budget.series + self._gauge_budget.series)])
 
     def _gauge(self, family: Family, rows: Iterable[tuple[Labels, float]]) -> Metric:
@@ -341,24 +331,7 @@ class PrometheusObserver(Silent, Collector):
             shown[known] = shown.get(known, 0) + value
         self._gauge_budget.series -= len(held - shown.keys())
         self._gauges[family.name] = set(shown)
-        metric = GaugeMetricFamily(family.full_name, family.help, labels=family.labels)
-        for labels, value in shown.items():
-            metric.add_metric(labels, value)
-        metric.samples = _Unhurried(metric.samples)
-        return metric
-
-
-class _Unhurried(list[Sample]):
-    """Samples that let go of the interpreter now and then while they are rendered.
-
-    Else the event loop would wait 5 ms (the switch interval) for each of its turns during a scrape.
-    """
-
-    def __iter__(self) -> Iterator[Sample]:
-        for count, sample in enumerate(super().__iter__(), start=1):
-            yield sample
-            if count % BREATH_SAMPLES == 0:
-                time.sleep(BREATH_S)
+        return gauge_family(family, shown)
 
 
 def registry(observer: PrometheusObserver) -> CollectorRegistry:
@@ -382,69 +355,3 @@ def _exemplify(cell: Cell, value: float, traceparent: str, at_ms: float) -> None
 
 def _work(cell: Cell) -> Work:
     return Work(count=sum(cell.counts), seconds=cell.total)
-
-
-def _counter(family: Family, values: Mapping[Labels, float]) -> Metric:
-    metric = CounterMetricFamily(family.full_name, family.help, labels=family.labels)
-    for labels, value in dict(values).items():
-        metric.add_metric(labels, value)
-    metric.samples = _Unhurried(metric.samples)
-    return metric
-
-
-def _histogram(family: Family, distribution: Distribution) -> Metric:
-    metric = HistogramMetricFamily(family.full_name, family.help, labels=family.labels)
-    bounds = [*(floatToGoString(bound) for bound in distribution.bounds), "+Inf"]
-    for number, (labels, cell) in enumerate(dict(distribution.cells).items(), start=1):
-        if number % 5 == 0:
-            time.sleep(BREATH_S)
-        total, counts, exemplars = cell.total, cell.counts.copy(), dict(cell.exemplars)
-        below = 0
-        buckets: list[tuple[str, float, ShownExemplar | None]] = []
-        for index, count in enumerate(counts):
-            below += count
-            newest = exemplars.get(index)
-            shown = (
-                None
-                if newest is None
-                else ShownExemplar({"trace_id": newest.trace_id}, newest.value, newest.timestamp_s)
-            )
-            buckets.append((bounds[index], below, shown))
-        metric.add_metric(labels, buckets, total)  # pyright: ignore[reportArgumentType] - documented: pairs or triples
-    metric.samples = _Unhurried(metric.samples)
-    return metric
-
-
-def _gauges(now: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
-    """The rows of each gauge family, from the state of the process."""
-    runs: list[tuple[Labels, float]] = []
-    queued: list[tuple[Labels, float]] = []
-    for flow in now.workflows:
-        runs.extend(((flow.workflow, state), count) for state, count in flow.runs.items())
-        queued.extend(((flow.workflow, state), count) for state, count in flow.tasks_queued.items())
-    return {
-        "runs_active": runs,
-        "tasks_queued": queued,
-        "tasks_in_progress": [((flow.workflow,), flow.tasks_in_progress) for flow in now.workflows],
-        "oldest_active_run_start_timestamp_seconds": [
-            ((flow.workflow,), flow.oldest_active_run_start_ms / 1000)
-            for flow in now.workflows
-            if flow.oldest_active_run_start_ms is not None
-        ],
-        "timers_pending": [((), now.timers_pending)],
-        "kafka_consumer_lag_records": [((lag.topic, str(lag.partition), lag.group), lag.records) for lag in now.lag],
-        "kafka_consumer_lag_seconds": [((lag.topic, str(lag.partition), lag.group), lag.seconds) for lag in now.lag],
-        "kafka_partitions_assigned": [((group,), count) for group, count in now.partitions_assigned.items()],
-        "circuit_breaker_state": [
-            ((breaker.breaker, state), float(breaker.state is state))
-            for breaker in now.breakers
-            for state in BreakerState
-        ],
-        "pool_slots": [((pool.pool,), pool.slots) for pool in now.pools],
-        "pool_slots_in_use": [((pool.pool,), pool.slots_in_use) for pool in now.pools],
-        "log_bytes": [((str(part.partition),), part.log_bytes) for part in now.log_partitions],
-        "checkpoint_bytes": [((str(part.partition),), part.checkpoint_bytes) for part in now.log_partitions],
-        "partitions_stopped": [((stop.topic, stop.reason), stop.partitions) for stop in now.stopped],
-        "source_backlog_bytes": [((topic,), size) for topic, size in now.source_backlog_bytes.items()],
-        "workflow_definitions": [((status,), count) for status, count in now.definitions.items()],
-    }

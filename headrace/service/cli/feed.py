@@ -65,7 +65,7 @@ async def worked_off(settings: Settings, sources: Sequence[str]) -> None:
         while True:
             if await _all_read(log, names.router, sources):
                 open_work = _OpenWork()
-                await scan(log, names.runs, open_work, client_retention_ms=settings.runs.client_id_retention_ms)
+                await scan(log, settings, open_work)
                 if not open_work.found:
                     return
             await anyio.sleep(_LOOK_EVERY_S)

@@ -158,15 +158,7 @@ async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: 
     topic = Names(settings.app.name).runs
     partition = partition_of_run(run, await log.partitions(topic), topic)
     found = RunHistory(run, keep_entries=keep_entries)
-    problems = await scan(
-        log,
-        topic,
-        _Discard(found),
-        client_retention_ms=settings.runs.client_id_retention_ms,
-        retry_retention_ms=settings.runs.retry_retention_ms,
-        only=(partition,),
-    )
-    for problem in problems:
+    for problem in await scan(log, settings, _Discard(found), only=(partition,)):
         warn(problem.report())
     if found.detail is None:
         raise unknown_run(run, topic, trimmed_before=found.trimmed_before)
@@ -216,13 +208,7 @@ async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, Exit
     settings = common.load().settings
     summaries = Summaries(wanted)
     async with opened(settings) as log:
-        problems = await scan(
-            log,
-            Names(settings.app.name).runs,
-            summaries,
-            client_retention_ms=settings.runs.client_id_retention_ms,
-            retry_retention_ms=settings.runs.retry_retention_ms,
-        )
+        problems = await scan(log, settings, summaries)
     for problem in problems:
         warn(f"{problem.report()}\nNote    What follows is incomplete.")
     if summaries.trimmed_at_ms is not None:

@@ -137,16 +137,8 @@ class Follower:
         topic = Names(settings.app.name).runs
         count = await log.partitions(topic)
         at = TopicPartition(topic, partition_of_run(run, count, topic))
-        runs = settings.runs
         history = RunHistory(run, keep_entries=False)
-        reading = Reading(
-            at,
-            partitions=count,
-            client_retention_ms=runs.client_id_retention_ms,
-            retry_retention_ms=runs.retry_retention_ms,
-            begin=history.begin,
-        )
-        return cls(history, reading)
+        return cls(history, Reading(at, settings, partitions=count, begin=history.begin))
 
     @property
     def ended(self) -> RunDetail | None:

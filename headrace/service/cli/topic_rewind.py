@@ -114,10 +114,7 @@ class _Epochs:
 async def _newest_in_run_log(log: Log, settings: Settings, topic: str) -> int:
     """The newest epoch that any partition of the run log knows. Raises what makes one unreadable: a lower epoch would have no effect there."""
     epochs = _Epochs(topic)
-    problems = await scan(
-        log, Names(settings.app.name).runs, epochs, client_retention_ms=settings.runs.client_id_retention_ms
-    )
-    for problem in problems:
+    for problem in await scan(log, settings, epochs):
         raise problem
     return epochs.newest
 

@@ -12,7 +12,6 @@ from headrace.service.cli.exit_code import ExitCode, NotFound
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
-from headrace.service.names import Names
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import RunFilter, Summaries
 
@@ -101,12 +100,7 @@ async def _seen(common: Common) -> tuple[list[dict[str, Any]], ExitCode]:
     settings = common.load().settings
     summaries = Summaries(RunFilter(limit=1))
     async with opened(settings) as log:
-        problems = await scan(
-            log,
-            Names(settings.app.name).runs,
-            summaries,
-            client_retention_ms=settings.runs.client_id_retention_ms,
-        )
+        problems = await scan(log, settings, summaries)
     for problem in problems:
         warn(problem.report())
     counts: dict[tuple[str, str, str], Counter[str]] = {}

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 
 from headrace.service.engine.fold import Folded, fold, new_state
-from headrace.service.engine.retry import RETENTION_MS
+from headrace.service.names import Names
 from headrace.service.recovery import Recovery
 from headrace.topics.errors import Fatal
 from headrace.topics.log import OffsetOutOfRange, Offsets, TopicPartition, Unreadable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from headrace.service.engine.run_state import Woke
     from headrace.service.engine.state import PartitionState
+    from headrace.service.settings import Settings
     from headrace.topics.log import Batch, Isolation, Log, LogRecord
 
 PARTITIONS_AT_ONCE = 8  # readers open at a time: each buffers up to a fetch
@@ -60,21 +61,14 @@ class Watcher(Protocol):
         ...
 
 
-async def scan(
-    log: Log,
-    topic: str,
-    watcher: Watcher,
-    *,
-    client_retention_ms: int,
-    retry_retention_ms: int = RETENTION_MS,
-    only: Sequence[int] = (),
-) -> tuple[Fatal, ...]:
-    """Read all partitions (or `only` these) from start to where they end now.
+async def scan(log: Log, settings: Settings, watcher: Watcher, *, only: Sequence[int] = ()) -> tuple[Fatal, ...]:
+    """Read all partitions (or `only` these) of the app's run log from start to where they end now.
 
     What stopped single partitions (a record that this version cannot read, say) is returned; the others are complete.
     Raises `TopicMissing`, `LogUnavailable`.
     """
     problems: list[Fatal] = []
+    topic = Names(settings.app.name).runs
     count = await log.partitions(topic)
     partitions = [TopicPartition(topic, number) for number in only or range(count)]
     ends = await log.offsets(partitions)
@@ -82,13 +76,7 @@ async def scan(
 
     async def one(at: TopicPartition) -> None:
         async with slots:
-            reading = Reading(
-                at,
-                partitions=count,
-                client_retention_ms=client_retention_ms,
-                retry_retention_ms=retry_retention_ms,
-                begin=watcher.begin,
-            )
+            reading = Reading(at, settings, partitions=count, begin=watcher.begin)
             try:
                 async with aclosing(reading.until(log, ends[at])) as records:
                     async for seen in records:
@@ -104,7 +92,7 @@ async def scan(
 
 
 class Reading:
-    """One partition, folded as data.
+    """One partition, folded as data, by the same settings as its owner's.
 
     Payloads in histories of runs are dropped on the way: no coroutine will be rebuilt from them.
     """
@@ -112,10 +100,9 @@ class Reading:
     def __init__(
         self,
         at: TopicPartition,
+        settings: Settings,
         *,
         partitions: int,
-        client_retention_ms: int,
-        retry_retention_ms: int = RETENTION_MS,
         begin: Callable[[PartitionState], None] = lambda _: None,
         isolation: Isolation = "all",
     ) -> None:
@@ -126,8 +113,8 @@ class Reading:
             topic=at.topic,
             partition=at.partition,
             partitions=partitions,
-            client_retention_ms=client_retention_ms,
-            retry_retention_ms=retry_retention_ms,
+            client_retention_ms=settings.runs.client_id_retention_ms,
+            retry_retention_ms=settings.runs.retry_retention_ms,
         )
         self.state = self._new_state()
         self._begin = begin

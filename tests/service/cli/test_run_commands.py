@@ -268,6 +268,7 @@ def test_memory_does_not_grow_with_ended_runs(headrace: Headrace) -> None:
     """A limit keeps twice as many summaries at most, whatever the log holds."""
     from headrace.service.run_view.scan import Seen, scan
     from headrace.service.run_view.summary import RunFilter, Summaries
+    from headrace.service.settings import Settings
     from headrace.topics.log_embedded import EmbeddedLog
     from tests.service.cli.recorded import LOG
 
@@ -287,7 +288,7 @@ def test_memory_does_not_grow_with_ended_runs(headrace: Headrace) -> None:
                 await log.outcome(RunEnded(run=run, status=RunStatus.SUCCEEDED))
         summaries = Watched(RunFilter(limit=5))
         async with EmbeddedLog(LOG, owner=False) as log:
-            await scan(log, "headrace.runs", summaries, client_retention_ms=1)
+            await scan(log, Settings(), summaries)
         assert sum(summaries.counts.values()) == 60
         return [summary.id for summary in summaries.newest_first()]
 

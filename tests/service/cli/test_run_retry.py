@@ -114,3 +114,13 @@ def test_a_dismissed_run_cannot_be_retried(headrace: Headrace, runs: dict[str, s
     assert headrace("run", "retry", runs["failed"]).code == ExitCode.CONFLICT
     assert headrace("run", "dismiss", runs["failed"]).code == ExitCode.CONFLICT
     assert headrace("run", "history", runs["failed"], "-o", "json").json[-1]["kind"] == "dismiss"
+
+
+def test_all_commands_fold_by_the_settings_of_the_app(headrace: Headrace, runs: dict[str, str]) -> None:
+    """A retry that came too late by `runs.retry_retention` made no run, whoever asks."""
+
+    assert headrace("run", "retry", runs["failed"]).code == 0
+    for settings, open_ in ((), 2), (("--set", "runs.retry_retention=0s"), 1):
+        (row,) = headrace("workflow", "list", "-o", "json", *settings).json
+        counted = headrace("run", "count", "--status", "running", "-o", "json", *settings).json
+        assert row["open"] == sum(each["runs"] for each in counted) == open_

@@ -10,15 +10,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
 from headrace.handlers.duration import Duration, milliseconds
+from headrace.topics.error_group import leaves
 from headrace.topics.errors import DefinitionError, NonRetryable, Rejected, Retryable, Transient
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Errors = tuple[type[Exception], ...]
 Backoff = Literal["constant", "linear", "exponential"]
@@ -137,21 +135,21 @@ def is_retryable(retry: Retry, error: BaseException) -> bool:
     one that forbids is enough, and `on` must fit the group itself or all in it. What is no Exception (SystemExit,
     say) is judged as a bare Exception.
     """
-    leaves = list(_leaves(error))
-    if any(isinstance(leaf, (NonRetryable, Rejected)) for leaf in leaves):
+    found = list(leaves(error))
+    if any(isinstance(leaf, (NonRetryable, Rejected)) for leaf in found):
         return False
-    if any(isinstance(leaf, Retryable) for leaf in leaves):
+    if any(isinstance(leaf, Retryable) for leaf in found):
         return True
-    if isinstance(error, retry.never) or any(_fits(leaf, retry.never) for leaf in leaves):
+    if isinstance(error, retry.never) or any(_fits(leaf, retry.never) for leaf in found):
         return False
-    return isinstance(error, retry.on) or all(_fits(leaf, retry.on) for leaf in leaves)
+    return isinstance(error, retry.on) or all(_fits(leaf, retry.on) for leaf in found)
 
 
 def least_wait_ms(error: BaseException) -> int | None:
     """The longest least wait that the error, or one in its group, asks for. DefinitionError: an `after` that is no
     duration.
     """
-    waits = [wait for leaf in _leaves(error) if (wait := _asked_wait_ms(leaf)) is not None]
+    waits = [wait for leaf in leaves(error) if (wait := _asked_wait_ms(leaf)) is not None]
     return max(waits, default=None)
 
 
@@ -159,14 +157,6 @@ def _asked_wait_ms(error: BaseException) -> int | None:
     if isinstance(error, Retryable) and error.after is not None:
         return milliseconds(error.after, name="Retryable.after", zero=True)
     return error.retry_after_ms if isinstance(error, Transient) else None
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _fits(error: BaseException, kinds: Errors) -> bool:

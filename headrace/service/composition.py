@@ -18,13 +18,13 @@ from headrace.observability import observer as told
 from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
-from headrace.service.error_group import first_error
 from headrace.service.log_opening import opened
 from headrace.service.run_log_check import refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
 from headrace.service.shared import Shared
 from headrace.service.telemetry import Telemetry
+from headrace.topics.error_group import first_error
 
 if TYPE_CHECKING:
     import asyncio

@@ -19,6 +19,7 @@ from cyclopts import App, CycloptsError
 
 from headrace.service.cli.exit_code import ExitCode, exit_code_of
 from headrace.service.cli.output import is_utf8
+from headrace.topics.error_group import leaves
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -162,23 +163,15 @@ def _one_of(group: BaseExceptionGroup[BaseException], arguments: list[str]) -> i
     """Task groups wrap: the first error that is ours speaks, else it is a bug."""
     ours, others = group.split(HeadraceError)
     if others is None and ours is not None:
-        error = next(_leaves(ours))
+        error = next(leaves(ours))
         if isinstance(error, HeadraceError):
             _say(error.report())
             return exit_code_of(error)
-    if all(isinstance(leaf, KeyboardInterrupt) for leaf in _leaves(group)):
+    if all(isinstance(leaf, KeyboardInterrupt) for leaf in leaves(group)):
         raise KeyboardInterrupt
-    if all(isinstance(leaf, BrokenPipeError) for leaf in _leaves(group)):
+    if all(isinstance(leaf, BrokenPipeError) for leaf in leaves(group)):
         raise BrokenPipeError
     return _bug(group, arguments)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in cast("BaseExceptionGroup[BaseException]", error).exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _bug(error: BaseException, arguments: list[str]) -> int:

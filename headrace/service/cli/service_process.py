@@ -17,10 +17,10 @@ from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
 from headrace.service.composition import Started, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
-from headrace.service.error_group import first_error
 from headrace.service.sd_notify import SdNotify
 from headrace.service.settings import Backend
 from headrace.service.worker_link import Supervised, WorkerStarted
+from headrace.topics.error_group import first_error
 from headrace.topics.errors import SettingsError
 from headrace.topics.log import TopicMissing
 

@@ -1,15 +1,15 @@
 """All kinds of steps in one run: tasks with undos, a sleep, a race, a map, threads, a queue per key that is not the record's key."""
 
 import asyncio
-import json
 import os
 import time
 from dataclasses import dataclass
 
+from effect_file import effect
+
 from headrace import EventTrigger, NonRetryable, Retry, Run, TaskFailed, current_attempt, handler, workflow
 
 NAME = os.environ["E2E_NAME"]
-EFFECTS = os.open(os.environ["E2E_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 SOURCE, TOPIC = f"{NAME}.in", f"{NAME}.out"
 
 
@@ -18,21 +18,6 @@ class Trip:
     id: str
     n: int
     group: str
-
-
-def effect(phase: str, order: str) -> None:
-    attempt = current_attempt()
-    line = {
-        "key": attempt.idempotency_key,
-        "task": attempt.task,
-        "run": attempt.run_id,
-        "number": attempt.number,
-        "phase": phase,
-        "pid": os.getpid(),
-        "order": order,
-        "at_ns": time.time_ns(),
-    }
-    os.write(EFFECTS, json.dumps(line).encode() + b"\n")
 
 
 @handler(retry=Retry(attempts=4, delay="10ms"))

@@ -1,15 +1,14 @@
 """Five durable steps an order; every seventh order's reservation fails once. Effects are written down."""
 
 import asyncio
-import json
 import os
-import time
 from dataclasses import dataclass
+
+from effect_file import effect
 
 from headrace import EventTrigger, Retry, Run, current_attempt, handler, workflow
 
 NAME = os.environ["E2E_NAME"]
-EFFECTS = os.open(os.environ["E2E_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 WORK_S = float(os.environ.get("E2E_WORK_S", "0.01"))
 
 
@@ -17,21 +16,6 @@ WORK_S = float(os.environ.get("E2E_WORK_S", "0.01"))
 class Order:
     id: str
     n: int
-
-
-def effect(phase: str, order: str) -> None:
-    attempt = current_attempt()
-    line = {
-        "key": attempt.idempotency_key,
-        "task": attempt.task,
-        "run": attempt.run_id,
-        "number": attempt.number,
-        "phase": phase,
-        "pid": os.getpid(),
-        "order": order,
-        "at_ns": time.time_ns(),
-    }
-    os.write(EFFECTS, json.dumps(line).encode() + b"\n")
 
 
 async def work(order: Order) -> None:

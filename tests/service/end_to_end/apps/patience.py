@@ -1,16 +1,16 @@
 """Runs that wait: asleep, between attempts, in a handler that takes its time, for ever."""
 
 import asyncio
-import json
 import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from effect_file import effect
+
 from headrace import EventTrigger, Retry, Retryable, Run, current_attempt, handler, workflow
 
 NAME = os.environ["E2E_NAME"]
-EFFECTS = os.open(os.environ["E2E_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 SOURCE, TOPIC = f"{NAME}.in", f"{NAME}.out"
 GATES = Path(os.environ["E2E_EFFECTS"]).parent
 
@@ -19,21 +19,6 @@ GATES = Path(os.environ["E2E_EFFECTS"]).parent
 class Job:
     id: str
     ms: int = 0
-
-
-def effect(phase: str, order: str) -> None:
-    attempt = current_attempt()
-    line = {
-        "key": attempt.idempotency_key,
-        "task": attempt.task,
-        "run": attempt.run_id,
-        "number": attempt.number,
-        "phase": phase,
-        "pid": os.getpid(),
-        "order": order,
-        "at_ns": time.time_ns(),
-    }
-    os.write(EFFECTS, json.dumps(line).encode() + b"\n")
 
 
 @handler

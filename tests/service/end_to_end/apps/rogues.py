@@ -1,34 +1,19 @@
 """Handlers that misbehave, each in a workflow of its own, and a workflow of good ones."""
 
 import asyncio
-import json
 import os
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from headrace import EventTrigger, NonRetryable, Retry, Run, TaskFailed, current_attempt, handler, workflow
+from effect_file import effect
+
+from headrace import EventTrigger, NonRetryable, Retry, Run, TaskFailed, handler, workflow
 
 NAME = os.environ["E2E_NAME"]
-EFFECTS = os.open(os.environ["E2E_EFFECTS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 TOPIC = f"{NAME}.out"
 RELEASED = threading.Event()
-
-
-def effect(phase: str) -> None:
-    attempt = current_attempt()
-    line = {
-        "key": attempt.idempotency_key,
-        "task": attempt.task,
-        "run": attempt.run_id,
-        "number": attempt.number,
-        "phase": phase,
-        "pid": os.getpid(),
-        "order": "",
-        "at_ns": time.time_ns(),
-    }
-    os.write(EFFECTS, json.dumps(line).encode() + b"\n")
 
 
 @dataclass

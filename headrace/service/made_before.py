@@ -53,8 +53,8 @@ async def _started(shared: Shared, at: TopicPartition, epoch: int, record: LogRe
     home = TopicPartition(shared.names.runs, home_of(at, record, shared.partitions))
     reading = Reading(
         home,
+        shared.settings,
         partitions=shared.partitions,
-        client_retention_ms=shared.settings.runs.client_id_retention_ms,
         isolation="committed",
     )
     ends = (await shared.log.offsets([home]))[home]

@@ -4,14 +4,13 @@ Times are the broker's append times, whole milliseconds, on the clock of this ma
 """
 
 import asyncio
-import itertools
 from collections import defaultdict
 from typing import NamedTuple
 
 from headrace.service.engine.gate import Gate
 from headrace.topics.command import Start
-from headrace.topics.identity import Coordinates
-from headrace.topics.log import Log, LogRecord, TopicPartition
+from headrace.topics.identity import Coordinates, run_id
+from headrace.topics.log import Log, LogRecord, OffsetOutOfRange, TopicPartition
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
 
 
@@ -22,6 +21,13 @@ class Taken(NamedTuple):
     pid: int
 
 
+class Delay(NamedTuple):
+    """How long something that happened at `at_ms` waited for its answer."""
+
+    at_ms: int
+    took_ms: int
+
+
 class OwnershipLog:
     """`follow` reads until cancelled; the rest is what was read."""
 
@@ -30,10 +36,16 @@ class OwnershipLog:
         self.taken: dict[int, list[Taken]] = defaultdict(list)
         self.released: dict[int, list[int]] = defaultdict(list)
         self.worked: dict[int, list[int]] = defaultdict(list)  # accepted outcomes
-        self.routed: dict[int, list[int]] = defaultdict(list)  # starts, by source partition
+        self.begun: dict[int, list[Delay]] = defaultdict(list)  # from a start to the run's first outcome
+        self.routed: dict[int, list[Delay]] = defaultdict(
+            list
+        )  # from the source record to its start, by source partition
         self._log = log
         self._topic = topic
         self._gates = [Gate() for _ in range(partitions)]
+        self._starts: dict[str, int] = {}  # when each run was started that has no outcome yet
+        self._missed: set[int] = set()  # partitions of which some records were not seen, up to the next outcome
+        self._known: set[str] = set()  # runs that were ever started
 
     async def follow(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -42,15 +54,24 @@ class OwnershipLog:
 
     async def _follow(self, at: TopicPartition) -> None:
         start = (await self._log.offsets([at]))[at].start
-        async with self._log.read(at, start) as batches:
-            async for batch in batches:
-                for record in batch.records:
-                    assert isinstance(record, LogRecord)
-                    self._see(at.partition, record)
+        while True:
+            try:
+                async with self._log.read(at, start) as batches:
+                    async for batch in batches:
+                        for record in batch.records:
+                            assert isinstance(record, LogRecord)
+                            self._see(at.partition, record)
+            except OffsetOutOfRange as trimmed:  # by an owner, before it was read here
+                start = trimmed.offsets.start
+                self._missed.add(at.partition)
 
     def _see(self, partition: int, raw: LogRecord) -> None:
         gate = self._gates[partition]
-        match record := decode(raw.value):
+        record = decode(raw.value)
+        if partition in self._missed and isinstance(record, OutcomeRecord) and record.token == gate.token:
+            self._missed.discard(partition)
+            gate.seq = record.seq - 1
+        match record:
             case Announce():
                 if gate.announce(raw.offset, record) is None:
                     self.taken[partition].append(Taken(raw.timestamp_ms, int(record.instance.split("-")[-2])))
@@ -60,8 +81,15 @@ class OwnershipLog:
             case OutcomeRecord():
                 if gate.admit(record) is None:
                     self.worked[partition].append(raw.timestamp_ms)
-            case CommandRecord(id=Coordinates() as identity, body=Start()):
-                self.routed[identity.partition].append(raw.timestamp_ms)
+                    started_ms = self._starts.pop(getattr(record.body, "run", ""), None)
+                    if started_ms is not None:
+                        self.begun[partition].append(Delay(started_ms, raw.timestamp_ms - started_ms))
+            case CommandRecord(id=Coordinates() as identity, body=Start(event_at_ms=int() as event_at_ms)):
+                run = run_id(partition, identity)
+                if run not in self._known:
+                    self._known.add(run)
+                    self._starts[run] = raw.timestamp_ms
+                    self.routed[identity.partition].append(Delay(event_at_ms, raw.timestamp_ms - event_at_ms))
             case _:
                 pass
 
@@ -101,8 +129,9 @@ class OwnershipLog:
         return found
 
 
-def longest_gap(times_ms: list[int], since_ms: float, until_ms: float) -> int | None:
-    """The longest time between two neighbours that touches the window; None without two."""
-    near = [at_ms for at_ms in times_ms if since_ms - 1_000 <= at_ms <= until_ms]
-    gaps = [after - before for before, after in itertools.pairwise(near) if after >= since_ms]
-    return max(gaps, default=None)
+def longest(delays: list[Delay], since_ms: float, until_ms: float) -> int | None:
+    """The longest delay of what happened in the window, or waited when it began; None if nothing did."""
+    return max(
+        (each.took_ms for each in delays if each.at_ms + each.took_ms >= since_ms and each.at_ms <= until_ms),
+        default=None,
+    )

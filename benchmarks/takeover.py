@@ -4,7 +4,12 @@ killed      kill -9 of a worker of `serve --workers N`
 handed      SIGTERM of such a worker, and its replacement joining: two planned hand-overs
 restarted   a single process, killed and started again: from its start
 lost        a process that nobody misses but the group: kill -9 without a supervisor, on a machine that does not come back
+
+`--rate 0` is without load: a partition works when it is announced. A fault during which this process itself stood still counts for nothing: the machine did not
+turn then.
 """
+
+from __future__ import annotations
 
 import argparse
 import asyncio
@@ -13,15 +18,20 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from benchmarks.event_loop import run
 from benchmarks.figures import Spread, spread
 from benchmarks.order import order_body, order_headers, order_id
 from benchmarks.program import Program
-from benchmarks.take_over_log import OwnershipLog, longest_gap
+from benchmarks.take_over_log import OwnershipLog, longest
+from benchmarks.usage import usage
 from headrace.topics.client_kafka import KafkaClientSettings
 from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.log_kafka import KafkaLog
@@ -31,6 +41,8 @@ from tests.kafka_broker.broker import KafkaBroker
 SOURCES = 8  # partitions of the source topic
 PATIENCE_S = 60.0
 QUIET_S = 2.0  # between two faults: long enough for gaps to be told apart
+STILL_S = 0.25
+ROUND = 6  # kills under one supervisor: it waits ever longer before it starts a worker that dies over and over
 HERE = Path(__file__).parent
 
 
@@ -56,6 +68,7 @@ class Place:
         self.given = given
         self.log = KafkaLog(KafkaClientSettings(bootstrap_servers=(servers,)))
         self.seen = OwnershipLog(self.log, f"{name}.runs", given.partitions)
+        self.still = Stillness()
         self._servers = servers
         self._folder = folder
         self._programs = 0
@@ -63,9 +76,10 @@ class Place:
     def serve(self, *words: str) -> Program:
         """A `headrace serve` of the app, not started."""
         self._programs += 1
+        self._said = self._folder / f"{self.name}.{self._programs}.log"
         return Program(
             [sys.executable, "-m", "headrace", *self._words(), *words],
-            log=self._folder / f"{self.name}.{self._programs}.log",
+            log=self._said,
             folder=self._folder,
             environment={"BENCH_ORDERS": f"{self.name}.orders", "BENCH_RESULTS": f"{self.name}.results"},
             talking=False,
@@ -77,13 +91,25 @@ class Place:
             "log.partitions": self.given.partitions,
             "kafka.bootstrap_servers": self._servers,
             "telemetry.metrics_port": 0,
-            "telemetry.log_level": "info" if self.given.keep else "warning",
+            "telemetry.log_level": "info",
+            "telemetry.log_format": "json",
         }
         flags = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         return ["serve", os.fspath(HERE / "app"), "--create-topics", *flags]
 
+    def said(self, event: str, since_ms: float) -> Iterator[tuple[float, dict[str, Any]]]:
+        """What the newest program has logged of this kind since then, with its time."""
+        for line in self._said.read_text(errors="replace").splitlines():
+            if f'"{event}"' in line:
+                fields = msgspec.json.decode(line, type=dict[str, Any])
+                at_ms = datetime.fromisoformat(fields["timestamp"]).timestamp() * 1000
+                if at_ms >= since_ms:
+                    yield at_ms, fields
+
     async def load(self) -> None:
-        """Orders, evenly, until cancelled."""
+        """Orders, evenly, until cancelled. A rate of 0 is none."""
+        if not self.given.rate:
+            return
         number = 0
         begun = time.monotonic()
         while True:
@@ -120,15 +146,17 @@ class Place:
 
     async def worked(self, partitions: Sequence[int] | set[int], since_ms: float) -> None:
         """All of them were taken by somebody since then, and work."""
+        await self.until(
+            lambda: all(self.worked_ms(partition, since_ms) is not None for partition in partitions),
+            "taken and worked on",
+        )
 
-        def done() -> bool:
-            for partition in partitions:
-                taken_ms = self.seen.first_taken(partition, since_ms)
-                if taken_ms is None or self.seen.first_worked(partition, taken_ms) is None:
-                    return False
-            return True
-
-        await self.until(done, "taken and worked on")
+    def worked_ms(self, partition: int, since_ms: float) -> float | None:
+        """When it was first worked on by whoever took it since then. Without load that is when it was announced."""
+        taken_ms = self.seen.first_taken(partition, since_ms)
+        if taken_ms is None or not self.given.rate:
+            return taken_ms
+        return self.seen.first_worked(partition, taken_ms)
 
 
 @asynccontextmanager
@@ -147,7 +175,7 @@ async def placed(name: str, servers: str, given: argparse.Namespace, folder: Pat
                 ),
             ]
         )
-        busy = [tasks.create_task(place.seen.follow()), tasks.create_task(place.load())]
+        busy = [tasks.create_task(each) for each in (place.seen.follow(), place.load(), place.still.watch())]
         try:
             yield place
         finally:
@@ -162,11 +190,36 @@ def _alive(pid: int) -> bool:
         return False
 
 
+class Stillness:
+    """When this process stood still for longer than it can be busy."""
+
+    def __init__(self) -> None:
+        self._ended_ms: list[float] = []
+
+    async def watch(self) -> None:
+        """Until cancelled."""
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(STILL_S / 5)
+            if time.monotonic() - began > STILL_S:
+                self._ended_ms.append(time.time() * 1000)
+
+    def since(self, at_ms: float) -> bool:
+        """Whether it stood still at that time, or later."""
+        return any(ended_ms >= at_ms for ended_ms in self._ended_ms)
+
+
 class Table:
     """Durations by what they are of, in milliseconds."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[float]] = {}
+        self.void = 0  # faults that do not count
+
+    def take(self, other: Table) -> None:
+        """Add what another one has."""
+        for row, durations in other._rows.items():
+            self.add(row, *durations)
 
     def add(self, row: str, *durations_ms: float) -> None:
         self._rows.setdefault(row, []).extend(durations_ms)
@@ -182,57 +235,100 @@ class Table:
 
 async def killed(place: Place, table: Table) -> None:
     given = place.given
-    async with place.serve("--workers", str(given.workers)):
-        await place.shared(given.workers)
-        for time_ in range(given.times):
-            victim = sorted(place.seen.owners())[time_ % given.workers]
-            its = place.seen.owned_by(victim)
-            kept = set(range(given.partitions)) - its
-            at_ms = time.time() * 1000
-            os.kill(victim, signal.SIGKILL)
-            await place.worked(its, at_ms)
-            for partition in its:
-                taken_ms = place.seen.first_taken(partition, at_ms)
-                assert taken_ms is not None
-                worked_ms = place.seen.first_worked(partition, taken_ms)
-                assert worked_ms is not None
-                table.add("killed: to announced", taken_ms - at_ms)
-                table.add("killed: to the first outcome", worked_ms - at_ms)
+    for first in range(0, given.times, ROUND):
+        async with place.serve("--workers", str(given.workers)):
             await place.shared(given.workers)
-            _gaps(place, table, "killed", kept, at_ms)
+            for time_ in range(first, min(first + ROUND, given.times)):
+                await _counted(place, table, _kill, time_)
+
+
+async def _counted(
+    place: Place, table: Table, fault: Callable[[Place, Table, int], Awaitable[None]], time_: int
+) -> None:
+    """One fault; it counts if nothing stood still since a while before."""
+    since_ms = time.time() * 1000 - QUIET_S * 1000
+    found = Table()
+    await fault(place, found, time_)
+    if place.still.since(since_ms):
+        table.void += 1
+    else:
+        table.take(found)
+
+
+async def _kill(place: Place, table: Table, time_: int) -> None:
+    given = place.given
+    victim = sorted(place.seen.owners())[time_ % given.workers]
+    its = place.seen.owned_by(victim)
+    others = [pid for pid in place.seen.owners() if pid != victim]
+    cpu_s = sum(usage(pid).cpu_s for pid in others)
+    at_ms = time.time() * 1000
+    os.kill(victim, signal.SIGKILL)
+    await place.worked(its, at_ms)
+    table.add("killed: CPU of the others meanwhile", (sum(usage(pid).cpu_s for pid in others) - cpu_s) * 1000)
+    for partition in its:
+        taken_ms, worked_ms = place.seen.first_taken(partition, at_ms), place.worked_ms(partition, at_ms)
+        assert taken_ms is not None
+        assert worked_ms is not None
+        table.add("killed: to announced", taken_ms - at_ms)
+        table.add("killed: to the first outcome", worked_ms - at_ms)
+    placed = [ms for ms, fields in place.said("group.rebalanced", at_ms) if fields["change"] == "assigned"]
+    table.add("killed: to placed anew", min(placed) - at_ms)
+    for _, fields in place.said("partition.taken", at_ms):
+        if fields["reason"] == "takeover":
+            table.add("killed: from placed to taken", fields["duration_ms"])
+            table.add("killed: records of a partition replayed (not ms)", fields["records"])
+    await place.shared(given.workers)
+    _waits(place, table, "killed", its, at_ms)
 
 
 async def handed(place: Place, table: Table) -> None:
     given = place.given
-    async with place.serve("--workers", str(given.workers)):
-        await place.shared(given.workers)
-        for time_ in range(given.times):
-            victim = sorted(place.seen.owners())[time_ % given.workers]
-            its = place.seen.owned_by(victim)
-            at_ms = time.time() * 1000
-            os.kill(victim, signal.SIGTERM)
-            await place.worked(its, at_ms)
+    for first in range(0, given.times, ROUND):
+        async with place.serve("--workers", str(given.workers)):
             await place.shared(given.workers)
-            moved: set[int] = set()
-            for partition in range(given.partitions):
-                for announced_ms, outcome_ms in place.seen.pauses(partition, at_ms):
-                    moved.add(partition)
-                    table.add("handed: released to announced", announced_ms)
-                    table.add("handed: last outcome to the next one", outcome_ms)
-            _gaps(place, table, "handed", set(range(given.partitions)) - moved, at_ms)
+            for time_ in range(first, min(first + ROUND, given.times)):
+                await _counted(place, table, _hand, time_)
 
 
-def _gaps(place: Place, table: Table, kind: str, kept: set[int], at_ms: float) -> None:
-    """Of partitions that stayed, and of all sources: the longest silence while others moved."""
-    now_ms = time.time() * 1000 - QUIET_S * 500
-    for partition in kept:
-        gap = longest_gap(place.seen.worked[partition], at_ms, now_ms)
-        if gap is not None:
-            table.add(f"{kind}: longest silence of a kept partition", gap)
+async def _hand(place: Place, table: Table, time_: int) -> None:
+    given = place.given
+    victim = sorted(place.seen.owners())[time_ % given.workers]
+    its = place.seen.owned_by(victim)
+    at_ms = time.time() * 1000
+    os.kill(victim, signal.SIGTERM)
+    await place.worked(its, at_ms)
+    await place.shared(given.workers)
+    moved: set[int] = set()
+    for partition in range(given.partitions):
+        for announced_ms, outcome_ms in place.seen.pauses(partition, at_ms):
+            moved.add(partition)
+            table.add("handed: released to announced", announced_ms)
+            if given.rate:
+                table.add("handed: last outcome to the next one", outcome_ms)
+    _waits(place, table, "handed", moved, at_ms)
+
+
+def _waits(place: Place, table: Table, kind: str, moved: set[int], at_ms: float) -> None:
+    """While partitions moved: the longest wait of a start for its first outcome, by partition; and of a source record for its start, by source partition.
+
+    For comparison the same in as long a time before.
+    """
+    now_ms = time.time() * 1000
+    span_ms = now_ms - QUIET_S * 1000 - at_ms
+    for partition in range(place.given.partitions):
+        which = "moved" if partition in moved else "kept"
+        _add(table, f"{kind}: longest wait in a {which} partition", longest(place.seen.begun[partition], at_ms, now_ms))
+        before = longest(place.seen.begun[partition], at_ms - span_ms, at_ms - 1)
+        _add(table, f"{kind}: longest wait in a partition before", before)
     for partition in range(SOURCES):
-        gap = longest_gap(place.seen.routed[partition], at_ms, now_ms)
-        if gap is not None:
-            table.add(f"{kind}: longest silence of a source partition", gap)
+        routed = place.seen.routed[partition]
+        _add(table, f"{kind}: longest wait in a source partition", longest(routed, at_ms, now_ms))
+        _add(table, f"{kind}: longest wait in a source partition before", longest(routed, at_ms - span_ms, at_ms - 1))
+
+
+def _add(table: Table, row: str, found: int | None) -> None:
+    if found is not None:
+        table.add(row, found)
 
 
 async def restarted(place: Place, table: Table) -> None:
@@ -242,9 +338,7 @@ async def restarted(place: Place, table: Table) -> None:
         async with place.serve() as process:
             await place.worked(everything, at_ms)
             for partition in everything:
-                taken_ms = place.seen.first_taken(partition, at_ms)
-                assert taken_ms is not None
-                worked_ms = place.seen.first_worked(partition, taken_ms)
+                worked_ms = place.worked_ms(partition, at_ms)
                 assert worked_ms is not None
                 table.add("restarted: from the start to the first outcome", worked_ms - at_ms)
             await asyncio.sleep(QUIET_S / 2)
@@ -281,6 +375,8 @@ async def main(given: argparse.Namespace) -> None:
             async with placed(f"takeover{number}", broker.bootstrap_servers, given, folder) as place:
                 await KINDS[kind](place, table)
     print(f"{given.workers} workers, {given.partitions} partitions, {given.rate:g} orders/s")
+    if table.void:
+        print(f"{table.void} faults do not count: the machine stood still")
     table.show()
 
 

@@ -4,8 +4,8 @@
                   ▲                                        │
                   └────────────────────────────────────────┘        token lost anywhere: dropped, it never counts
 
-One chunk is out at a time: normal commits go on between them. A state that changes meanwhile is captured first (`before`). `Checkpoints` is the process's
-queue: one partition writes at a time.
+One chunk is out at a time: normal commits go on between them. A state that changes meanwhile is captured first (`before`). `checkpoints.py` says whose turn
+it is: one partition of a process writes at a time.
 """
 
 from __future__ import annotations
@@ -84,7 +84,10 @@ class Checkpointer:
         )
         self.log_bytes = recovered.size_bytes
         self._state.runs.readable_from = self.as_of + 1
-        self._not_before = asyncio.get_running_loop().time() + EVERY_S
+        long = (
+            self.log_bytes > self._least()
+        )  # a partition that moves again and again has its checkpoint between two moves
+        self._not_before = asyncio.get_running_loop().time() + (EVERY_S / 5 if long else EVERY_S)
 
     def folded(self, size_bytes: int) -> None:
         """So many bytes were folded, the chunks that were confirmed included."""
@@ -92,21 +95,37 @@ class Checkpointer:
         self._since_bytes += size_bytes
         self._look()
 
+    def _least(self) -> int:
+        return self._shared.settings.log.checkpoint_bytes if LOG_BYTES_MIN is None else LOG_BYTES_MIN
+
     def _look(self) -> None:
         """Is it time?"""
-        least = self._shared.settings.log.checkpoint_bytes if LOG_BYTES_MIN is None else LOG_BYTES_MIN
-        if self.log_bytes <= max(least, self._look_at) or self.dump is not None or not self._tenure.open:
+        if self.dump is not None or not self._tenure.open:
+            return
+        least = self._least()
+        if self.log_bytes <= max(least, self._look_at):
+            self._shared.checkpoints.grown(self, least)
             return
         loop = asyncio.get_running_loop()
         if loop.time() < self._not_before:
             if self._alarm is None:
                 self._alarm = loop.call_at(self._not_before, self._rung)
-            return
+        elif self._is_cheap(least):
+            self._shared.checkpoints.due(self)
+
+    def _is_cheap(self, least: int) -> bool:
+        """Whether the log since the last checkpoint is long beside the next one. If not, that is asked again after a while."""
         missing = SIZE_FACTOR * estimated_bytes(self._state) - self.log_bytes
         if missing < 0:
-            self._shared.checkpoints.due(self)
-        else:
-            self._look_at = self.log_bytes + max(least, missing) // _LOOK_SHARE
+            return True
+        self._look_at = self.log_bytes + max(least, missing) // _LOOK_SHARE
+        return False
+
+    def early(self, least: int) -> bool:
+        """Whether one may be written though the log is shorter than `least`."""
+        if self.dump is not None or not self._tenure.open or self.log_bytes <= self._look_at:
+            return False
+        return asyncio.get_running_loop().time() >= self._not_before and self._is_cheap(least)
 
     def _rung(self) -> None:
         self._alarm = None
@@ -229,30 +248,3 @@ class Checkpointer:
                     message=error.message,
                 )
             )
-
-
-class Checkpoints:
-    """One per process: partitions whose checkpoint is due, one after the other. `due` never waits."""
-
-    def __init__(self) -> None:
-        self._due: dict[Checkpointer, None] = {}
-        self._wake = asyncio.Event()
-
-    def due(self, checkpointer: Checkpointer) -> None:
-        """Its turn will come."""
-        self._due[checkpointer] = None
-        self._wake.set()
-
-    def not_due(self, checkpointer: Checkpointer) -> None:
-        """It cannot write any more."""
-        self._due.pop(checkpointer, None)
-
-    async def run(self) -> None:
-        """Write, for ever."""
-        while True:
-            await self._wake.wait()
-            self._wake.clear()
-            while self._due:
-                checkpointer = next(iter(self._due))
-                del self._due[checkpointer]
-                await checkpointer.write()

@@ -114,7 +114,7 @@ class LogSettings(Section):
     max_record_bytes: Bytes = Field(default=900 * KIB, description="Largest record Headrace writes.")
     checkpoint_bytes: Bytes = Field(
         default=1024 * KIB,
-        description="Least log of a partition between two checkpoints: 1 MiB is folded in some 30 ms.",
+        description="Log of a partition behind which a checkpoint is due; all logs of a process are kept below twice as much, one early checkpoint a second.",
     )
     group_commit_bytes: Bytes = Field(default=512 * KIB, description="Largest batch of outcomes in one append.")
 

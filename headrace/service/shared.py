@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.service.admission import Admission
-from headrace.service.checkpointer import Checkpoints
+from headrace.service.checkpoints import Checkpoints
 from headrace.service.definitions.matcher import Matcher
 from headrace.service.engine.limit import RunLimits
 from headrace.service.live_run import LiveRun

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 from headrace import EventTrigger, Run, handler, workflow
 from headrace.observability.label import LogKind, LossReason, StopReason
-from headrace.service import checkpointer, owner_position
+from headrace.service import checkpointer, checkpoints, owner_position
 from headrace.service.definitions.app import App
 from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
@@ -20,8 +21,8 @@ from headrace.topics.log import Offsets, Position, TopicPartition
 from headrace.topics.outcome import CheckpointChunk
 from headrace.topics.run_record import decode
 from tests.service.archive import Archive, ArchivedLog
-from tests.service.fault_log import Fault
-from tests.service.shell import Place, Serving, app_of, event, serving, until
+from tests.service.fault_log import Fault, FaultLog
+from tests.service.shell import Place, Serving, app_of, event, place_at, serving, until
 
 RUNS = TopicPartition("shop.runs", 0)
 ORDERS = 15
@@ -410,3 +411,24 @@ async def test_a_burst_pays_for_one_checkpoint_when_it_is_over(place: Place, mon
         await finished(process, place, 40)
         await until(lambda: complete(process))
         assert complete(process) <= (asyncio.get_running_loop().time() - began) / 0.5
+
+
+async def test_many_short_logs_together_are_one_long_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever takes over a dead process folds what all its partitions have behind their checkpoints: the longest is shortened before each is due by itself."""
+    monkeypatch.setattr(checkpointer, "LOG_BYTES_MIN", 30_000)
+    monkeypatch.setattr(checkpointer, "EVERY_S", 0.0)
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.01)
+    shop = Shop()
+    async with (
+        place_at(tmp_path, partitions=4) as place,
+        serving(FaultLog(place.log), shop.app(), partitions=4) as process,
+    ):
+        checkpointers = [owner.checkpointer for owner in process.service.owners]
+        longest = published = 0
+        while not complete(process) and longest < 30_000:
+            await publish(place, range(published, published + 28))
+            published += 28
+            await finished(process, place, published)
+            longest = max(each.log_bytes for each in checkpointers)
+        assert longest < 30_000  # none was due by itself
+        await until(lambda: sum(each.log_bytes for each in checkpointers) <= 60_000)

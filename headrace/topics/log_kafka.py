@@ -210,12 +210,14 @@ class _Parts:
         self.client = client
         self.admin = Admin(client)
         limits = self.admin.message_bytes_max
-        self.log_producer = Producer(client, Lane.APPEND, idempotent=True, message_bytes_max=limits)
-        self.plain_producer = Producer(client, Lane.PUBLISH, idempotent=False, message_bytes_max=limits)
         self.fetchers: dict[Isolation, Fetcher] = {
             "all": Fetcher(client, "all", self.admin.offsets),
             "committed": Fetcher(client, "committed", self.admin.offsets),
         }
+        self.log_producer = Producer(
+            client, Lane.APPEND, idempotent=True, message_bytes_max=limits, appended=self.fetchers["all"].appended
+        )
+        self.plain_producer = Producer(client, Lane.PUBLISH, idempotent=False, message_bytes_max=limits)
 
     async def run(self) -> None:
         """The tasks. They end by cancellation; a failure of one is a bug, which readers and appenders get to see."""

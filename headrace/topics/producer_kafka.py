@@ -42,6 +42,10 @@ _REPLICATION_TIMEOUT_MS = 10_000  # how long a broker waits for its replicas; be
 _LARGEST_INT = 2**31 - 1
 
 
+def _nobody(_at: TopicPartition, _appended: Appended, _records: Sequence[NewRecord]) -> None:
+    pass
+
+
 class _Identity:
     """A producer id with its sequence numbers. Without idempotence there is one of -1."""
 
@@ -101,12 +105,17 @@ class Producer:
         *,
         idempotent: bool,
         message_bytes_max: Callable[[str], Awaitable[int]],
+        appended: Callable[[TopicPartition, Appended, Sequence[NewRecord]], None] = _nobody,
     ) -> None:
-        """`message_bytes_max` tells a topic's `max.message.bytes`, or raises `TopicMissing`, `LogUnavailable`."""
+        """`message_bytes_max` tells a topic's `max.message.bytes`, or raises `TopicMissing`, `LogUnavailable`.
+
+        `appended` is told of each batch that all in-sync replicas have, before whoever waits for it.
+        """
         self._client = client
         self._lane = lane
         self._idempotent = idempotent
         self._message_bytes_max = message_bytes_max
+        self._tell_appended = appended
         self._limits: dict[str, int] = {}
         self._looking = asyncio.Lock()  # first calls for a topic keep their order
         self._identity: _Identity | None = None
@@ -360,7 +369,9 @@ class Producer:
             if self._idempotent and batch.identity is not None:
                 following = batch.sequence + len(batch.records)
                 batch.identity.next_sequence[batch.at] = following & _LARGEST_INT
-            self._settle(batch, Appended(offset, batch.timestamp_ms if timestamp_ms == -1 else timestamp_ms))
+            appended = Appended(offset, batch.timestamp_ms if timestamp_ms == -1 else timestamp_ms)
+            self._tell_appended(batch.at, appended, batch.records)
+            self._settle(batch, appended)
         elif batch.sent and not error_kafka.is_retriable(error):
             self._fail(batch, error_kafka.words(error))
         elif error_kafka.is_refusal(error):

@@ -5,6 +5,10 @@ each.
 `Fetcher` polls, `Reader` unpacks when it is asked to. A reader whose queue is full is left out of the poll; the others
 go on. A reader that has a backlog while the poll waits is served by a second connection that does not wait. Positions
 belong to the readers alone: adding or closing one disturbs no other.
+
+What this process appends itself need not be fetched to be known: an append that all in-sync replicas acknowledged, right
+at the offset where a reader stands, is what a poll would bring. The reader gets it at once (`Fetcher.appended`), and polls
+that bring nothing else are made less often.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import anyio
 import anyio.to_thread
@@ -33,11 +37,13 @@ from headrace.topics.codec_kafka import (
 )
 from headrace.topics.fetch_kafka import SESSION_ERRORS, Fetched, FetchRequest, FetchResponse, FetchSession, Wanted
 from headrace.topics.log import (
+    Appended,
     Batch,
     Isolation,
     LogCorrupt,
     LogRecord,
     LogUnavailable,
+    NewRecord,
     OffsetOutOfRange,
     Offsets,
     TopicMissing,
@@ -53,6 +59,7 @@ _PARTITION_BYTES_MAX = 256 * 1024  # of one partition in one poll
 _PARTITION_BYTES_MIN = 128 * 1024
 _ALL_PARTITIONS_BYTES = 8 * 1024 * 1024  # shared by all readers: 64 readers get 128 KiB each
 _POLL_BYTES_MAX = 16 * 1024 * 1024
+_PACE_S = 0.005  # between polls while they bring nothing that is not known: so long another process's record may wait
 _ASK_BYTES_MAX = 128 * 1024 * 1024  # for a batch larger than what was asked for; brokers refuse more by default
 _MISSING_S = 10.0  # a broker that starts may not know a topic yet; after this long it is gone
 
@@ -63,6 +70,15 @@ _OUT_OF_RANGE = 1
 _UNKNOWN_TOPIC = 3
 
 _LARGE: Literal["large"] = "large"
+
+
+class _Own(NamedTuple):
+    """A batch that this process appended."""
+
+    last_offset: int
+    records: list[LogRecord]
+    size: int  # in bytes, about
+
 
 OffsetsOf = Callable[[Sequence[TopicPartition]], Awaitable[Mapping[TopicPartition, Offsets]]]
 
@@ -83,7 +99,7 @@ class Reader:
         self._isolation: Isolation = isolation
         self._fetcher = fetcher
         self._limit = limit
-        self._queue: deque[StoredBatch] = deque()
+        self._queue: deque[StoredBatch | _Own] = deque()
         self._records: Iterator[LogRecord] | None = None  # the rest of a batch of many records
         self._open: StoredBatch | None = None
         self._open_data: bytes | bytearray = b""
@@ -117,16 +133,17 @@ class Reader:
         self._error = error
         self._wake.set()
 
-    def feed(self, found: Fetched) -> None:
-        """Queue what a poll brought."""
+    def feed(self, found: Fetched) -> bool:
+        """Queue what a poll brought. False if all of that was known."""
         self.end_offset = max(self.end_offset, found.end_offset)
         self.missing_since = None
         aborted = sorted(found.aborted, key=_first_offset, reverse=True)
-        got = False
+        got = news = False
         for batch in batches_in(found.data):
             got = True
             if batch.last_offset < self.fetch_offset:
                 continue
+            news = True
             self.fetch_offset = batch.last_offset + 1
             while aborted and aborted[-1][1] <= batch.base_offset:
                 self._aborted.add(aborted.pop()[0])
@@ -140,9 +157,32 @@ class Reader:
         self.caught_up = self.fetch_offset >= readable
         if got:
             self.ask_bytes = 0
-            self._wake.set()
         elif not self.caught_up:
             self.ask_bytes = min(_ASK_BYTES_MAX, 2 * max(self.ask_bytes, _PARTITION_BYTES_MAX))
+        if news:
+            self._wake.set()
+        return news
+
+    def appended(self, base_offset: int, timestamp_ms: int, records: Sequence[NewRecord]) -> bool:
+        """Queue what this process appended, if that is what comes next here. False: a poll brings it in its turn."""
+        if base_offset != self.fetch_offset or not self.has_room:
+            return False
+        self.fetch_offset = base_offset + len(records)
+        self.end_offset = max(self.end_offset, self.fetch_offset)
+        size = sum(record.size for record in records)
+        self._queue.append(
+            _Own(
+                self.fetch_offset - 1,
+                [
+                    LogRecord(offset, timestamp_ms, record.key, record.value, record.headers)
+                    for offset, record in enumerate(records, base_offset)
+                ],
+                size,
+            )
+        )
+        self.queued_bytes += size
+        self._wake.set()
+        return True
 
     async def _take(self) -> list[LogRecord | Unreadable]:
         """Records of one or several batches, up to `_RECORDS_MAX` or about `SMALL_BYTES_MAX`, if that is not one batch.
@@ -162,6 +202,13 @@ class Reader:
             if not self._queue:
                 break
             batch = self._queue[0]  # stays there while we wait for a thread: a cancelled call loses nothing
+            if isinstance(batch, _Own):
+                self._queue.popleft()
+                self.queued_bytes -= batch.size
+                self._position = batch.last_offset + 1
+                taken += batch.records
+                size += batch.size
+                continue
             unreadable = self._unpack(batch, SMALL_BYTES_MAX)
             if unreadable is _LARGE:
                 if taken:
@@ -245,6 +292,13 @@ def _first_offset(aborted: tuple[int, int]) -> int:
     return aborted[1]
 
 
+class _Brought(NamedTuple):
+    """Who got something from a poll, and whether anybody got what was not known."""
+
+    fed: list[Reader]
+    news: bool
+
+
 class Fetcher:
     """Polls for all readers of one isolation. `run` is its task."""
 
@@ -253,6 +307,7 @@ class Fetcher:
         self._isolation: Isolation = isolation
         self._offsets = offsets
         self._readers: dict[TopicPartition, Reader] = {}
+        self._ahead: set[Reader] = set()  # they stand further than their broker was told
         self._nodes: dict[int, _Node] = {}
         self._work = asyncio.Event()
         self._changes = 0  # of who is to be polled: readers that came, went, or have room again
@@ -275,7 +330,14 @@ class Fetcher:
     def remove(self, reader: Reader) -> None:
         if self._readers.get(reader.at) is reader:
             del self._readers[reader.at]
+            self._ahead.discard(reader)
             self._changes += 1
+
+    def appended(self, at: TopicPartition, appended: Appended, records: Sequence[NewRecord]) -> None:
+        """This process appended these, and all in-sync replicas have them."""
+        reader = self._readers.get(at)
+        if reader is not None and reader.appended(appended.base_offset, appended.timestamp_ms, records):
+            self._ahead.add(reader)
 
     def fail_all(self, error: Exception) -> None:
         """Nothing more will be fetched."""
@@ -368,16 +430,20 @@ class Fetcher:
             changed, forgotten, key = session.next({at: reader.wanted(share) for at, reader in asked.items()})
             request = self._request(changed, readers, key, forgotten, wait_ms=WAIT_MS)
             while True:
-                fed = await self._ask(node, lane, session, request, asked)
+                brought = await self._ask(node, lane, session, request, asked)
                 if (
-                    fed is None
+                    brought is None
                     or changes != self._changes
                     or leaders != self._client.leader_changes
-                    or not all(reader.has_room for reader in fed)
+                    or not all(reader.has_room for reader in brought.fed)
                 ):
                     return
-                moved, key = session.moved({reader.at: reader.wanted(share) for reader in fed})
-                request = self._request(moved, fed, key, {}, wait_ms=WAIT_MS)
+                if brought.fed and not brought.news:
+                    await asyncio.sleep(_PACE_S)
+                ahead = [reader for reader in self._ahead if asked.get(reader.at) is reader]
+                self._ahead.difference_update(ahead)
+                moved, key = session.moved({reader.at: reader.wanted(share) for reader in (*brought.fed, *ahead)})
+                request = self._request(moved, brought.fed, key, {}, wait_ms=WAIT_MS)
 
     def _share(self) -> int:
         return max(_PARTITION_BYTES_MIN, min(_PARTITION_BYTES_MAX, _ALL_PARTITIONS_BYTES // len(self._readers)))
@@ -408,8 +474,8 @@ class Fetcher:
         session: FetchSession,
         request: FetchRequest,
         asked: dict[TopicPartition, Reader],
-    ) -> list[Reader] | None:
-        """Send, and hand out what comes; who got something. None: there was trouble, begin anew."""
+    ) -> _Brought | None:
+        """Send, and hand out what comes. None: there was trouble, begin anew."""
         try:
             response: FetchResponse = await self._client.send(node, request, lane)
         except kafka_errors.KafkaError:
@@ -422,6 +488,7 @@ class Fetcher:
         if response.error in SESSION_ERRORS:
             return None
         fed: list[Reader] = []
+        news = False
         troubled: list[tuple[Reader, int]] = []
         for found in response.found:
             reader = asked.get(TopicPartition(found.topic, found.partition))
@@ -430,14 +497,14 @@ class Fetcher:
             if found.error:
                 troubled.append((reader, found.error))
             else:
-                reader.feed(found)
+                news = reader.feed(found) or news
                 fed.append(reader)
         if response.error:
             troubled = [(reader, response.error) for reader in asked.values()]
         if troubled:
             await self._heal(troubled)
             return None
-        return fed
+        return _Brought(fed, news)
 
     async def _heal(self, troubled: list[tuple[Reader, int]]) -> None:
         """What to do about partitions that gave an error: stop at a wrong offset or a missing topic, wait out

@@ -7,6 +7,7 @@ import pytest
 
 from headrace.topics.log import (
     AppendRefused,
+    Log,
     NewRecord,
     OffsetOutOfRange,
     TopicMissing,
@@ -100,6 +101,29 @@ async def test_several_readers_and_writers_do_not_mix(station: Station) -> None:
             for number in range(5):
                 tasks.create_task(check(TopicPartition(topic, number)))
                 tasks.create_task(write(TopicPartition(topic, number)))
+
+
+async def test_two_writers_of_one_partition_are_read_alike_by_both(station: Station) -> None:
+    """Each appends where the other may just have appended: what a log knows of its own appends may hide nothing of the other's."""
+    appends, size = 60, 3
+    async with station.open() as one, station.open() as two:
+        at = TopicPartition(await make_topic(one), 0)
+        written: dict[int, bytes] = {}
+
+        async def write(log: Log, name: str) -> None:
+            for number in range(appends):
+                records = [NewRecord(f"{name}{number}.{index}".encode()) for index in range(size)]
+                appended = await log.append(at, records)
+                for index, record in enumerate(records):
+                    written[appended.base_offset + index] = record.value or b""
+
+        async with one.read(at, 0) as left, two.read(at, 0) as right, asyncio.TaskGroup() as group:
+            group.create_task(write(one, "one"))
+            group.create_task(write(two, "two"))
+            seen = [group.create_task(take(batches, 2 * appends * size)) for batches in (left, right)]
+        for found in (readable(task.result()) for task in seen):
+            assert [record.offset for record in found] == list(range(2 * appends * size))
+            assert {record.offset: record.value for record in found} == written
 
 
 async def test_a_reader_that_joins_later_disturbs_no_other(station: Station) -> None:

@@ -17,10 +17,14 @@ from tests.kafka_broker.cluster import KafkaCluster
 
 
 class Scale(StrEnum):
-    """How much: a part of `make test`, or all of it on demand."""
+    """How much: a part of `make test`; on demand all of it, with more than 500 kills in 25 minutes; hours."""
 
     CI = "ci"
     FULL = "full"
+    LONG = "long"
+
+
+KILLS = {"kill", "kill of a worker", "point", "late produce"}  # kinds of fault in which a worker dies by SIGKILL
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -32,6 +36,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     tried: int
     fired: int
     passed: int
+    kills: int = 0
+    """Of `fired`: a worker that died by SIGKILL."""
     violations: list[str]
     void: str
     seeds: list[int]
@@ -48,7 +54,7 @@ class Tally:
     """Counts while a line goes on."""
 
     def __init__(self) -> None:
-        self.tried = self.fired = self.passed = 0
+        self.tried = self.fired = self.passed = self.kills = 0
         self.violations: list[str] = []
         self.seeds: list[int] = []
         self.notes: dict[str, Any] = {}
@@ -64,6 +70,7 @@ class Tally:
             self.notes["parked_as_poison"] = self.notes.get("parked_as_poison", 0) + len(session.resumed)
         self.tried += len(session.windows)
         self.fired += fired
+        self.kills += sum(window.fired and window.kind in KILLS for window in session.windows)
         self.passed += 0 if verdict.violations else fired
         self.violations += [f"seed {session.seed}: {violation}" for violation in verdict.violations]
 
@@ -85,6 +92,7 @@ class Tally:
             tried=self.tried,
             fired=self.fired,
             passed=self.passed,
+            kills=self.kills,
             violations=self.violations,
             void=void,
             seeds=self.seeds,
@@ -170,11 +178,12 @@ class Proxied(NamedTuple):
 
 
 class Line(NamedTuple):
-    """`run` does it once, with a seed."""
+    """`run` does it once, with a seed. `alone`: it holds speeds against each other, so nothing else may run."""
 
     id: str
     title: str
     run: Callable[[Bench, Scale, int, Tally], Awaitable[None]]
+    alone: bool = False
 
     async def outcome(self, bench: Bench, scale: Scale, seed: int) -> Outcome:
         """Run it, and say what came of it."""

@@ -27,10 +27,10 @@ LINES = (
     Line("X6", "the broker: restart, kill -9, one node of three after the other", x06_broker.run_line),
     Line("X8", "the network: blackhole, lost answers, reset, slow", x08_network.run_line),
     Line("X9", "a produce request arrives after its owner was replaced", x09_late_produce.run_line),
-    Line("X10", "a worker joins or leaves every 2 s", x10_storm.run_line),
+    Line("X10", "a worker joins or leaves every 2 s", x10_storm.run_line, alone=True),
     Line("X11", "no room for the embedded log", x11_disk_full.run_line),
     Line("X12", "clocks jump", x12_clock.run_line),
-    Line("X13", "one type of handler always hangs", x13_hanging_handler.run_line),
+    Line("X13", "one type of handler always hangs", x13_hanging_handler.run_line, alone=True),
     Line("X19", "two faults at once", x19_pairs.run_line),
-    Line("L7", "a soak: memory stays flat, the log is trimmed", soak.run_line),
+    Line("L7", "a soak: memory stays flat, the log is trimmed", soak.run_line, alone=True),
 )

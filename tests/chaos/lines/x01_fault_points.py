@@ -13,8 +13,8 @@ from tests.kafka_broker.broker import KafkaBroker
 from tests.service.end_to_end.instance import Instance, run
 from tests.service.end_to_end.waiting import eventually_now
 
-_ROUNDS = {Scale.CI: 1, Scale.FULL: 12}
-_POINTS_MAX = {Scale.CI: 20, Scale.FULL: 1_000}  # a sample of them by the seed; all on demand
+_ROUNDS = {Scale.CI: 1, Scale.FULL: 4, Scale.LONG: 12}
+_POINTS_MAX = {Scale.CI: 20, Scale.FULL: 1_000, Scale.LONG: 1_000}  # a sample of them by the seed; all on demand
 _PATIENCE_S = 12.0
 _LEAVING = {
     FaultPoint.STOPPING,

@@ -11,16 +11,21 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.service.end_to_end.waiting import eventually_now
 
-_KILLS = {Scale.CI: 3, Scale.FULL: 100}
+_KILLS = {  # of a process on Kafka, of one on the embedded file, of workers under their supervisor
+    Scale.CI: (3, 3, 3),
+    Scale.FULL: (80, 120, 80),
+    Scale.LONG: (100, 100, 100),
+}
 _KILLS_A_SESSION = 25
 RESTART_S = 3.0  # the aim: a single process works again so soon after it was started
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
     """A single process, killed and started again, on Kafka; on the embedded file as often; and workers under their supervisor."""
-    await _supervised(await bench.place(), seed, _KILLS[scale], tally)
-    for place in (await bench.place(), Place()):
-        left, number = _KILLS[scale], 0
+    alone, embedded, supervised = _KILLS[scale]
+    await _supervised(await bench.place(), seed, supervised, tally)
+    for place, wanted in ((await bench.place(), alone), (Place(), embedded)):
+        left, number = wanted, 0
         while left > 0:
             kills = min(left, _KILLS_A_SESSION)
             await _session(place, seed + number, kills, tally)

@@ -17,9 +17,13 @@ _FAULTS = {
     "slices": Fault(kind=Kind.SLICE, amount=100),
     "reset": Fault(kind=Kind.NONE),
 }
-_ROUNDS = {Scale.CI: 1, Scale.FULL: 10}
-_FAULTS_A_ROUND = {Scale.CI: 4, Scale.FULL: len(_FAULTS)}
-_LONG_S = (5.0, 30.0, 60.0)  # blackholes of the full scale; all others last 3 s
+_ROUNDS = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
+_FAULTS_A_ROUND = {Scale.CI: 4, Scale.FULL: len(_FAULTS), Scale.LONG: len(_FAULTS)}
+_HELD_S = {
+    Scale.CI: (3.0,),
+    Scale.FULL: (5.0, 15.0),
+    Scale.LONG: (5.0, 30.0, 60.0),
+}  # of a blackhole; all others last 3 s
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
@@ -32,8 +36,8 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
             for _ in range(_ROUNDS[scale]):
                 for name in rng.sample(list(_FAULTS), _FAULTS_A_ROUND[scale]):
                     await session.works(60)
-                    long = scale is Scale.FULL and _FAULTS[name].kind is Kind.HOLD
-                    await _fault(session, network, name, rng.choice(_LONG_S) if long else 3.0)
+                    held_s = rng.choice(_HELD_S[scale])
+                    await _fault(session, network, name, held_s if _FAULTS[name].kind is Kind.HOLD else 3.0)
                     await session.look_at_positions()
         verdict = await session.verdict()
         if worker.process.poll() is not None:

@@ -187,6 +187,7 @@ class KafkaMembership:
         self._retiring = False
         self._left = False
         self._asked = False  # JoinGroup was sent, at least once
+        self._placed = False  # the placement of this generation has come: heartbeats do not tell that it was lost on its way
         self._again = asyncio.Event()  # join again, or leave
         self._soon = asyncio.Event()  # the heartbeat is due now
         self._noticed_at = perf_counter()
@@ -237,7 +238,7 @@ class KafkaMembership:
         back_off = BackOff(_BACK_OFF_S)
         while not self._left:
             try:
-                if not self.member or self._again.is_set():
+                if not self._placed or self._again.is_set():
                     await self._join()
                 back_off.reset()
                 await self._stay()
@@ -276,6 +277,7 @@ class KafkaMembership:
 
     async def _join(self) -> None:
         self._again.clear()
+        self._placed = False
         metadata = assignor_kafka.wish(self._topics, self._held, self._generation, retiring=self._retiring)
         response = await self._joined(metadata)
         if self._left:
@@ -292,6 +294,7 @@ class KafkaMembership:
         synced = await self._group.request(request)
         _judge(synced.error_code)
         self._tell(assignor_kafka.assigned(synced.member_assignment))
+        self._placed = True
 
     async def _joined(self, metadata: bytes) -> Any:
         """The answer to JoinGroup. While a first one is out, the dead of this machine are told to the group, which would wait for them."""

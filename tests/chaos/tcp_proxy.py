@@ -53,34 +53,18 @@ CLEAR = Fault(kind=Kind.NONE)
 # --- the parent's side --------------------------------------------------------------------------------------------------
 
 
-class TcpProxy:
-    """The process. `routes`: the port that listens, the port behind it."""
+class ProxyProcess:
+    """A proxy in a process of its own. `routes`: the port that listens, the port behind it."""
 
-    def __init__(self, routes: Mapping[int, int]) -> None:
+    def __init__(self, module: str, routes: Mapping[int, int]) -> None:
         self.ports = list(routes)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.tcp_proxy", *(f"{a}:{b}" for a, b in routes.items())],
+            [sys.executable, "-m", module, *(f"{a}:{b}" for a, b in routes.items())],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
         self._answer()
-
-    def begin(self, port: int, fault: Fault) -> None:
-        """From now on, until `heal` or another fault."""
-        self._ask(do="fault", port=port, fault=msgspec.to_builtins(fault))
-
-    def heal(self, port: int) -> int:
-        """End the fault: what was held passes. How many chunks it touched."""
-        return int(self._ask(do="fault", port=port, fault=msgspec.to_builtins(CLEAR))["hits"])
-
-    def reset(self, port: int) -> int:
-        """Reset all connections that there are; how many."""
-        return int(self._ask(do="reset", port=port)["hits"])
-
-    def hits(self, port: int) -> int:
-        """Chunks that the present fault touched."""
-        return int(self._ask(do="hits", port=port)["hits"])
 
     def close(self) -> None:
         """End the process."""
@@ -98,6 +82,29 @@ class TcpProxy:
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         return json.loads(self._process.stdout.readline())
+
+
+class TcpProxy(ProxyProcess):
+    """Bytes, whatever they say."""
+
+    def __init__(self, routes: Mapping[int, int]) -> None:
+        super().__init__("tests.chaos.tcp_proxy", routes)
+
+    def begin(self, port: int, fault: Fault) -> None:
+        """From now on, until `heal` or another fault."""
+        self._ask(do="fault", port=port, fault=msgspec.to_builtins(fault))
+
+    def heal(self, port: int) -> int:
+        """End the fault: what was held passes. How many chunks it touched."""
+        return int(self._ask(do="fault", port=port, fault=msgspec.to_builtins(CLEAR))["hits"])
+
+    def reset(self, port: int) -> int:
+        """Reset all connections that there are; how many."""
+        return int(self._ask(do="reset", port=port)["hits"])
+
+    def hits(self, port: int) -> int:
+        """Chunks that the present fault touched."""
+        return int(self._ask(do="hits", port=port)["hits"])
 
 
 # --- the process --------------------------------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ async def run(lines: list[Line], scale: Scale, seed: int) -> list[Outcome]:
     return outcomes
 
 
-def soak_of(seconds: float) -> Line:
+def soak_of(seconds: float, leak_bytes: int, *, light: bool) -> Line:
     async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
-        await run_soak(bench, seconds, seed, tally)
+        await run_soak(bench, seconds, seed, tally, light=light, leak_bytes=leak_bytes)
 
     return Line("L7", f"a soak of {seconds:g} s: memory stays flat, the log is trimmed", run_line)
 
@@ -50,6 +50,10 @@ def main() -> int:
     parser.add_argument("--lines", default="all", help=f"ids with commas; known: {known}")
     parser.add_argument("--scale", type=Scale, choices=list(Scale), default=Scale.CI)
     parser.add_argument("--soak", type=float, default=None, help="seconds of soak instead of lines, such as 3600")
+    parser.add_argument("--light", action="store_true", help="nine of ten runs of the soak are a single call")
+    parser.add_argument(
+        "--leak", type=int, default=0, help="bytes that each run of the soak leaves behind, to see it fail"
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lanes", type=int, default=None, help="lines at a time; 2 unless the scale is ci")
     parser.add_argument("--json", type=Path, default=None, help="where the JSON goes")
@@ -59,7 +63,11 @@ def main() -> int:
     if unknown := set(wanted) - {line.id for line in LINES}:
         parser.error(f"unknown lines {sorted(unknown)}; known: {known}")
     began = time.monotonic()
-    chosen = [line for line in LINES if line.id in wanted] if given.soak is None else [soak_of(given.soak)]
+    chosen = (
+        [line for line in LINES if line.id in wanted]
+        if given.soak is None
+        else [soak_of(given.soak, given.leak, light=given.light)]
+    )
     lanes = given.lanes or (1 if given.scale is Scale.CI else 2)
     if len(chosen) > 1 and lanes > 1:
         outcomes = asyncio.run(side_by_side(chosen, given.scale, given.seed, lanes))

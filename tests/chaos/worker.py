@@ -4,6 +4,7 @@
   SIGKILL, as if the power had gone.
 - `CHAOS_CHECKPOINT_BYTES`: checkpoints after so little log. Trims then come some seconds late, so that the judge has
   read what they delete.
+- `CHAOS_LEAK_BYTES`: every run that ends leaves so many bytes behind: does a soak see it?
 
 Without a variable it is the plain command.
 """
@@ -40,6 +41,17 @@ def die_at(wanted: FaultPoint, hit: int, fired: Path) -> None:
     arm(hook)
 
 
+def leak(size_bytes: int) -> None:
+    """Arm a hook that keeps memory for every run that has ended."""
+    kept: list[bytes] = []
+
+    def hook(point: FaultPoint) -> None:
+        if point is FaultPoint.RUN_CLOSED:
+            kept.append(os.urandom(size_bytes))
+
+    arm(hook)
+
+
 def checkpoint_often(log_bytes: int) -> None:
     """Hostile settings."""
     checkpointer.LOG_BYTES_MIN = log_bytes
@@ -63,6 +75,8 @@ if __name__ == "__main__":
     asked = os.environ
     if "CHAOS_POINT" in asked:
         die_at(FaultPoint(asked["CHAOS_POINT"]), int(asked.get("CHAOS_HIT", "1")), Path(asked["CHAOS_FIRED"]))
+    if "CHAOS_LEAK_BYTES" in asked:
+        leak(int(asked["CHAOS_LEAK_BYTES"]))
     if "CHAOS_CHECKPOINT_BYTES" in asked:
         checkpoint_often(int(asked["CHAOS_CHECKPOINT_BYTES"]))
     sys.exit(main())

@@ -36,7 +36,9 @@ async def run_soak(
         worker = await session.spawn(environment=leaky).ready()
         process = psutil.Process(worker.pid)
         looks: list[tuple[int, int]] = []  # runs done, resident bytes
-        async with session.load(ahead=400, rate=_LIGHT_RATE if light else RATE, make=_light_job if light else random_job):
+        async with session.load(
+            ahead=400, rate=_LIGHT_RATE if light else RATE, make=_light_job if light else random_job
+        ):
             began = time.monotonic()
             async with session.fault("load") as hit:
                 while time.monotonic() < began + seconds:

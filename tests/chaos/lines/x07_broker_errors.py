@@ -110,6 +110,8 @@ async def _fault(session: Session, proxy: ErrorProxy, port: int, name: str, code
 async def _ready_or_over(worker: Instance) -> None:
     """It is ready, or has ended because of what it was told."""
     await eventually_now(
-        lambda: worker.process.poll() is not None or ("  metrics  http" in worker.stderr and worker.probe("readyz") == 200),
+        lambda: (
+            worker.process.poll() is not None or ("  metrics  http" in worker.stderr and worker.probe("readyz") == 200)
+        ),
         lambda: worker.stderr[-2000:],
     )

@@ -49,7 +49,7 @@ def responses() -> dict[tuple[int, int], type[Response]]:
     for module in _MODULES:
         for each in vars(module).values():
             if isinstance(each, type) and issubclass(each, Response) and each is not Response:
-                found[each.API_KEY, each.API_VERSION] = each
+                found[int(each.API_KEY), int(each.API_VERSION)] = each  # pyright: ignore[reportArgumentType] - numbers there
     return found
 
 

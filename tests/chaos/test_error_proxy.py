@@ -19,14 +19,14 @@ def test_an_error_stands_in_every_partition_of_the_answer_and_the_rest_stays() -
     assert new is not None
     assert new[:4] == HEAD
     read = ProduceResponse_v3.decode(new[4:])
-    assert read.topics == [("a", [(0, 6, 10, -1), (1, 6, 11, -1)]), ("b", [(5, 6, 12, -1)])]
-    assert read.throttle_time_ms == 3
+    assert read.get_item("topics") == [("a", [(0, 6, 10, -1), (1, 6, 11, -1)]), ("b", [(5, 6, 12, -1)])]
+    assert read.get_item("throttle_time_ms") == 3
 
 
 def test_an_answer_with_one_error_for_all() -> None:
     new = changed(12, 1, HEAD + HeartbeatResponse_v1(throttle_time_ms=0, error_code=0).encode(), -1)
     assert new is not None
-    assert HeartbeatResponse_v1.decode(new[4:]).error_code == -1
+    assert HeartbeatResponse_v1.decode(new[4:]).get_item("error_code") == -1
 
 
 def test_an_answer_without_anything_to_err_about_is_no_hit() -> None:

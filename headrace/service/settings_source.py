@@ -123,11 +123,6 @@ def variable(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
-def is_known(key: str) -> bool:
-    """Whether this dotted key may be set."""
-    return key.startswith(EXTRA) or any(key == known.name for known in known_keys())
-
-
 def nearest(key: str) -> str | None:
     """The known key that was probably meant."""
     names = [known.name for known in known_keys()]

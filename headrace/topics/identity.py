@@ -16,9 +16,6 @@ _RUN_ID = re.compile(r"(0|[1-9][0-9]{0,5})\.[0-9a-f]{20}")
 RunId = NewType("RunId", str)
 """`<run-log partition>.<20 hex digits of the start's identity>`."""
 
-StepRef = NewType("StepRef", str)
-"""A task's or other step's path in its run, such as `/3/charge`."""
-
 
 class Coordinates(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="c"):
     """The identity of a command that was made from a record: a source record, or a record of the run log (for messages between partitions).

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from headrace.topics.spec import TopicSpec
 
 Partition = NewType("Partition", int)
-Offset = NewType("Offset", int)
-Millis = NewType("Millis", int)
-"""Milliseconds: a duration, or since the epoch where the name ends in `_at_ms` or `timestamp_ms`."""
 
 Isolation = Literal["all", "committed"]
 """What a reader sees of Kafka transactions: every record, or only those of committed ones. The embedded log has none.

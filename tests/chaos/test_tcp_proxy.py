@@ -10,6 +10,7 @@ import pytest
 
 from tests.chaos.tcp_proxy import Fault, Kind, TcpProxy
 from tests.kafka_broker.broker import free_port
+from tests.service.end_to_end.waiting import eventually_now
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -65,13 +66,11 @@ async def test_held_requests_arrive_after_their_sender_died() -> None:
     async with network() as (proxy, port, got), connected(port) as (_, writer):
         proxy.begin(port, Fault(kind=Kind.HOLD, direction="up"))
         writer.write(b"late")
-        while not proxy.hits(port):
-            await asyncio.sleep(0.01)
+        await eventually_now(lambda: proxy.hits(port), "a hit")
         writer.transport.abort()
         assert not got
         assert proxy.heal(port) == 1
-        while not got:
-            await asyncio.sleep(0.01)
+        await eventually_now(lambda: got, "what was held")
         assert got == [b"late"]
 
 
@@ -79,8 +78,7 @@ async def test_dropped_answers_reached_the_server_and_end_their_connection() -> 
     async with network() as (proxy, port, got), connected(port) as (reader, writer):
         proxy.begin(port, Fault(kind=Kind.DROP, direction="down"))
         writer.write(b"asked")
-        while not proxy.hits(port):
-            await asyncio.sleep(0.01)
+        await eventually_now(lambda: proxy.hits(port), "a hit")
         assert got == [b"asked"]
         proxy.heal(port)
         with pytest.raises(ConnectionError):

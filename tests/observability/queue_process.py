@@ -46,7 +46,6 @@ class QueueProcess:
         self.waiting: deque[float] = deque()  # when they came
         self._serving: list[tuple[float, float, float]] = []  # ends, began, came
         self._next_s = self._after(0.0)
-        self.last_wait_s = 0.0
 
     def run_until(self, at_s: float) -> None:
         while True:
@@ -87,7 +86,6 @@ class QueueProcess:
             self.waiting.append(came_s)
 
     def _serve(self, began_s: float, came_s: float) -> None:
-        self.last_wait_s = began_s - came_s
         heapq.heappush(self._serving, (began_s + self._random.expovariate(1 / self._mean_s), began_s, came_s))
 
     def _end(self) -> None:

@@ -1,7 +1,6 @@
 """The wheel, built as a release is: tree to sdist, sdist to wheel, wheel into an environment without a checkout."""
 
 import os
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kafka_broker.broker import free_port
 from tests.project.repository import ROOT
 
 DEMO_TIMEOUT_S = 180  # a bound against hanging, not a measurement
@@ -107,9 +107,3 @@ def run(command: list[str], *, cwd: Path) -> str:
     )
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -166,10 +166,6 @@ class Place:
                         break
         return found
 
-    async def until_records(self, topic: str, count: int) -> list[LogRecord]:
-        """All records, once there are so many."""
-        return await self.until(lambda: self.records(topic), lambda found: len(found) >= count)
-
     async def until(self, look: Callable[[], Any], enough: Callable[[Any], bool]) -> Any:
         async with asyncio.timeout(PATIENCE_S):
             while not enough(found := await look()):

@@ -36,10 +36,6 @@ RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim
 RETRY_EARLY_MS = 1_000  # by how much clocks that have not seen an append time yet may misjudge the log's
 
 
-class Violated(Exception):
-    """A promise was broken."""
-
-
 class Input:
     """A source record and what is known of it. `kind`: a key of `WORKFLOWS`, or `unmatched` or `broken`."""
 

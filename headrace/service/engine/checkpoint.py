@@ -214,7 +214,6 @@ class Chunker:
         self._items: list[msgspec.Raw] = []
         self._size = 0
         self._index = 0
-        self.written_bytes = 0  # of items, so far
 
     def add(self, item: bytes) -> Iterable[CheckpointChunk]:
         """One more item."""
@@ -238,7 +237,6 @@ class Chunker:
 
     def _cut(self, *, last: bool) -> CheckpointChunk:
         chunk = CheckpointChunk(self._as_of, self._index, last, tuple(self._items))
-        self.written_bytes += self._size
         self._index += 1
         self._items, self._size = [], 0
         return chunk

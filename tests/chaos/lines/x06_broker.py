@@ -2,8 +2,6 @@
 
 import random
 
-import anyio
-
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.kafka_broker.cluster import NODES
@@ -62,7 +60,7 @@ async def _rolling(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
                         await session.works(60)  # two nodes do the work of three
                         await node.start()
                         await cluster.in_sync([session.topic("runs"), session.topic("in"), session.topic("results")])
-                        await anyio.sleep(0.5)  # what was out when leaders moved comes home
+                        await session.works(20)  # until then something may be sent again
         verdict = await session.verdict()
         for worker in workers:
             if worker.process.poll() is not None:

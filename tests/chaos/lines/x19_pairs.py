@@ -43,7 +43,7 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
 async def _do(session: Session, network: Proxied, name: str) -> None:
     async with session.fault(name) as hit:
         await _DEEDS[name](session, network, hit)
-        await anyio.sleep(0.5)  # what was out comes home
+        await session.works(20)  # until then something may be sent again
 
 
 async def _killed(session: Session, network: Proxied, hit: Hit) -> None:

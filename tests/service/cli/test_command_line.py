@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -137,14 +136,6 @@ def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
     process.stdout.close()
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (0, b"")
-
-
-def test_how_long_the_first_words_take(here: Path) -> None:
-    """Printed, not judged: machines differ."""
-    for arguments in (["--version"], ["--help"]):
-        began = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "headrace", *arguments], check=True, capture_output=True)
-        print(f"headrace {' '.join(arguments)}: {(time.perf_counter() - began) * 1000:.0f} ms")
 
 
 def test_version_and_help_import_nothing_heavy(here: Path) -> None:

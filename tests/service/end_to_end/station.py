@@ -11,7 +11,6 @@ import msgspec
 
 from headrace.topics.dead_letter import DeadLetter, parse_dead_letter
 from headrace.topics.log import Log, LogRecord, NewRecord, Position, TopicPartition
-from headrace.topics.spec import TopicSpec
 from tests.service.end_to_end.backend import PARTITIONS, Backend
 from tests.service.end_to_end.effects import Effects, environment
 from tests.service.end_to_end.instance import Instance, run
@@ -110,10 +109,6 @@ class View:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
-
-    async def make_topics(self, *names: str, partitions: int = 2) -> None:
-        """Before any process runs: Kafka only."""
-        await self.log.create([TopicSpec(name=self._station.topic(name), partitions=partitions) for name in names])
 
     async def publish(self, topic: str, records: Sequence[NewRecord], *, partition: int = 0) -> int:
         """Append to a topic of the station as any producer would; the offset of the first one."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Iterator
 
@@ -10,7 +9,7 @@ import anyio
 import pytest
 
 from headrace.topics.outcome import RunStatus
-from tests.kafka_broker.broker import KafkaBroker
+from tests.kafka_broker.broker import KafkaBroker, free_port
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.instance import status_of
@@ -38,12 +37,6 @@ async def running(fragile: KafkaBroker) -> KafkaBroker:
     if not fragile.pid:
         await fragile.start()
     return fragile
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def test_a_broker_that_is_away_at_start_is_waited_for(fragile: KafkaBroker, station: MakeStation) -> None:

@@ -286,43 +286,32 @@ def test_cancelled_is_thrown_into_a_branch_that_is_given_up_and_its_clean_up_may
     assert "clean" in said
 
 
+async def leaves_one_open(run: Run) -> None:
+    run.call(work, "not awaited")
+    await run.call(other, 1)
+    raise ValueError("no")
+
+
+@workflow()
+async def catches(run: Run, _: Any) -> str:
+    try:
+        await run.gather(leaves_one_open(run))
+    except ValueError:
+        return "caught"
+    return ""
+
+
 def test_a_branch_that_raises_gives_its_open_steps_up() -> None:
-    async def raises(run: Run) -> None:
-        run.call(work, "left open")
-        await run.call(other, 1)
-        raise ValueError("no")
-
-    @workflow()
-    async def body(run: Run, _: Any) -> str:
-        try:
-            await run.gather(raises(run))
-        except ValueError:
-            return "caught"
-        return ""
-
-    driver = Driver(body)
-    run = driver.start(body)
+    driver = Driver(catches)
+    run = driver.start(catches)
     driver.succeed(run, "/1/0/2/other")
     assert driver.result(run) == "caught"
     assert "/1/0/1/work" in driver.closed[run].settled
 
 
 def test_an_unawaited_failure_in_a_branch_that_was_caught_is_no_news() -> None:
-    async def raises(run: Run) -> None:
-        run.call(work, "fails")
-        await run.call(other, 1)
-        raise ValueError("no")
-
-    @workflow()
-    async def body(run: Run, _: Any) -> str:
-        try:
-            await run.gather(raises(run))
-        except ValueError:
-            return "caught"
-        return ""
-
-    driver = Driver(body)
-    run = driver.start(body)
+    driver = Driver(catches)
+    run = driver.start(catches)
     driver.fail(run, "/1/0/1/work")
     driver.succeed(run, "/1/0/2/other")
     assert driver.result(run) == "caught"

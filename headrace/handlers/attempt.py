@@ -20,19 +20,23 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """The attempt being made, from 1; `idempotency_key` is the task's: the same over attempts, restarts and owners."""
+    """The attempt being made: the `number`th of its task, from 1.
+
+    `idempotency_key` is the task's: the same over attempts, restarts and owners; pass it on to whatever is called. `task` is the task's place in its
+    run, such as `/3/charge`. `anchor` and `tracestate` are the trace of the run; None: it has none.
+    """
 
     idempotency_key: str
     number: int
     run_id: str
     task: str
-    deadline_ms: int  # milliseconds since 1970
+    deadline_ms: int  # milliseconds since 1970, when the attempt times out
     anchor: str | None = None
     tracestate: str | None = None
 
     @property
     def traceparent(self) -> str | None:
-        """What calls made by this attempt carry: its own span in the run's trace."""
+        """What calls made by this attempt carry: its own span in the run's trace. None without a trace."""
         return None if self.anchor is None else attempt_traceparent(self.run_id, self.task, self.number, self.anchor)
 
     @property

@@ -36,10 +36,15 @@ _WINDOW_SECONDS_MAX: Final = 86_400
 
 @dataclass(frozen=True, slots=True, init=False)
 class Breaker:
-    """resilience4j's, shared by name; `window` counts calls (int) or spans time; `hold` waits and uses no attempts.
+    """resilience4j's circuit breaker, one for all handlers of this process that name it.
 
-    Exactly one of `window_calls` and `window_seconds` is set. `ignore` lists errors that count neither as failure nor
-    as success.
+    It looks at the last `window` calls (an int), or at those of that time (a Duration, in whole seconds), once there
+    are `minimum_calls`. It opens when the share of failures reaches `failure_rate`, or that of calls longer than
+    `slow_call` reaches `slow_call_rate` (shares are above 0, up to 1). After `open_for` it lets `probes` calls through, and
+    closes or opens again by their rates. While it is open, `on_open="hold"` lets tasks wait and uses none of their
+    attempts; `"fail"` fails the attempt. `ignore`: errors that count neither as failure nor as success.
+
+    Exactly one of `window_calls` and `window_seconds` is set.
     """
 
     name: str

@@ -34,7 +34,7 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 class Handler(Generic[*Ts, T_co]):
     """A definition. Calling it directly runs the bare function, without policies: for unit tests.
 
-    `timeout_ms` is for one attempt; None: the setting `worker.attempt_timeout`. `place` is `file:line`, for messages.
+    `timeout_ms` is for one attempt; None: the setting `defaults.timeout`. `place` is `file:line`, for messages.
     """
 
     __slots__ = (
@@ -130,7 +130,11 @@ class Handler(Generic[*Ts, T_co]):
 
 
 class HandlerDecorator(Protocol):
-    """`@handler` or `@handler(...)`, on `async def`, or on `def` (runs in a thread). `timeout` is for one attempt."""
+    """`@handler` or `@handler(...)`, on `async def`, or on `def` (runs in a thread).
+
+    `name`: what the run log calls it; None: the function's name. A run in flight finds its handlers by it. `timeout` is for one attempt; None: the
+    setting `defaults.timeout`. Without `retry` it is `Retry()`. Handlers that name the same breaker or pool share it. Raises DefinitionError.
+    """
 
     @overload
     def __call__(self, function: Callable[[*Ts], Coroutine[Any, Any, T]], /) -> Handler[*Ts, T]: ...

@@ -18,7 +18,10 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 @dataclass(frozen=True, slots=True, init=False)
 class Pool:
-    """At most `size` attempts at once in this process, over all handlers that name it; others are held, in order."""
+    """At most `size` attempts at once in this process, over all handlers that name it.
+
+    Other attempts are held, in order; that uses none of a task's attempts.
+    """
 
     name: str
     size: int

@@ -28,11 +28,12 @@ _FRACTION_BITS: Final = 53  # a float's
 
 @dataclass(frozen=True, slots=True, init=False)
 class Retry:
-    """Wait n = u * min(cap, delay(n)), 0 <= u < 1 (full jitter); `attempts` counts the first; `deadline` spans all,
-    waits included.
+    """How often a task is tried, and how long is waited in between.
 
-    `delay(n)` is delay, delay * n or delay * 2 ** (n - 1). `on` and `never` are compared with what the handler
-    raised; `never` wins.
+    `attempts` counts the first: 1 is no retry. Wait n = u * min(cap, delay(n)), 0 <= u < 1 (full jitter), where
+    `delay(n)` is delay, delay * n or delay * 2 ** (n - 1), as `backoff` says; a delay of 0 waits not at all. `deadline`
+    spans all attempts and waits, from when the task was ready; None: no limit. `on` and `never` are compared with what
+    the handler raised; `never` wins.
     """
 
     attempts: int

@@ -73,7 +73,7 @@ class NonRetryable(HeadraceError):
 
 
 class Retryable(HeadraceError):
-    """Raised by a handler: again, whatever `on` and `never` say, not before `after`."""
+    """Raised by a handler: again, whatever `on` and `never` say, and not before `after` (None: as `Retry` says). The number of attempts still holds."""
 
     code = "HR4002"
 
@@ -96,7 +96,10 @@ class Cause(StrEnum):
 
 
 class TaskFailed(HeadraceError):
-    """Raised in a workflow that awaits a task that failed for good. It carries text, never a class of the user's."""
+    """Raised in a workflow that awaits a task that failed for good. It carries text, never a class of the user's.
+
+    `task` is its place in the run, such as `/3/charge`; `error` the class that the last of `attempts` raised, as text; `message` what it said.
+    """
 
     code = "HR4003"
 

@@ -37,7 +37,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Run:
-    """One execution of a workflow. gather, race and map take steps, and coroutines of helpers that await this run."""
+    """One execution of a workflow. gather, race and map take steps, and coroutines of helpers that await this run.
+
+    `id` contains the partition of the run log; `key` is "" if the workflow has none; `event` is what started the run, None if no event did.
+    Whoever makes more steps than `limits.tasks_per_run`, or a group of more than `limits.fan_out`, gets LimitExceeded.
+    """
 
     __slots__ = ("_interpreter", "event", "id", "key")
 
@@ -52,7 +56,10 @@ class Run:
         self.event = event
 
     def call(self, handler: Handler[*Ts, T], *args: *Ts, compensate: Handler[*Ts, Any] | None = None) -> Step[T]:
-        """Call a task. Arguments are encoded now. If the run fails after this task has finished, `compensate` is called with the same arguments."""
+        """Call a task. Arguments are encoded now. If the run fails after this task has finished, `compensate` is called with the same arguments.
+
+        Awaiting it raises TaskFailed, once the task has failed for good. PayloadError: an argument is not what the handler says, or too large.
+        """
         interpreter = self._interpreter
         if not isinstance(handler, Handler):  # pyright: ignore[reportUnnecessaryIsInstance] - bodies may be untyped
             raise interpreter.forbidden(f"run.call of {_name(handler)}", _HANDLER)
@@ -109,7 +116,7 @@ class Run:
     @overload
     def race(self, *steps: Awaitable[T]) -> Step[T]: ...
     def race(self, *steps: Awaitable[Any]) -> Step[Any]:
-        """The first success; the others are given up. If all fail, the last error."""
+        """The first success, in log order; the others are given up. If all fail, the last error. ValueError: there is none to wait for."""
         if not steps:
             raise ValueError("race needs at least one step")
         group: Race[Any] = Race(self._interpreter, self._reference(steps))
@@ -117,7 +124,7 @@ class Run:
         return self._interpreter.own(group)
 
     def map(self, each: Callable[[A], Awaitable[T]], items: Sequence[A], *, concurrency: int = 10) -> Step[list[T]]:
-        """`each` for every item, at most `concurrency` at once; results in item order, failure as in `gather`."""
+        """`each` for every item, at most `concurrency` (from 1) at once; results in item order, failure as in `gather`."""
         if concurrency < 1:
             raise ValueError("map needs a concurrency of at least 1")
         items = list(items)
@@ -128,12 +135,12 @@ class Run:
         return interpreter.own(group)
 
     def sleep(self, duration: Duration) -> Step[None]:
-        """Wait, however often the process restarts; never shorter."""
+        """Wait so long by the log's clock, however often the process restarts; never shorter. A duration of 0 is refused: DefinitionError."""
         interpreter = self._interpreter
         return self._sleep(interpreter.clock_ms + milliseconds(duration, name="sleep"))
 
     def sleep_until(self, when: datetime) -> Step[None]:
-        """Wait until `when`, which must have a time zone."""
+        """Wait until `when`; over at once if that is past. TypeError: it has no time zone."""
         if when.tzinfo is None:
             raise TypeError("sleep_until needs a datetime with a time zone, such as run.now() + timedelta(hours=1)")
         due = when.astimezone(UTC) - _EPOCH

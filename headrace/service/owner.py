@@ -23,7 +23,8 @@ from headrace.observability.label import LogKind, LossReason, SkipReason, TakeRe
 from headrace.service.awake_runs import AwakeRuns
 from headrace.service.checkpointer import Checkpointer
 from headrace.service.definitions.determinism_guard import unhooked
-from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.folded import Folded
 from headrace.service.engine.gate import NO_TOKEN
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner_position import OwnerPosition

@@ -198,9 +198,9 @@ MUTANTS = (
     Mutant(
         "S4",
         "the slot of a key is not given back",
-        "service/engine/fold.py",
-        "            del state.slots[run.slot]\n",
-        "            pass\n",
+        "service/engine/new_run.py",
+        "        del state.slots[run.slot]\n",
+        "",
     ),
     Mutant(
         "S5",
@@ -268,7 +268,7 @@ MUTANTS = (
     Mutant(
         "S14",
         "a start goes on where it was read, not at the partition of its key",
-        "service/engine/fold.py",
+        "service/engine/new_run.py",
         "        if home != state.partition:\n",
         "        if home < 0:\n",
     ),
@@ -286,7 +286,7 @@ MUTANTS = (
     Mutant(
         "S16",
         "a start that joins begins a run of its own",
-        "service/engine/fold.py",
+        "service/engine/new_run.py",
         "        case OnConflict.JOIN:\n",
         "        case OnConflict.QUEUE:\n",
     ),

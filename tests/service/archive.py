@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.folded import Folded
 from headrace.service.engine.instruction import Close
 from headrace.service.engine.state import PartitionState
 from headrace.topics.log import (

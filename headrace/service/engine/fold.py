@@ -5,33 +5,30 @@ Pure and synchronous. Time is the record's timestamp. Runs do not influence each
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, assert_never
 
-import msgspec
-
+from headrace.service.engine.folded import DONE, NO_EFFECT, SKIPPED, Folded, to_outbox
 from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import (
     Advance,
     Begin,
     Close,
     Instruction,
-    Joined,
     Park,
     Probe,
     Proven,
-    Queued,
     ReadAnew,
     Rearm,
     Send,
     TryAgain,
     Unpark,
 )
-from headrace.service.engine.retry import RETENTION_MS, copied, forget, kept_of, retriable, run_ended
+from headrace.service.engine.new_run import begin_retry, begin_start, give_key_back, leave_queue
+from headrace.service.engine.retry import RETENTION_MS, forget, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
-from headrace.service.engine.state import Forward, Given, KeySlot, Output, PartitionState, Refusal, RefusedOutput
+from headrace.service.engine.state import Given, Output, PartitionState, RefusedOutput
 from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
-from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
+from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -49,24 +46,10 @@ from headrace.topics.outcome import (
     TimerArmed,
     TimerFired,
 )
-from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
 
 if TYPE_CHECKING:
     from headrace.service.engine.run_state import Woke
-
-
-class Folded(msgspec.Struct, gc=False):
-    """`skip`: the gate's or the dedupe's reason why the record does not count. `without_effect`: it counts and changes no run (late, unknown run)."""
-
-    instructions: list[Instruction]
-    skip: Skip | None = None
-    without_effect: bool = False
-
-
-_DONE = Folded(instructions=[])
-_NO_EFFECT = Folded(instructions=[], without_effect=True)
-_SKIPPED = {reason: Folded(instructions=[], skip=reason) for reason in Skip}
 
 
 def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, record: RunRecord) -> Folded:
@@ -78,7 +61,7 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
         case OutcomeRecord():
             skip = state.gate.admit(record)
             if skip is not None:
-                return _SKIPPED[skip]
+                return SKIPPED[skip]
             folded = _outcome(state, timestamp_ms, size, record.body)
             return _proven(state, record.body, folded) if state.probation.suspects else folded
         case CommandRecord():
@@ -87,19 +70,19 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
             open_token = state.gate.token
             skip = state.gate.announce(offset, record)
             if skip is not None:
-                return _SKIPPED[skip]
+                return SKIPPED[skip]
             state.probation.announced(record.instance, open_token, timestamp_ms)
-            return _DONE
+            return DONE
         case Release():
             skip = state.gate.admit(record)
             if skip is not None:
-                return _SKIPPED[skip]
+                return SKIPPED[skip]
             until_ms = timestamp_ms + record.grace_ms
             # what an owner before this one gave away, and still runs, is not this one's to list
             given = {key: each for key, each in state.given.items() if each.until_ms > timestamp_ms}
             given |= {(a.run, a.step): Given(a.number, until_ms, state.gate.holder) for a in record.attempts}
             state.given = given
-            return _DONE
+            return DONE
         case _:
             assert_never(record)
 
@@ -109,13 +92,13 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
 
 def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: CommandRecord) -> Folded:
     if not state.dedupe.accept(record.id, at_ms, state.client_retention_ms):
-        return _SKIPPED[Skip.DUPLICATE]
+        return SKIPPED[Skip.DUPLICATE]
     match record.body:
         case Start(event_at_ms=event_at_ms, event=event) as start:
             identity = record.id
             if event is not None and event_at_ms is not None and isinstance(identity, Coordinates):
                 state.dedupe.note_record(identity, event.topic, event_at_ms)
-            return _start(state, offset, at_ms, size, record.id, start)
+            return begin_start(state, offset, at_ms, size, record.id, start)
         case Deliver(result=result):
             return _deliver(state, at_ms, size, result)
         case Cancel() as cancel:
@@ -123,68 +106,14 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
         case Resume(run=run):
             return _resume(state, run)
         case Retry() as retry:
-            return _retry(state, offset, at_ms, size, record.id, retry)
+            return begin_retry(state, offset, at_ms, size, record.id, retry)
         case Dismiss(run=run):
-            return _NO_EFFECT if forget(state, run) is None else _DONE
+            return NO_EFFECT if forget(state, run) is None else DONE
         case Epoch(topic=topic, epoch=epoch, offsets=offsets):
             new = state.dedupe.begin_epoch(topic, epoch, offsets)
-            return Folded(instructions=[ReadAnew(topic)]) if new else _NO_EFFECT
+            return Folded(instructions=[ReadAnew(topic)]) if new else NO_EFFECT
         case _:
             assert_never(record.body)
-
-
-def _start(state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, start: Start) -> Folded:
-    contended = start.key is not None and start.policy is not OnConflict.ALLOW
-    if contended and start.key is not None:
-        home = partition_of(start.key.encode(), state.partitions)
-        if home != state.partition:
-            return _forward(state, offset, home, start)
-    id_ = run_id(state.partition, identity)
-    if id_ in state.runs:
-        return _SKIPPED[Skip.DUPLICATE]
-    run = RunState(
-        id=id_,
-        offset=offset,
-        size=size,
-        identity=identity,
-        start=start,
-        started_at_ms=at_ms,
-        began_at_ms=at_ms,
-        phase=Phase.OPEN,
-        clock_ms=at_ms,
-    )
-    if contended:
-        slot = state.slots.get(run.slot)
-        if slot is not None:
-            return _conflict(state, offset, run, slot)
-        state.slots[run.slot] = KeySlot(open=id_, queued=deque())
-    state.runs[id_] = run
-    return Folded(instructions=[Begin(run)])
-
-
-def _forward(state: PartitionState, offset: int, home: int, start: Start) -> Folded:
-    identity = Coordinates(epoch=0, origin=state.topic, partition=state.partition, offset=offset, n="0", floor=0)
-    return _to_outbox(state, Forward(id=f"forward/{offset}", partition=home, identity=identity, start=start))
-
-
-def _conflict(state: PartitionState, offset: int, run: RunState, slot: KeySlot) -> Folded:
-    match run.start.policy:
-        case OnConflict.JOIN:
-            held = state.runs[slot.open]
-            held.joined += 1
-            return Folded(instructions=[Joined(held, run.start)])
-        case OnConflict.REJECT:
-            return _to_outbox(state, Refusal(id=f"refusal/{offset}", start=run.start, open_run=slot.open))
-        case _:
-            run.phase = Phase.QUEUED
-            state.runs[run.id] = run
-            slot.queued.append(run.id)
-            return Folded(instructions=[Queued(run)])
-
-
-def _to_outbox(state: PartitionState, entry: Output | Forward | Refusal | RefusedOutput) -> Folded:
-    state.outbox[entry.id] = entry
-    return Folded(instructions=[Send(entry)])
 
 
 def _deliver(
@@ -195,23 +124,22 @@ def _deliver(
         return _outcome(state, at_ms, size, result)
     run = state.runs.get(result.run)
     if run is None or result.step in run.settled:
-        return _NO_EFFECT
+        return NO_EFFECT
     tries = run.tries.get(result.step)
     if result.number != (tries.failed if tries else 0) + 1:
-        return _NO_EFFECT
+        return NO_EFFECT
     if run.phase is Phase.PARKED:
-        return _DONE
+        return DONE
     return Folded(instructions=[TryAgain(run, result.step, result.number, at_ms, None)])
 
 
 def _cancel(state: PartitionState, at_ms: int, cancel: Cancel) -> Folded:
     run = state.runs.get(cancel.run)
     if run is None:
-        return _NO_EFFECT
+        return NO_EFFECT
     if run.phase is Phase.QUEUED:
-        state.slots[run.slot].queued.remove(run.id)
-        run.phase = Phase.OPEN  # its own end is all that it will see
-        run.history.append((cancel, at_ms))
+        leave_queue(state, run)
+        run.history.append((cancel, at_ms))  # its own end is all that it will see
         return Folded(instructions=[Begin(run)])
     was_parked = run.phase is Phase.PARKED
     run.phase, run.parked = Phase.OPEN, None
@@ -222,46 +150,9 @@ def _cancel(state: PartitionState, at_ms: int, cancel: Cancel) -> Folded:
 def _resume(state: PartitionState, id_: str) -> Folded:
     run = state.runs.get(id_)
     if run is None or run.phase is not Phase.PARKED:
-        return _NO_EFFECT
+        return NO_EFFECT
     run.phase, run.parked = Phase.OPEN, None
     return Folded(instructions=[Unpark(run)])
-
-
-def _retry(state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, retry: Retry) -> Folded:
-    failed = retriable(state, retry.run, at_ms)
-    id_ = run_id(state.partition, identity)
-    if failed is None or id_ in state.runs:
-        return _NO_EFFECT
-    kept = kept_of(failed)
-    retried = copied(kept, of=retry.run, retry=id_, from_step=retry.from_step)
-    if retried is None:
-        return _NO_EFFECT
-    start, copied_bytes = kept.start, len(bytes(failed.kept))
-    run = RunState(
-        id=id_,
-        offset=offset,
-        size=size + copied_bytes,
-        identity=identity,
-        start=start,
-        started_at_ms=at_ms,
-        began_at_ms=at_ms,
-        phase=Phase.OPEN,
-        clock_ms=at_ms,
-        history_bytes=copied_bytes,
-        retried=retried,
-    )
-    folded = Folded(instructions=[Begin(run)])
-    if start.key is not None and start.policy is not OnConflict.ALLOW:
-        slot = state.slots.get(run.slot)
-        if slot is None:
-            state.slots[run.slot] = KeySlot(open=id_, queued=deque())
-        elif start.policy is OnConflict.QUEUE:
-            folded = _conflict(state, offset, run, slot)
-        else:
-            return _NO_EFFECT
-    state.runs[id_] = run
-    state.failed[retry.run] = msgspec.structs.replace(failed, retry=id_)
-    return folded
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------------------
@@ -272,7 +163,7 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
         case AttemptSucceeded():
             run = state.runs.get(outcome.run)
             if run is None or outcome.step in run.settled:
-                return _NO_EFFECT
+                return NO_EFFECT
             return _settled(run, outcome.step, outcome, at_ms, size)
         case AttemptFailed():
             return _failed(state, at_ms, size, outcome)
@@ -281,7 +172,7 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
         case OutboxProgress(sent=sent):
             for entry in sent:
                 state.outbox.pop(entry.entry, None)
-            return _DONE
+            return DONE
         case RunEnded():
             return _ended(state, at_ms, outcome)
         case TimerFired():
@@ -289,10 +180,10 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
         case TimerArmed(run=id_, step=step, due_at_ms=due_at_ms, rests_at=rests_at):
             run = state.runs.get(id_)
             if run is None or step in run.settled:
-                return _NO_EFFECT
+                return NO_EFFECT
             run.timers[step] = due_at_ms
             run.rests = rests_at == len(run.history)
-            return _DONE
+            return DONE
         case StepsCancelled():
             return _cancelled(state, at_ms, outcome)
         case OutputRefused():
@@ -300,20 +191,20 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
         case RunParked():
             run = state.runs.get(outcome.run)
             if run is None or run.phase is not Phase.OPEN or run.cancelled_by() is not None:
-                return _NO_EFFECT  # a cancelled run ends, whatever its code does
+                return NO_EFFECT  # a cancelled run ends, whatever its code does
             run.phase, run.parked = Phase.PARKED, outcome
             return Folded(instructions=[Park(run, outcome)])
         case CheckpointChunk(
             as_of=as_of
         ):  # what it says is known already; but whoever wrote it may trim up to there, at any time
             state.runs.readable_from = max(state.runs.readable_from, as_of + 1)
-            return _DONE
+            return DONE
         case RunProbed(run=id_):
             if id_ in state.runs:
                 state.probation.probed(id_, state.gate.token)
             return Folded(instructions=[Probe(id_)])
         case ProbePassed():
-            return _DONE
+            return DONE
         case _:
             assert_never(outcome)
 
@@ -340,30 +231,30 @@ def _woken(run: RunState, record: Woke, at_ms: int, size: int) -> Folded:
     run.history_bytes += size
     run.rests = False
     if run.phase is Phase.PARKED:
-        return _DONE
+        return DONE
     return Folded(instructions=[Advance(run, record, at_ms)])
 
 
 def _failed(state: PartitionState, at_ms: int, size: int, failed: AttemptFailed) -> Folded:
     run = state.runs.get(failed.run)
     if run is None or failed.step in run.settled:
-        return _NO_EFFECT
+        return NO_EFFECT
     tries = run.tries.get(failed.step)
     if failed.number != (tries.failed if tries else 0) + 1:
-        return _NO_EFFECT
+        return NO_EFFECT
     if failed.retry_after_ms is None:
         return _settled(run, failed.step, failed, at_ms, size)
     due_at_ms = at_ms + failed.retry_after_ms
     run.tries[failed.step] = StepTries(failed=failed.number, not_before_ms=due_at_ms)
     if run.phase is Phase.PARKED:
-        return _DONE
+        return DONE
     return Folded(instructions=[TryAgain(run, failed.step, failed.number + 1, due_at_ms, failed)])
 
 
 def _fired(state: PartitionState, at_ms: int, fired: TimerFired) -> Folded:
     run = state.runs.get(fired.run)
     if run is None or fired.step in run.settled:
-        return _NO_EFFECT
+        return NO_EFFECT
     if at_ms < fired.due_at_ms:
         return Folded(instructions=[Rearm(run, fired.step, fired.due_at_ms, fired.due_at_ms - at_ms)])
     return _settled(run, fired.step, fired, at_ms, 0)
@@ -372,10 +263,10 @@ def _fired(state: PartitionState, at_ms: int, fired: TimerFired) -> Folded:
 def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> Folded:
     run = state.runs.get(cancelled.run)
     if run is None:
-        return _NO_EFFECT
+        return NO_EFFECT
     steps = tuple(step for step in cancelled.steps if step not in run.settled)
     if not steps:
-        return _NO_EFFECT
+        return NO_EFFECT
     for step in steps:
         run.settled.add(step)
         run.tries.pop(step, None)
@@ -386,7 +277,7 @@ def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> 
 def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> Folded:
     run = state.runs.get(emitted.run)
     if run is None or emitted.step in run.settled:
-        return _NO_EFFECT
+        return NO_EFFECT
     start = run.start
     event = start.event
     entry = Output(
@@ -410,18 +301,18 @@ def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> 
 def _refused(state: PartitionState, at_ms: int, refused: OutputRefused) -> Folded:
     entry = state.outbox.pop(refused.entry, None)
     if not isinstance(entry, Output):
-        return _NO_EFFECT
+        return NO_EFFECT
     run = state.runs.get(entry.run)
     if run is not None:
         return _woken(run, refused, at_ms, 0)
     letter = RefusedOutput(id=f"refused/{entry.id}", output=entry, code=refused.code, message=refused.message)
-    return _to_outbox(state, letter)
+    return to_outbox(state, letter)
 
 
 def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
     run = state.runs.get(ended.run)
     if run is None or run.phase is Phase.QUEUED:
-        return _NO_EFFECT
+        return NO_EFFECT
     del state.runs[run.id]
     if ended.status is not RunStatus.SUCCEEDED or run.retried is not None:
         run_ended(state, run, ended, at_ms)
@@ -429,16 +320,10 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
         state.dedupe.clients.pop(run.identity.id, None)
         state.dedupe.clients[run.identity.id] = at_ms
     instructions: list[Instruction] = [Close(run, ended, at_ms)]
-    slot = state.slots.get(run.slot) if run.start.policy is not OnConflict.ALLOW and run.start.key is not None else None
-    if slot is not None and slot.open == run.id:
-        if slot.queued:
-            following = state.runs[slot.queued.popleft()]
-            slot.open = following.id
-            following.phase = Phase.OPEN
-            following.began_at_ms = following.clock_ms = max(state.clock_ms, following.clock_ms)
+    if run.start.key is not None and run.start.policy is not OnConflict.ALLOW:
+        following = give_key_back(state, run)
+        if following is not None:
             instructions.append(Begin(following))
-        else:
-            del state.slots[run.slot]
     return Folded(instructions=instructions)
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 import msgspec
 
-from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.folded import Folded
 from headrace.service.names import Names
 from headrace.service.recovery import Recovery
 from headrace.topics.errors import Fatal

@@ -3,7 +3,8 @@
 from collections import defaultdict
 from typing import NamedTuple
 
-from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.folded import Folded
 from headrace.topics.command import Deliver, Start
 from headrace.topics.identity import run_id
 from headrace.topics.log import Log, LogRecord, TopicPartition

@@ -12,7 +12,8 @@ from typing import Any
 import msgspec
 
 from headrace.service.definitions.workflow import Workflow
-from headrace.service.engine.fold import Folded, fold, new_state
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.folded import Folded
 from headrace.service.engine.instruction import (
     Advance,
     Begin,

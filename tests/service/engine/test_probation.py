@@ -2,7 +2,8 @@
 
 import msgspec
 
-from headrace.service.engine.fold import Folded, fold
+from headrace.service.engine.fold import fold
+from headrace.service.engine.folded import Folded
 from headrace.service.engine.gate import NO_TOKEN
 from headrace.service.engine.instruction import Begin, Probe, Proven
 from headrace.service.engine.probation import STRIKES_MAX, TAKEOVERS, WINDOW_MS, Suspect

@@ -290,7 +290,7 @@ async def test_touched_is_noted_before_a_chunk_and_again_after_it_could_not_be(p
         return True
 
     async with routing(log, shop(look)) as process:
-        await until(lambda: process.floor() == 0)
+        await until(lambda: IN in log.reading)
         log.away = True
         await publish(place, 2)
         await until(lambda: process.router.sources[IN].waiting_since_ms is not None)

@@ -97,6 +97,12 @@ def test_every_decision_is_listed() -> None:
     assert listed == {file.name for file in folder.glob("[0-9]*.md")}
 
 
+def test_every_page_is_in_the_index() -> None:
+    folder = ROOT / "docs"
+    listed = LINK.findall((folder / "README.md").read_text())
+    assert {name for name in listed if "/" not in name} == {file.name for file in folder.glob("*.md")} - {"README.md"}
+
+
 def test_the_readme_begins_with_the_two_commands() -> None:
     readme = (ROOT / "README.md").read_text()
     assert "make run" in readme

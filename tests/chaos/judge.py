@@ -224,15 +224,7 @@ class _Case:
     # --- I2 ---
 
     def _duplicates(self) -> Iterator[str]:
-        allowed_in_all = 0
-        by_window: Counter[int] = Counter()
-        for run in self.log.runs.values():
-            for step, emitted_ms in run.emitted.items():
-                left_ms = self.log.left.get(f"{run.id}{step}", float("inf"))
-                for index, window in enumerate(self.evidence.windows):
-                    if emitted_ms <= window.ended_ms + _CLOCK_MS and left_ms >= window.began_ms - _CLOCK_MS:
-                        by_window[index] += 1
-                        allowed_in_all += 1
+        allowed_in_all = sum(self._times_met(run, step) for run in self.log.runs.values() for step in run.emitted)
         self.duplicates_allowed = allowed_in_all
         doubled = 0
         for id_, copies in self.results.items():
@@ -247,13 +239,17 @@ class _Case:
 
     def _was_in_flight(self, id_: str) -> bool:
         run = self.log.runs.get(id_[: _run_length(id_)])
-        if run is None:
-            return False
-        emitted_ms = run.emitted.get(id_[len(run.id) :], float("inf"))
-        left_ms = self.log.left.get(id_, float("inf"))
-        return any(
-            emitted_ms <= window.ended_ms + _CLOCK_MS and left_ms >= window.began_ms - _CLOCK_MS
-            for window in self.evidence.windows
+        return run is not None and self._times_met(run, id_[len(run.id) :]) > 0
+
+    def _times_met(self, run: RunFacts, step: str) -> int:
+        """By how many faults a result was met in the outbox, and by how many changes of owner after the first of them."""
+        windows = self.evidence.windows
+        emitted_ms = run.emitted.get(step, float("inf")) - _CLOCK_MS
+        left_ms = self.log.left.get(f"{run.id}{step}", float("inf")) + _CLOCK_MS
+        first_ms = min((window.began_ms for window in windows), default=float("inf"))
+        taken = (each.at_ms for each in self.log.taken(run.partition))
+        return sum(emitted_ms <= window.ended_ms and left_ms >= window.began_ms for window in windows) + sum(
+            max(emitted_ms, first_ms) <= at_ms <= left_ms for at_ms in taken
         )
 
     # --- I3 ---
@@ -318,12 +314,21 @@ class _Case:
                 ):
                     yield f"{effect.task} of {run.id} began again in process {effect.pid}, which had its result"
         for key, begun in _began(self.evidence.effects).items():
-            within = Counter((effect.pid, effect.number) for effect in begun)
-            yield from (
-                f"{key}: process {pid} began attempt {n} {count} times"
-                for (pid, n), count in within.items()
-                if count > 1
-            )
+            yield from (f"{key}: {what}" for what in self._begun_twice(begun))
+
+    def _begun_twice(self, begun: Sequence[Effect]) -> Iterator[str]:
+        """One process begins an attempt once a tenure. One that took its partition anew between may have lost what the first came to."""
+        newest: dict[tuple[int, int], float] = {}
+        for effect in begun:
+            now_ms = (effect.at_ns if self.evidence.worker_clock else effect.seen_ns) / 1e6
+            before_ms = newest.get((effect.pid, effect.number))
+            newest[effect.pid, effect.number] = now_ms
+            run = self.log.runs.get(effect.run)
+            if before_ms is None or run is None:
+                continue
+            taken = (each.at_ms for each in self.log.taken(run.partition) if each.pid == effect.pid)
+            if not any(before_ms - _CLOCK_MS <= at_ms <= now_ms + _CLOCK_MS for at_ms in taken):
+                yield f"process {effect.pid} began attempt {effect.number} twice in one tenure"
 
     # --- I6 ---
 

@@ -36,7 +36,7 @@ class History:
         self.committed = {(IN, 0): 2}
         self.listed: list[dict[str, str]] | None = [{"status": "succeeded"}, {"status": "compensated"}]
         self.now = T0
-        self.seq = 0
+        self.seq = self.token = 0
         self.pid = 11
         self.runs: dict[str, str] = {}
         self._write(kind="announce", instance="host-11-x", nonce="n", previous_token=-1)
@@ -54,7 +54,7 @@ class History:
         return len(self.log) - 1
 
     def outcome(self, **body: Any) -> int:
-        offset = self._write(kind="outcome", token=0, seq=self.seq, body=body)
+        offset = self._write(kind="outcome", token=self.token, seq=self.seq, body=body)
         self.seq += 1
         return offset
 
@@ -162,6 +162,20 @@ def test_a_history_without_fault_passes() -> None:
     assert History().judged() == []
 
 
+def test_a_process_that_took_its_partition_anew_may_begin_an_attempt_again() -> None:
+    """What the first one came to was appended under its old token, and does not count."""
+
+    class Retaken(History):
+        def attempt(self, job: Job, step: str, place: int, branch: int, number: int = 1) -> dict[str, int]:
+            if (job, step) == (UNDONE, "/1"):
+                self.effect(job, step, place, branch, "start", number)
+                self.token = self._write(kind="announce", instance="host-11-y", nonce="m", previous_token=0)
+                self.seq = 0
+            return super().attempt(job, step, place, branch, number)
+
+    assert Retaken().judged() == []
+
+
 def _result_lost(history: History) -> None:
     history.results.clear()
 
@@ -214,6 +228,12 @@ def _again_after_its_result(history: History) -> None:
     history.pid = 12
     history.now += 10
     history.effect(JOB, "/1", 0, 0, "start", 2)
+
+
+def _begun_twice(history: History) -> None:
+    """The same process, the same number, and nothing between."""
+    first = next(effect for effect in history.effects if effect.phase == "start")
+    history.effects.insert(1, msgspec.structs.replace(first, at_ns=first.at_ns + 1_000, seen_ns=first.seen_ns + 1_000))
 
 
 def _early(history: History) -> None:
@@ -270,6 +290,7 @@ SPOILED: list[tuple[str, Callable[[History], None]]] = [
     ("I4", _other_key),
     ("I4", _effect_missing),
     ("I5", _again_after_its_result),
+    ("I5", _begun_twice),
     ("I7", _early),
     ("I9", _too_many_tries),
     ("I9", _retried_early),

@@ -16,7 +16,8 @@ _KILLS = {  # of a process on Kafka, of one on the embedded file, of workers und
     Scale.FULL: (80, 120, 80),
     Scale.LONG: (100, 100, 100),
 }
-_KILLS_A_SESSION = 25
+_KILLS_A_SESSION = 40
+_RATE = 60.0  # jobs a second: what is killed has work, and the machine has room to start the next one
 RESTART_S = 3.0  # the aim: a single process works again so soon after it was started
 
 
@@ -37,9 +38,9 @@ async def _session(place: Place, seed: int, kills: int, tally: Tally) -> None:
     name = "kafka" if place.servers else "embedded"
     async with Session(place, seed=seed) as session:
         await session.spawn().ready()
-        async with session.load(ahead=60):
+        async with session.load(ahead=60, rate=_RATE):
             for _ in range(kills):
-                await session.works(rng.randrange(40, 400))
+                await session.works(rng.randrange(20, 160))
                 await session.look_at_positions()
                 await session.kill(session.now)
                 began = time.time_ns()
@@ -55,10 +56,10 @@ async def _supervised(place: Place, seed: int, kills: int, tally: Tally) -> None
     rng = random.Random(seed)
     async with Session(place, seed=seed, partitions=12) as session:
         supervisor = session.spawn("--workers", "3")
-        async with session.load(ahead=60):
+        async with session.load(ahead=60, rate=_RATE):
             for _ in range(kills):
                 victim = await _one_with_partitions(session, supervisor.pid, rng)
-                await session.works(rng.randrange(60, 300))
+                await session.works(rng.randrange(20, 160))
                 mine = [at for at in range(session.partitions) if session.owner_of(at) == victim.pid]
                 began_ms = time.time() * 1000
                 async with session.fault("kill of a worker") as hit:

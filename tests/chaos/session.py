@@ -37,6 +37,7 @@ from tests.service.end_to_end.waiting import eventually, eventually_now
 APP = Path(__file__).parent / "apps" / "programs.py"
 _numbers = itertools.count()
 _LOOK_S = 0.3
+RATE = 80.0  # jobs a second: all parts work all the time, and the machine has room to start a worker
 
 
 class Place(NamedTuple):
@@ -199,7 +200,7 @@ class Session:
 
     # --- load ---
 
-    def load(self, *, ahead: int = 60, rate: float | None = None, **options: Any) -> Load:
+    def load(self, *, ahead: int = 60, rate: float | None = RATE, **options: Any) -> Load:
         """A producer; `async with` makes it publish."""
         door = KafkaDoor(self.place.servers) if self.place.servers else EmbeddedDoor(self.path)
         load = Load(

@@ -13,10 +13,9 @@ from tests.kafka_broker.broker import KafkaBroker
 from tests.service.end_to_end.instance import Instance, run
 from tests.service.end_to_end.waiting import eventually_now
 
-_ROUNDS = {Scale.CI: 1, Scale.FULL: 4, Scale.LONG: 12}
+_ROUNDS = {Scale.CI: 1, Scale.FULL: 3, Scale.LONG: 12}
 _POINTS_MAX = {Scale.CI: 20, Scale.FULL: 1_000, Scale.LONG: 1_000}  # a sample of them by the seed; all on demand
 _PATIENCE_S = 12.0
-_RATE = 80.0  # jobs a second: every point is passed soon, and the machine has room to start the next worker
 _LEAVING = {
     FaultPoint.STOPPING,
     FaultPoint.ROUTER_STOPPED,
@@ -62,7 +61,7 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
             router__max_uncommitted=40,  # positions are noted often, so that every point of the way in is passed soon
         ) as session:
             await session.spawn().ready()
-            async with session.load(ahead=60, rate=_RATE) as load:
+            async with session.load(ahead=60) as load:
                 await session.works(50)
                 await session.kill(session.now)
                 for index, point in enumerate(points):

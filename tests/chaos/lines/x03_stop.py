@@ -10,7 +10,7 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.program import Job, random_job
 from tests.chaos.session import Session
 
-_STOPS = {Scale.CI: 3, Scale.FULL: 15, Scale.LONG: 100}
+_STOPS = {Scale.CI: 3, Scale.FULL: 10, Scale.LONG: 100}
 _GRACE_S = 10.0  # worker.shutdown_grace of these workers
 
 

@@ -10,7 +10,7 @@ from tests.chaos.session import Session
 from tests.service.end_to_end.instance import Instance
 from tests.service.end_to_end.waiting import eventually_now
 
-_STOPS = {Scale.CI: 1, Scale.FULL: 8, Scale.LONG: 50}
+_STOPS = {Scale.CI: 1, Scale.FULL: 5, Scale.LONG: 50}
 _SESSION_S = 2.0
 
 

@@ -5,7 +5,7 @@ from tests.chaos.program import Job
 from tests.chaos.session import Session
 from tests.service.end_to_end.waiting import eventually_now
 
-_BLOCKS = {Scale.CI: 1, Scale.FULL: 6, Scale.LONG: 50}
+_BLOCKS = {Scale.CI: 1, Scale.FULL: 4, Scale.LONG: 50}
 _SESSION_S = 2.0
 
 

@@ -6,9 +6,9 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.kafka_broker.cluster import NODES
 
-_ALONE = {Scale.CI: 1, Scale.FULL: 4, Scale.LONG: 20}  # clean restarts, and as many kills
+_ALONE = {Scale.CI: 1, Scale.FULL: 3, Scale.LONG: 20}  # clean restarts, and as many kills
 _NODES_A_ROUND = {Scale.CI: 1, Scale.FULL: NODES, Scale.LONG: NODES}
-_ROLLING = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 7}  # rounds: each node once, killed or restarted
+_ROLLING = {Scale.CI: 1, Scale.FULL: 1, Scale.LONG: 7}  # rounds: each node once, killed or restarted
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:

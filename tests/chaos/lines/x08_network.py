@@ -17,7 +17,7 @@ _FAULTS = {
     "slices": Fault(kind=Kind.SLICE, amount=100),
     "reset": Fault(kind=Kind.NONE),
 }
-_ROUNDS = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
+_ROUNDS = {Scale.CI: 1, Scale.FULL: 1, Scale.LONG: 10}
 _FAULTS_A_ROUND = {Scale.CI: 4, Scale.FULL: len(_FAULTS), Scale.LONG: len(_FAULTS)}
 _HELD_S = {
     Scale.CI: (3.0,),

@@ -6,7 +6,7 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Session
 from tests.chaos.tcp_proxy import Fault, Kind
 
-_TRIES = {Scale.CI: 1, Scale.FULL: 10, Scale.LONG: 40}
+_TRIES = {Scale.CI: 1, Scale.FULL: 6, Scale.LONG: 40}
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:

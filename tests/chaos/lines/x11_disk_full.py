@@ -14,7 +14,7 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.service.end_to_end.instance import Instance
 
-_TRIES = {Scale.CI: 1, Scale.FULL: 3, Scale.LONG: 10}
+_TRIES = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
 _FULL_S = 2.0
 _DISK_MB = 24
 

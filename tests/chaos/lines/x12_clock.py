@@ -11,7 +11,7 @@ from tests.chaos.session import Session
 
 _LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
 _JUMPS_S = (3_600, -3_600, 86_400, -86_400, 300, -300)
-_JUMPS = {Scale.CI: 2, Scale.FULL: 8, Scale.LONG: 40}
+_JUMPS = {Scale.CI: 2, Scale.FULL: 6, Scale.LONG: 40}
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:

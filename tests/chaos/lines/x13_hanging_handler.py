@@ -6,7 +6,7 @@ from tests.chaos.run_log import RunLog
 from tests.chaos.session import Session
 
 _HANGING = 150  # of 200 slots: one workflow has at most half of them while others wait
-_EFFECTS = {Scale.CI: 400, Scale.FULL: 2_000, Scale.LONG: 8_000}
+_EFFECTS = {Scale.CI: 400, Scale.FULL: 1_200, Scale.LONG: 8_000}
 _RATE = 40.0  # jobs a second: far below what it can do, so that only the hanging ones make them wait
 _TIMES_MAX = 2.0
 

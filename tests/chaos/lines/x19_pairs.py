@@ -11,7 +11,7 @@ from tests.chaos.line import Bench, Proxied, Scale, Tally
 from tests.chaos.session import Hit, Session
 from tests.chaos.tcp_proxy import Fault, Kind
 
-_PAIRS = {Scale.CI: 1, Scale.FULL: 8, Scale.LONG: 60}
+_PAIRS = {Scale.CI: 1, Scale.FULL: 5, Scale.LONG: 60}
 _LASTS_S = 3.0
 _SESSION_S = 2.0
 

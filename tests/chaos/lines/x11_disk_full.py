@@ -42,7 +42,7 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
 
 async def _no_room(session: Session, scale: Scale, tally: Tally, full: Full) -> None:
     await session.spawn().ready()
-    async with session.load(ahead=40):
+    async with session.load(ahead=40, rate=None):
         for _ in range(_TRIES[scale]):
             await session.works(100)
             worker = session.now

@@ -70,7 +70,7 @@ def _exporter() -> SpanExporter:
             "OTEL_EXPORTER_OTLP_PROTOCOL=grpc needs a package that is not installed.",
             code=PROTOCOL_MISSING,
             why="gRPC is a large library that few need; http/protobuf is built in.",
-            do=f"pip install opentelemetry-exporter-otlp-proto-grpc, or set the protocol to {_HTTP}.",
+            do=f"pip install headrace[otlp-grpc], or set the protocol to {_HTTP}.",
         ) from error
 
 

@@ -19,6 +19,7 @@ from headrace.topics.errors import SettingsError
 from headrace.topics.outcome import RunStatus
 from headrace.topics.trace_context import TraceContext, attempt_context, span_id_of, trace_id_of
 from tests.observability.otlp_receiver import OtlpReceiver
+from tests.observability.otlp_receiver_grpc import GrpcOtlpReceiver
 from tests.observability.workload import ONE_OF_EACH, RUN
 
 PRODUCER = TraceContext("c" * 32, "d" * 16, 1, "vendor=x")
@@ -180,10 +181,14 @@ def test_a_long_error_is_cut() -> None:
     assert len(span.status.description or "") == trace_observer.MESSAGE_LENGTH_MAX
 
 
-def test_a_collector_gets_the_spans_by_otlp(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("protocol", "receiving"), [("http/protobuf", OtlpReceiver), ("grpc", GrpcOtlpReceiver)])
+def test_a_collector_gets_the_spans_by_otlp(
+    monkeypatch: pytest.MonkeyPatch, protocol: str, receiving: type[OtlpReceiver | GrpcOtlpReceiver]
+) -> None:
     monkeypatch.delenv("OTEL_TRACES_EXPORTER", raising=False)
     monkeypatch.delenv("OTEL_SDK_DISABLED", raising=False)
-    with OtlpReceiver() as receiver:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    with receiving() as receiver:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint)
         observer = tracing(app="shop", instance="i-1", version="0.1.0")
         assert observer is not None

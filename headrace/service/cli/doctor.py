@@ -30,8 +30,8 @@ from headrace.service.names import Names
 from headrace.service.refusal import Refusal
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_source import Loaded
+from headrace.service.topic_plan import TopicPlan, planned
 from headrace.service.topic_plan import check as topic_differences
-from headrace.service.topic_plan import planned
 from headrace.topics.errors import HeadraceError, SettingsError
 from headrace.topics.log import Log, TopicPartition
 
@@ -160,6 +160,8 @@ async def _log_checks(
             answers += [(failed("topics", problem), ExitCode.INVALID) for problem in problems]
             if not problems:
                 answers.append((Check("topics", State.OK, f"{len(wanted.all)} are as they should be"), ExitCode.OK))
+            if not embedded:
+                answers += [(check, ExitCode.ERROR) for check in await _cluster(settings, wanted)]
             behind = await _behind(log, sources, Names(settings.app.name).router)
             if behind is not None:
                 answers.append((behind, ExitCode.OK))
@@ -170,6 +172,12 @@ async def _log_checks(
         answers.append((failed(name, error), exit_code_of(error)))
     for answer in answers:
         yield answer
+
+
+async def _cluster(settings: Settings, wanted: TopicPlan) -> list[Check]:
+    from headrace.service.cli.doctor_cluster import cluster_checks
+
+    return await cluster_checks(settings, wanted)
 
 
 async def _behind(log: Log, sources: tuple[str, ...], group: str) -> Check | None:

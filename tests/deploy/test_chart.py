@@ -1,0 +1,121 @@
+"""Helm itself renders the chart: everything off, everything on, and what must be refused. On demand: building Helm takes minutes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tomllib
+from pathlib import Path
+from shutil import which
+from typing import Any, Final
+
+import pytest
+import yaml
+
+from headrace.service.cli import command_line
+from headrace.service.settings_source import load
+from tests.deploy.tool import DEPLOY, RULES
+
+CHART: Final = DEPLOY / "helm" / "headrace"
+HELM: Final = os.environ.get("HEADRACE_HELM") or which("helm")
+EVERYTHING: Final[dict[str, Any]] = {
+    "secretName": "shop-secrets",
+    "env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
+    "createTopics": True,
+    "workers": 3,
+    "serviceMonitor": {"enabled": True},
+    "prometheusRule": {"enabled": True},
+    "dashboards": {"enabled": True},
+    "keda": {"enabled": True, "topics": ["orders", "returns"]},
+    "settings": {"app": {"name": "shop"}, "kafka": {"bootstrap_servers": "kafka-0:9092,kafka-1:9092"}},
+    "podAnnotations": {"note": "a: {{ b }}"},
+}
+pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: go install helm.sh/helm/v3/cmd/helm@latest (on demand)")
+
+
+def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
+    assert HELM is not None
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False)
+
+
+def rendered(tmp_path: Path, values: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The manifests by kind."""
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    # A helm that Go builds without its release's flags takes the cluster for Kubernetes 1.20.
+    done = helm("template", "shop", str(CHART), "--values", str(file), "--kube-version", "1.30.0")
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[dict[str, Any]]] = {}
+    for document in yaml.safe_load_all(done.stdout):
+        if document:
+            found.setdefault(document["kind"], []).append(document)
+    return found
+
+
+def test_lint_has_nothing_to_say(tmp_path: Path) -> None:
+    file = tmp_path / "values.yaml"
+    for values in ({}, EVERYTHING):
+        file.write_text(yaml.safe_dump(values))
+        done = helm("lint", "--strict", str(CHART), "--values", str(file))
+        assert done.returncode == 0, done.stdout
+        assert "1 chart(s) linted, 0 chart(s) failed" in done.stdout
+
+
+def test_the_defaults_are_a_deployment_that_hands_over_before_it_goes(tmp_path: Path) -> None:
+    kinds = rendered(tmp_path, {})
+    assert sorted(kinds) == ["ConfigMap", "Deployment", "PodDisruptionBudget", "Service", "ServiceAccount"]
+    (deployment,) = kinds["Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["args"][0] in {" ".join(name) for name in command_line.names()}
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert pod["terminationGracePeriodSeconds"] > load().settings.worker.shutdown_grace_ms / 1000
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    for selector in (
+        deployment["spec"]["selector"]["matchLabels"],
+        kinds["PodDisruptionBudget"][0]["spec"]["selector"]["matchLabels"],
+        kinds["Service"][0]["spec"]["selector"],
+    ):
+        assert selector.items() <= labels.items()
+
+
+def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
+    kinds = rendered(tmp_path, EVERYTHING)
+    (deployment,) = kinds["Deployment"]
+    assert "replicas" not in deployment["spec"]  # KEDA's
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert list(ports.values()) == [9464, 9465, 9466]  # one a worker
+    (monitor,) = kinds["ServiceMonitor"]
+    assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == set(ports)
+    assert {port["name"] for port in kinds["Service"][0]["spec"]["ports"]} == set(ports)
+    assert {variable["name"] for variable in container["env"]} >= set(EVERYTHING["env"])
+
+    toml = next(each["data"]["headrace.toml"] for each in kinds["ConfigMap"] if "headrace.toml" in each["data"])
+    assert tomllib.loads(toml)["app"]["name"] == "shop"
+    (tmp_path / "headrace.toml").write_text(toml)
+    assert load(file=tmp_path / "headrace.toml").settings.kafka.bootstrap_servers == ("kafka-0:9092", "kafka-1:9092")
+
+    (scaled,) = kinds["ScaledObject"]
+    assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert [(each["metadata"]["topic"], each["metadata"]["consumerGroup"]) for each in scaled["spec"]["triggers"]] == [
+        ("orders", "shop.router"),
+        ("returns", "shop.router"),
+    ]
+    (rule,) = kinds["PrometheusRule"]
+    assert rule["spec"]["groups"] == [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
+    boards = [each for each in kinds["ConfigMap"] if each["metadata"]["labels"].get("grafana_dashboard")]
+    assert len(boards) == 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"replica": 3}, {"workers": 0}, {"createTopics": "yes"}, {"keda": {"topics": "orders"}}, {"image": {"tags": "1"}}],
+)
+def test_values_that_the_schema_does_not_have_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(wrong))
+    done = helm("template", "shop", str(CHART), "--values", str(file), "--kube-version", "1.30.0")
+    assert done.returncode != 0
+    assert "schema" in done.stderr

@@ -15,6 +15,7 @@ from headrace.observability.log_event import LogEvent
 from headrace.observability.logs import Logs
 from headrace.observability.silent import Silent
 from headrace.topics.outcome import RunStatus
+from headrace.topics.trace_context import attempt_span_id
 
 _DISCARDED: Final = {
     DiscardReason.UNMATCHED: LogEvent.EVENT_UNMATCHED,
@@ -154,6 +155,8 @@ class LogObserver(Silent):
                 topic=sent.topic,
                 partition=sent.partition,
                 offset=sent.offset,
+                trace_id=_trace_id(sent.traceparent),
+                span_id=_span_id(sent.traceparent),
             )
 
     def output_resent(self, resent: o.OutputResent, /) -> None:
@@ -215,6 +218,8 @@ class LogObserver(Silent):
             task=parked.step,
             expected=parked.expected,
             found=parked.found,
+            trace_id=_trace_id(parked.traceparent),
+            span_id=_span_id(parked.traceparent),
         )
 
     def run_held(self, held: o.RunHeld, /) -> None:
@@ -238,6 +243,8 @@ class LogObserver(Silent):
                 task=started.step,
                 handler=started.handler,
                 attempt=started.number,
+                trace_id=_trace_id(started.traceparent),
+                span_id=_of_attempt(started),
             )
 
     def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
@@ -266,7 +273,7 @@ class LogObserver(Silent):
                 duration_ms=_ms(ended.duration_ms),
                 retry_after_ms=ended.retry_after_ms,
                 trace_id=_trace_id(ended.traceparent),
-                span_id=_span_id(ended.traceparent),
+                span_id=_of_attempt(ended),
             )
 
     def compensation_ended(self, ended: o.CompensationEnded, /) -> None:
@@ -279,6 +286,8 @@ class LogObserver(Silent):
             task=ended.step,
             handler=ended.handler,
             result=ended.ending,
+            trace_id=_trace_id(ended.traceparent),
+            span_id=_span_id(ended.traceparent),
         )
 
     def handler_abandoned(self, abandoned: o.HandlerAbandoned, /) -> None:
@@ -312,6 +321,8 @@ class LogObserver(Silent):
                 workflow=fired.workflow,
                 task=fired.step,
                 late_ms=_ms(fired.late_ms),
+                trace_id=_trace_id(fired.traceparent),
+                span_id=_span_id(fired.traceparent),
             )
 
     # --- ownership ----------------------------------------------------------------------------------------------------
@@ -436,4 +447,10 @@ def _trace_id(traceparent: str | None) -> str | None:
 
 
 def _span_id(traceparent: str | None) -> str | None:
+    """Of the run's anchor."""
     return None if traceparent is None else traceparent[36:52]
+
+
+def _of_attempt(attempt: o.AttemptStarted | o.AttemptEnded) -> str | None:
+    """The span of an attempt's own."""
+    return None if attempt.traceparent is None else attempt_span_id(attempt.run, attempt.step, attempt.number)

@@ -142,6 +142,7 @@ class RunParked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     step: str = ""
     expected: str = ""
     found: str = ""
+    traceparent: str | None = None
 
 
 class RunHeld(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -170,6 +171,7 @@ class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     step: str
     handler: str
     number: int
+    traceparent: str | None = None  # of the run's anchor
 
 
 class AttemptEnded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -206,6 +208,7 @@ class CompensationEnded(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     step: str
     handler: str
     ending: Ending
+    traceparent: str | None = None
 
 
 class HandlerAbandoned(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -243,6 +243,7 @@ class Attempts:
                     step=step.ref,
                     handler=handler.name,
                     number=work.number,
+                    traceparent=work.live.traceparent,
                 )
             )
         maybe(FaultPoint.ATTEMPT_BEGINNING if step.undoes is None else FaultPoint.UNDOING)
@@ -341,6 +342,7 @@ class Attempts:
                 step=work.step.ref,
                 handler=work.step.handler.name,
                 ending=ending,
+                traceparent=work.live.traceparent,
             )
         )
 

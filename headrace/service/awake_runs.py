@@ -53,6 +53,7 @@ from headrace.topics.outcome import (
     TimerArmed,
     TimerFired,
 )
+from headrace.topics.trace_context import kept_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +126,8 @@ class AwakeRuns:
                 self._arm_again(run, step, due_at_ms, skew_ms=early_ms + _TIMER_SKEW_MS)
             case Park(run=run, parked=parked):
                 self._forget(run.id)
-                self._shared.observer.run_parked(run_report.parked(run, parked))
+                anchor = self._shared.contexts.anchor(run.id, kept_context(run.start.traceparent, run.start.tracestate))
+                self._shared.observer.run_parked(run_report.parked(run, parked, anchor.traceparent))
                 self._state.runs.pack(run.id)
             case Probe(run=run_id):
                 self._wake_on_trial(run_id)

@@ -56,7 +56,7 @@ def finished(run: RunState, live: LiveRun | None, ended: RunEnded, at_ms: int) -
     )
 
 
-def parked(run: RunState, why: RunParked) -> told.RunParked:
+def parked(run: RunState, why: RunParked, traceparent: str) -> told.RunParked:
     """It was taken out of progress."""
     return told.RunParked(
         run=run.id,
@@ -65,6 +65,7 @@ def parked(run: RunState, why: RunParked) -> told.RunParked:
         step=why.step,
         expected=why.expected,
         found=why.found,
+        traceparent=traceparent,
     )
 
 

@@ -35,6 +35,7 @@ from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
 from headrace.service.names import Names
 from headrace.service.settings_secret import secrets_of
+from headrace.topics.trace_context import attempt_span_id
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -190,4 +191,8 @@ def _attempt_fields() -> dict[str, str | int]:
         attempt = current_attempt()
     except LookupError:
         return {}
-    return {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}
+    fields: dict[str, str | int] = {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}
+    if attempt.anchor is not None:
+        fields["trace_id"] = attempt.anchor[3:35]
+        fields["span_id"] = attempt_span_id(attempt.run_id, attempt.task, attempt.number)
+    return fields

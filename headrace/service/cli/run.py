@@ -53,7 +53,7 @@ HISTORY = (
     Column("DETAIL", "detail"),
 )
 
-_SHOWN_IF_SO = {"joined", "undone", "undo_failed", "retriable", "retry_of", "retry"}
+_SHOWN_IF_SO = {"joined", "undone", "undo_failed", "retriable", "retry_of", "retry", "producer_trace_id"}
 
 RunArgument = Annotated[str, Parameter(help="The run's id.")]
 _Status = Annotated[
@@ -110,6 +110,8 @@ async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
     assert history.detail is not None  # noqa: S101 - read_history raises for unknown runs
     detail = msgspec.json.decode(msgspec.json.encode(history.detail))
     row = {**detail.pop("summary"), **detail}
+    if settings.telemetry.parent_from_kafka and row["producer_trace_id"]:
+        row["trace_id"] = row["producer_trace_id"]
     if common.output is Format.TABLE:
         row = _for_eyes(row)
     show_one(row, common.output, name="id")

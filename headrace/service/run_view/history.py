@@ -27,6 +27,7 @@ from headrace.topics.outcome import (
     TimerFired,
 )
 from headrace.topics.run_record import CommandRecord, OutcomeRecord
+from headrace.topics.trace_context import kept_context, trace_id_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +85,10 @@ class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
     expected: str  # what the log says, for a parked run
     found: str  # what the code did
     retry: str = ""  # the newest retry of this run
+    trace_id: str = (
+        ""  # of its spans and log lines, if the producer's trace does not go on (telemetry.parent_from_kafka)
+    )
+    producer_trace_id: str = ""  # of the source record
 
 
 class RunHistory:
@@ -313,6 +318,7 @@ def _detail(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDe
         for step, tries in run.tries.items()
     ]
     parked = run.parked
+    producer = kept_context(run.start.traceparent, None)
     return RunDetail(
         summary=summary,
         input=run.start.input,
@@ -324,4 +330,6 @@ def _detail(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDe
         parked_step="" if parked is None else parked.step,
         expected="" if parked is None else parked.expected,
         found="" if parked is None else parked.found,
+        trace_id=trace_id_of(run.id),
+        producer_trace_id="" if producer is None else producer.trace_id,
     )

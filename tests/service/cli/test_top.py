@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
 import socket
+import struct
+import subprocess
+import sys
+import termios
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -24,6 +35,8 @@ from tests.service.cli.conftest import Headrace, headrace, here
 
 __all__ = ["headrace", "here"]  # fixtures
 
+ENTER_SCREEN, LEAVE_SCREEN = b"\x1b[?1049h", b"\x1b[?1049l"
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 NOW = Snapshot(
     workflows=(WorkflowNow(workflow="fulfil", runs={RunState.RUNNING: 7, RunState.WAITING: 2}),),
     lag=(
@@ -205,3 +218,45 @@ def test_rates_are_between_two_looks_and_a_restart_counts_from_nothing(workers: 
 def test_a_look_without_any_worker_has_nothing_to_say() -> None:
     empty = view([], [Scrape(worker="0", url="x", at_s=0, failure="refused")])
     assert (empty.workflows, empty.bottleneck, empty.workers_needed) == ([], "", None)
+
+
+def test_on_a_terminal_it_is_drawn_anew_until_ctrl_c(here: Path, workers: list[Worker]) -> None:
+    drawn = bytearray()
+    terminal, inside = pty.openpty()
+    fcntl.ioctl(inside, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 160, 0, 0))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headrace", "top", "--interval", "200ms", "--metrics-url", workers[0].port.url],
+        stdin=inside,
+        stdout=inside,
+        stderr=inside,
+        cwd=here,
+        env={**os.environ, "TERM": "xterm-256color"},
+    )
+    os.close(inside)
+
+    def read_until(*texts: str) -> str:
+        """What is drawn from now on, as text, once all of these are in it."""
+        before = len(drawn)
+        while True:
+            shown = _CONTROL.sub("", drawn[before:].decode("utf-8", "ignore"))
+            if all(text in shown for text in texts):
+                return shown
+            ready, _, _ = select.select([terminal], [], [], 60)
+            assert ready, shown
+            drawn.extend(os.read(terminal, 1 << 16))
+
+    try:
+        read_until("pool:mail limits", "fulfil", "7 running, 2 waiting", "orders", "bank", "open")
+        assert ENTER_SCREEN in drawn
+        workers[0].work(100)
+        read_until("charge", "20.0")  # a later look: the task, with its mean
+        before = len(drawn)
+        process.send_signal(signal.SIGINT)
+        while LEAVE_SCREEN not in drawn[before:]:
+            drawn.extend(os.read(terminal, 1 << 16))
+        assert process.wait(60) == 130
+        assert b"Traceback" not in drawn
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)

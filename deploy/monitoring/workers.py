@@ -119,6 +119,18 @@ WORKERS: Final = Dashboard(
                     ),
                 ),
                 Lines(
+                    title="Spans",
+                    description="Spans made, and what became of them. Made faster than exported: the collector is slow or gone, and spans are dropped.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(per_second("trace_spans_total", by="result"), "{{result}}"),),
+                ),
+                Lines(
+                    title="Trace contexts refused",
+                    description="Source records whose traceparent or tracestate is not sound. They begin a trace of their own.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(per_second("trace_contexts_refused_total", by="topic"), "{{topic}}"),),
+                ),
+                Lines(
                     title="Series",
                     description="Series that count against telemetry.series_budget; over it, labels are folded.",
                     unit=Unit.COUNT,

@@ -46,4 +46,5 @@ def expected_series(expected: Expected) -> Iterator[Series]:
     yield from (("runs_started_total", (workflow, TriggerKind.EVENT)) for workflow in expected.workflows)
     yield from (("outputs_resent_total", (output,)) for output in expected.outputs)
     for source in expected.sources:
+        yield "trace_contexts_refused_total", (source,)
         yield from (("events_discarded_total", (source, reason)) for reason in DiscardReason)

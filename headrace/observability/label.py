@@ -148,6 +148,14 @@ class Dependency(StrEnum):
     HISTORY = "history"
 
 
+class SpanResult(StrEnum):
+    """What became of spans. Those made and neither exported nor failed wait, or did not fit into the queue."""
+
+    MADE = "made"
+    EXPORTED = "exported"
+    FAILED = "failed"
+
+
 class Resource(StrEnum):
     """What a process has a limit of."""
 

@@ -77,6 +77,7 @@ TABLE: Final[tuple[Family, ...]] = (
     _histogram("event_size_bytes", "Size of a source record: key, value and headers.", SIZE_BYTES, "topic"),
     _histogram("event_delay_seconds", "Source record time to its reading by the router.", WAIT_SECONDS, "topic"),
     _counter("events_discarded_total", "Source records that made no command.", "topic", "reason"),
+    _counter("trace_contexts_refused_total", "Source records whose trace context is not sound: left out.", "topic"),
     _histogram("event_match_duration_seconds", "Decoding and matching of one source record.", MATCH_SECONDS),
     _counter(
         "dead_letters_total",
@@ -162,6 +163,7 @@ TABLE: Final[tuple[Family, ...]] = (
     _counter("event_loop_blocked_total", "Times that the loop stood still too long; by handler.", "handler"),
     _counter("event_loop_fenced_total", "Stalls after which partitions were announced anew before going on."),
     _gauge("resource_used_ratio", "Share of a limit of the process that is used.", "resource"),
+    _counter("trace_spans_total", "Spans made, and what became of them; the rest waits or was dropped.", "result"),
     _gauge("workflow_definitions", "Definitions by status.", "status"),
     _gauge("metric_series", "Series of this exposition that count against the budget."),
     _counter("metric_series_folded_total", "Measurements whose labels were dropped: over the series budget."),

@@ -58,11 +58,15 @@ class EventsConsumed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class EventsMatched(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """`records` source records were decoded and held against the triggers, in `duration_ms` altogether."""
+    """`records` source records were decoded and held against the triggers, in `duration_ms` altogether.
+
+    `contexts_refused` of them had a trace context that is not sound: it was left out.
+    """
 
     topic: str
     records: int
     duration_ms: float
+    contexts_refused: int = 0
 
 
 class EventDiscarded(msgspec.Struct, frozen=True, kw_only=True, gc=False):

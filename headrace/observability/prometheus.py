@@ -22,7 +22,7 @@ from headrace.observability.expected import Expected, expected_series
 from headrace.observability.forecast import Forecast
 from headrace.observability.forecast_gauges import forecast_gauges
 from headrace.observability.forecast_sample import Totals, Work
-from headrace.observability.label import LogKind
+from headrace.observability.label import LogKind, SpanResult
 from headrace.observability.metrics import BY_NAME, TABLE, Family, Kind
 from headrace.observability.prometheus_families import counter_family, gauge_family, histogram_family, info_family
 from headrace.observability.silent import Silent
@@ -58,6 +58,7 @@ class PrometheusObserver(Silent, Collector):
     ) -> None:
         self.snapshots = snapshots
         self._forecasts: Callable[[], Forecast | None] = lambda: None
+        self._spans: Callable[[], Mapping[SpanResult, int]] = dict
         self._info = {"version": version, "python": platform.python_version(), "backend": backend}
         # Two budgets, as two threads open series: what happened here, what is (in a scrape) there.
         self._budget = Budget(series_budget - series_budget // GAUGE_SHARE, exceeded)
@@ -86,6 +87,7 @@ class PrometheusObserver(Silent, Collector):
         self._event_delay = distributions["event_delay_seconds"]
         self._events_discarded = counts["events_discarded_total"]
         self._event_match = distributions["event_match_duration_seconds"].cell()
+        self._contexts_refused = counts["trace_contexts_refused_total"]
         self._dead_letters = counts["dead_letters_total"]
         self._runs_started = counts["runs_started_total"]
         self._runs_finished = counts["runs_finished_total"]
@@ -147,6 +149,8 @@ class PrometheusObserver(Silent, Collector):
     def events_matched(self, matched: o.EventsMatched, /) -> None:
         if matched.records:
             self._event_match.observe(_seconds(matched.duration_ms / matched.records), matched.records)
+        if matched.contexts_refused:
+            self._contexts_refused.add((matched.topic,), matched.contexts_refused)
 
     def event_discarded(self, discarded: o.EventDiscarded, /) -> None:
         self._events_discarded.add((discarded.topic, discarded.reason), discarded.records)
@@ -298,12 +302,18 @@ class PrometheusObserver(Silent, Collector):
         """Where to ask for the newest forecast at each scrape, in the scraping thread."""
         self._forecasts = forecasts
 
+    def show_spans(self, counts: Callable[[], Mapping[SpanResult, int]]) -> None:
+        """Where to ask for the counts of spans at each scrape, in the scraping thread."""
+        self._spans = counts
+
     # --- scrape -------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
         """All emitted families, in the order of the table; those without a series yet show help and type alone."""
         gauges = snapshot_gauges(self.snapshots()) | forecast_gauges(self._forecasts())
         gauges["resource_used_ratio"] = list(dict(self._resources).items())
+        for result, count in self._spans().items():
+            self._counts["trace_spans_total"].values[result,] = count
         for family in TABLE:
             if not family.emitted or family.name.startswith("metric_series"):
                 continue

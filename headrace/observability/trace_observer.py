@@ -10,19 +10,19 @@ from __future__ import annotations
 import importlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
 from headrace.observability import observer as o
-from headrace.observability.label import Ending
+from headrace.observability.label import Ending, SpanResult
 from headrace.observability.silent import Silent
 from headrace.topics.errors import SettingsError
 from headrace.topics.outcome import RunStatus
@@ -47,7 +47,55 @@ def exporting(*, app: str, instance: str, version: str, mask: Callable[[str], st
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if not named:
         own["service.name"] = app
-    return TraceObserver(BatchSpanProcessor(_exporter()), Resource.create(own), mask)
+    counts = SpanCounts()
+    processor = BatchSpanProcessor(_Counted(_exporter(), counts))
+    return TraceObserver(processor, Resource.create(own), mask, counts)
+
+
+class SpanCounts:
+    """Spans made (counted on the event loop), and exported or failed (in the exporter's thread)."""
+
+    def __init__(self) -> None:
+        self._made = self._exported = self._failed = 0
+
+    def made(self) -> None:
+        """One more."""
+        self._made += 1
+
+    def ended(self, spans: int, *, well: bool) -> None:
+        """An export of so many is over."""
+        if well:
+            self._exported += spans
+        else:
+            self._failed += spans
+
+    def __call__(self) -> dict[SpanResult, int]:
+        """Now, from any thread."""
+        return {SpanResult.MADE: self._made, SpanResult.EXPORTED: self._exported, SpanResult.FAILED: self._failed}
+
+
+class _Counted(SpanExporter):
+    """An exporter whose results are counted."""
+
+    def __init__(self, exporter: SpanExporter, counts: SpanCounts) -> None:
+        self._exporter = exporter
+        self._counts = counts
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Export, and count what became of it."""
+        well = False
+        try:
+            result = self._exporter.export(spans)
+            well = result is SpanExportResult.SUCCESS
+        finally:
+            self._counts.ended(len(spans), well=well)
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
 
 
 def _exporter() -> SpanExporter:
@@ -80,7 +128,14 @@ class TraceObserver(Silent):
     A full queue drops spans, a hanging endpoint hangs its own thread.
     """
 
-    def __init__(self, processor: SpanProcessor, resource: Resource, mask: Callable[[str], str] = str) -> None:
+    def __init__(
+        self,
+        processor: SpanProcessor,
+        resource: Resource,
+        mask: Callable[[str], str] = str,
+        counts: SpanCounts | None = None,
+    ) -> None:
+        self.counts = counts or SpanCounts()
         self._mask = mask
         self._processor = processor
         self._resource = resource
@@ -233,6 +288,7 @@ class TraceObserver(Silent):
             start_time=start_ns,
             end_time=end_ns,
         )
+        self.counts.made()
         self._processor.on_end(span)
 
 

@@ -271,6 +271,7 @@ class Source:
             await self._no_trial()
         pending = _Pending()
         unmatched: list[tuple[int, str]] = []
+        refused = 0
         now_ms = self._shared.clock.now_ms()
         began = perf_counter()
         slice_ends = began + _SLICE_S
@@ -283,6 +284,8 @@ class Source:
             except EventRejected as rejected:
                 self._dead_letter(_Letter(record, Stage.DECODE, rejected.code, rejected.message), pending)
                 continue
+            if event.trace_refused:
+                refused += 1
             match self._shared.matcher.match(event, record):
                 case Matched(starts=starts):
                     self._put(record, starts, pending)
@@ -297,7 +300,7 @@ class Source:
                 if self._trial.locked():
                     await self._no_trial()
                 slice_ends = perf_counter() + _SLICE_S
-        self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000)
+        self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000, refused)
         self._list_unmatched(unmatched, pending)
         maybe(FaultPoint.SOURCE_DECODED)
         await pending.all_out()
@@ -434,7 +437,9 @@ class Source:
             )
         )
 
-    def _tell_consumed(self, records: Sequence[LogRecord | Unreadable], now_ms: int, duration_ms: float) -> None:
+    def _tell_consumed(
+        self, records: Sequence[LogRecord | Unreadable], now_ms: int, duration_ms: float, contexts_refused: int = 0
+    ) -> None:
         readable = [record for record in records if isinstance(record, LogRecord)]
         if readable:
             self._shared.observer.events_consumed(
@@ -446,7 +451,12 @@ class Source:
                 )
             )
             self._shared.observer.events_matched(
-                told.EventsMatched(topic=self.at.topic, records=len(readable), duration_ms=duration_ms)
+                told.EventsMatched(
+                    topic=self.at.topic,
+                    records=len(readable),
+                    duration_ms=duration_ms,
+                    contexts_refused=contexts_refused,
+                )
             )
 
     # --- positions -------------------------------------------------------------------------------------------------

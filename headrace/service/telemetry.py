@@ -85,7 +85,7 @@ class Telemetry:
                     LogObserver(self._logs),
                     *others,
                     *self._console_lines(console),
-                    *self._traces(stack),
+                    *self._traces(stack, prometheus),
                     HealthObserver(self.health),
                 ],
                 report_to(self._logs),
@@ -117,7 +117,7 @@ class Telemetry:
         if console is not None:
             yield ConsoleObserver(console, self.mask)
 
-    def _traces(self, stack: ExitStack) -> Iterator[Observer]:
+    def _traces(self, stack: ExitStack, prometheus: PrometheusObserver) -> Iterator[Observer]:
         """Where the environment names a collector."""
         tracer = tracing(
             app=self._settings.app.name,
@@ -127,6 +127,7 @@ class Telemetry:
         )
         if tracer is not None:
             stack.callback(tracer.close)
+            prometheus.show_spans(tracer.counts)
             yield tracer
 
     def _watchdog(self) -> Watchdog:

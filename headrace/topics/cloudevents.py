@@ -102,7 +102,8 @@ def decode(record: LogRecord, at: TopicPartition, limits: EventLimits = DEFAULT_
     else:
         raise EventRejected(FORMAT_UNKNOWN, "The only event format of structured mode is application/cloudevents+json.")
     if "traceparent" in headers or "traceparent" in meta.extensions:
-        return DecodedEvent(meta, data, _trace(record.headers, headers, meta.extensions))
+        trace = _trace(record.headers, headers, meta.extensions)
+        return DecodedEvent(meta, data, trace, _refused(trace, headers, meta.extensions))
     return DecodedEvent(meta, data)
 
 
@@ -161,6 +162,14 @@ def _trace(headers: Headers, table: dict[str, bytes], extensions: Mapping[str, s
         parents = [value for name, value in headers if name == "traceparent"]
         states = [value for name, value in headers if name == "tracestate"]
     return received_context(parents, states, extensions)
+
+
+def _refused(trace: TraceContext | None, table: dict[str, bytes], extensions: Mapping[str, str]) -> bool:
+    """Something was sent and is not used."""
+    if trace is None:
+        return True
+    sent = table.get("tracestate") if "traceparent" in table else extensions.get("tracestate")
+    return bool(sent) and not trace.state
 
 
 # --- attributes -------------------------------------------------------------------------------------------------------

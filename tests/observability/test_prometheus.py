@@ -32,6 +32,7 @@ from headrace.observability.snapshot import (
     TaskState,
     WorkflowNow,
 )
+from headrace.observability.trace_observer import SpanCounts
 from headrace.topics.errors import Cause
 from headrace.topics.outcome import RunStatus
 from tests.observability.workload import ANCHOR, ONE_OF_EACH, tell_all
@@ -105,6 +106,7 @@ def value(metrics: dict[str, Metric], sample: str, **labels: str) -> float:
 def told() -> PrometheusObserver:
     observer = PrometheusObserver(snapshots=lambda: NOW, version="0.1.0", backend="embedded")
     observer.show(lambda: FORECAST)
+    observer.show_spans(SpanCounts())
     tell_all(observer)
     return observer
 

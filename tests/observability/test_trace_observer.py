@@ -1,6 +1,7 @@
 """Spans as a collector gets them: ids, parents, links, kinds, attributes, status."""
 
 import sys
+import threading
 
 import pytest
 from msgspec.structs import replace
@@ -197,6 +198,7 @@ def test_a_collector_gets_the_spans_by_otlp(
         observer.run_started(replace(ONE_OF_EACH["run_started"], producer_traceparent=PRODUCER.traceparent, **given))
         observer.attempt_ended(replace(ONE_OF_EACH["attempt_ended"], **given))
         observer.close()
+        assert dict(observer.counts()) == {"made": 2, "exported": 2, "failed": 0}
         (resource,) = receiver.requests.get(timeout=20).resource_spans
     named = {each.key: each.value.string_value for each in resource.resource.attributes}
     assert (named["service.name"], named["service.instance.id"]) == ("shop", "i-1")
@@ -222,12 +224,20 @@ def test_a_protocol_that_is_not_there_is_refused_with_the_fix(
     assert fix in refused.value.do
 
 
+def until_all_has_ended() -> None:
+    """An exporter that tries again does so in a thread, with chance in its back-off: it must not outlive its test."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(("OtelBatch", "headrace-traces")):
+            thread.join(60)
+            assert not thread.is_alive()
+
+
 def test_an_endpoint_that_hangs_stalls_neither_hooks_nor_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
     monkeypatch.setattr(trace_observer, "STOP_S", 0)
     with OtlpReceiver(hangs=True) as receiver:
-        exporter: SpanExporter = OTLPSpanExporter(endpoint=f"{receiver.endpoint}/v1/traces")
+        exporter: SpanExporter = OTLPSpanExporter(endpoint=f"{receiver.endpoint}/v1/traces", timeout=1)
         processor = BatchSpanProcessor(exporter, max_queue_size=4, max_export_batch_size=1)
         observer = TraceObserver(processor, Resource({}))
         anchor = Traced().anchor.traceparent
@@ -239,3 +249,26 @@ def test_an_endpoint_that_hangs_stalls_neither_hooks_nor_the_stop(monkeypatch: p
         assert receiver.requests.empty()
         observer.close()
         assert receiver.requests.empty()  # it did not wait for the answer
+    until_all_has_ended()
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+def test_spans_for_an_endpoint_that_is_gone_are_counted_as_failed(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    with OtlpReceiver() as receiver:
+        gone = receiver.endpoint
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", gone)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "4")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
+    observer = trace_observer.exporting(app="shop", instance="i-1", version="1")
+    told: o.AttemptEnded = replace(ONE_OF_EACH["attempt_ended"], traceparent=Traced().anchor.traceparent)
+    for _ in range(100):
+        observer.attempt_ended(told)
+    observer.close()
+    until_all_has_ended()
+    counts = observer.counts()
+    assert (counts["made"], counts["exported"]) == (100, 0)  # pyright: ignore[reportArgumentType] - a StrEnum's word
+    assert 4 <= counts["failed"] < 100  # pyright: ignore[reportArgumentType] - the rest did not fit into the queue

@@ -14,7 +14,7 @@ ANCHOR = "00-" + "a1" * 16 + "-" + "b2" * 8 + "-01"
 
 ONE_OF_EACH: dict[str, Any] = {
     "events_consumed": o.EventsConsumed(topic="orders", partition=0, sizes_bytes=[100, 2000], delays_ms=[4.0, 70.0]),
-    "events_matched": o.EventsMatched(topic="orders", records=2, duration_ms=0.04),
+    "events_matched": o.EventsMatched(topic="orders", records=2, duration_ms=0.04, contexts_refused=1),
     "event_discarded": o.EventDiscarded(topic="orders", partition=0, offset=4, reason=label.DiscardReason.UNMATCHED),
     "event_dead_lettered": o.EventDeadLettered(
         topic="orders", partition=0, offset=5, stage=label.Stage.DECODE, code="HR3001", message="no JSON"

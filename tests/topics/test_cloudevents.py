@@ -376,6 +376,26 @@ def test_a_bad_trace_is_ignored() -> None:
     assert decode(record(DATA, (("traceparent", PARENT),) * 2), AT).trace is None
 
 
+@pytest.mark.parametrize(
+    ("headers", "refused"),
+    [
+        ({}, False),
+        ({"tracestate": b"a=1"}, False),  # says nothing without a parent
+        ({"traceparent": PARENT}, False),
+        ({"traceparent": PARENT, "tracestate": b""}, False),
+        ({"traceparent": PARENT, "tracestate": b"a=1"}, False),
+        ({"traceparent": PARENT, "tracestate": b"A=1"}, True),
+        ({"traceparent": PARENT, "tracestate": ",".join(f"k{n}=1" for n in range(100)).encode()}, True),
+        ({"traceparent": b"00-nonsense"}, True),
+        ({"traceparent": PARENT + b"0" * 545}, True),
+        ({"ce_traceparent": b"x"}, True),
+        ({"ce_traceparent": PARENT, "ce_tracestate": b"=" * 9}, True),
+    ],
+)
+def test_a_context_that_is_not_used_is_noted(headers: dict[str, bytes], refused: bool) -> None:
+    assert decode(binary(headers), AT).trace_refused is refused
+
+
 # --- hostile bytes ----------------------------------------------------------------------------------------------------
 
 attribute_names = st.sampled_from(

@@ -211,3 +211,41 @@ async def test_what_runs_when_a_partition_moves_ends_where_it_runs(kafka: KafkaB
         assert all(len(attempts) == 1 for attempts in place.effects.began().values())
         assert len(await view.records("out")) == runs
     assert second.stop() == 0
+
+
+async def test_a_process_whose_loop_stood_still_fences_itself_before_kafka_would(
+    kafka: KafkaBroker, station: MakeStation
+) -> None:
+    """After half a session nobody else has its partitions yet, and it takes nothing for granted: it announces them anew."""
+    session_ms, stall_ms = 8_000, 5_000
+    place = station(
+        Backend("kafka", kafka.bootstrap_servers),
+        "patience.py",
+        **{"kafka__extra.session.timeout.ms": session_ms, "kafka__extra.heartbeat.interval.ms": 200},
+    )
+    first = await place.spawn().ready()
+    second = await place.spawn().ready()
+    await shared(first, second)
+    async with place.view() as view:
+        await view.publish("in", [event("hog", {"id": "h", "ms": stall_ms})])
+        await eventually_now(lambda: first.lines("loop.fenced") or second.lines("loop.fenced"), "fenced")
+        fenced, other = (first, second) if first.lines("loop.fenced") else (second, first)
+        held = PARTITIONS // 2
+        await eventually_now(lambda: len(owned(fenced)) == held and len(owned(other)) == held, "announced anew")
+        await view.publish("in", [event("later", {"id": f"l{number}", "ms": 1}) for number in range(20)])
+        ledger = await view.all_ended(21)
+        results = await view.records("out")
+    assert len(ledger.with_status(RunStatus.SUCCEEDED)) == 21
+    assert len(results) == 21
+    assert len([effect for effect in place.effects.all() if effect.order == "h"]) == 2  # begun once, ended once
+    (line,) = fenced.lines("loop.fenced")
+    assert line["stalled_ms"] >= session_ms / 2
+    assert line["partitions"] == held
+    assert [lost["reason"] for lost in fenced.lines("partition.lost")] == ["stalled"] * held
+    (blocked,) = fenced.lines("loop.blocked")
+    assert (blocked["handler"], blocked["level"]) == ("hog", "warning")
+    assert "patience.py" in blocked["where"]
+    assert not other.lines("partition.lost")
+    assert {taken["reason"] for taken in other.lines("partition.taken")} <= {"start", "rebalance", "handover"}
+    for instance in (first, second):
+        assert instance.stop() == 0

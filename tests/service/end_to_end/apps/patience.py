@@ -64,6 +64,21 @@ async def for_ever(job: Job) -> str:
     return job.id
 
 
+@handler
+async def hog(job: Job) -> str:
+    """Lets nobody else have the event loop."""
+    effect("start", job.id)
+    time.sleep(job.ms / 1000)  # noqa: ASYNC251 - that is the fault
+    effect("end", job.id)
+    return job.id
+
+
+@workflow(on=EventTrigger(SOURCE, type="hog"), emits=[TOPIC])
+async def hogs(run: Run, job: Job) -> None:
+    await run.call(hog, job)
+    await run.emit("let go", {"id": job.id}, topic=TOPIC)
+
+
 @workflow(on=EventTrigger(SOURCE, type="sleep"), emits=[TOPIC])
 async def sleeps(run: Run, job: Job) -> None:
     await run.call(note, job)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from headrace.observability.accumulator import OTHER
 from headrace.observability.label import BreakerState
 from headrace.observability.snapshot import (
     BreakerNow,
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.service.source import Source
 
+_WORKFLOWS_MAX = 1_000
+_FAR = 1 << 62
 _OF_PHASE = {Phase.OPEN: RunState.WAITING, Phase.QUEUED: RunState.QUEUED, Phase.PARKED: RunState.PARKED}
 
 
@@ -60,7 +63,9 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
 
 
 def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
-    runs: dict[str, Counter[RunState]] = {workflow.name: Counter() for workflow in shared.app.workflows}
+    # Named even without a run, but not thousands of them: this is on the loop.
+    named = shared.app.workflows[:_WORKFLOWS_MAX]
+    runs: dict[str, Counter[RunState]] = {workflow.name: Counter() for workflow in named}
     oldest: dict[str, int] = {}
     delayed: Counter[str] = Counter()
     for owner in owners:
@@ -80,6 +85,7 @@ def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
     held: dict[str, dict[TaskState, int]] = defaultdict(dict)
     for (name, reason), count in shared.attempts.statistics().held.items():
         held[name][TaskState(reason)] = count
+    _fold_the_least(runs, oldest, delayed, progress, held)
     return tuple(
         WorkflowNow(
             workflow=name,
@@ -90,6 +96,30 @@ def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
         )
         for name, states in runs.items()
     )
+
+
+def _fold_the_least(
+    runs: dict[str, Counter[RunState]],
+    oldest: dict[str, int],
+    delayed: Counter[str],
+    progress: Counter[str],
+    held: dict[str, dict[TaskState, int]],
+) -> None:
+    """Of thousands of workflows, those with the fewest open runs are shown as one."""
+    if len(runs) <= _WORKFLOWS_MAX:
+        return
+    least = sorted(runs, key=lambda name: runs[name].total(), reverse=True)[_WORKFLOWS_MAX:]
+    rest: Counter[RunState] = Counter()
+    for name in least:
+        rest += runs.pop(name)
+        delayed[OTHER] += delayed.pop(name, 0)
+        progress[OTHER] += progress.pop(name, 0)
+        oldest[OTHER] = min(oldest.get(OTHER, _FAR), oldest.pop(name, _FAR))
+        for state, count in held.pop(name, {}).items():
+            held[OTHER][state] = held[OTHER].get(state, 0) + count
+    if oldest[OTHER] == _FAR:
+        del oldest[OTHER]
+    runs[OTHER] = rest
 
 
 def _packed(owner: Owner) -> Counter[tuple[str, RunState]]:

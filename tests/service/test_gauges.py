@@ -3,8 +3,13 @@
 import asyncio
 from typing import Any
 
+import pytest
+
 from headrace import EventTrigger, Pool, Retry, Run, handler, workflow
+from headrace.observability.accumulator import OTHER
 from headrace.observability.snapshot import RunState, TaskState, WorkflowNow
+from headrace.service import gauges
+from headrace.service.definitions.app import AnyWorkflow
 from headrace.topics.log import TopicPartition
 from tests.service.fault_log import FaultLog
 from tests.service.shell import Place, Serving, app_of, event, serving, until
@@ -111,3 +116,31 @@ async def test_a_stopped_partition_shows(place: Place) -> None:
         (stopped,) = process.service.snapshot().stopped
         assert (stopped.topic, stopped.partitions) == ("in", 1)
         log.refuses = lambda _topic, _record: False
+
+
+async def test_of_thousands_of_workflows_the_least_busy_are_shown_as_one(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gauges, "_WORKFLOWS_MAX", 2)
+
+    def made(name: str) -> AnyWorkflow:
+        @workflow(on=EventTrigger("in", name), name=name)
+        async def flow(run: Run, order: dict[str, Any]) -> None:
+            await run.sleep("1h")
+
+        return flow
+
+    names = ["one", "two", "three", "four", "five"]
+    async with serving(FaultLog(place.log), app_of(*map(made, names)), partitions=1) as process:
+        assert len(process.service.snapshot().workflows) == 2
+        for count, name in enumerate(names, start=1):
+            for _ in range(count):
+                await place.publish("in", event({"n": 0}, type=name))
+        await until(lambda: process.service.snapshot().timers_pending == 15)
+        shown = {each.workflow: each for each in process.service.snapshot().workflows}
+        assert {name: each.runs for name, each in shown.items()} == {
+            "five": {RunState.WAITING: 5},
+            "four": {RunState.WAITING: 4},
+            OTHER: {RunState.WAITING: 6},
+        }
+        assert all(each.oldest_active_run_start_ms for each in shown.values())

@@ -7,9 +7,11 @@ by `event match`, which asks for the reasons (`explain`).
 
 from __future__ import annotations
 
+import heapq
 import inspect
 from collections.abc import Callable, Iterable
 from enum import StrEnum
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -139,15 +141,18 @@ class _Bucket:
     __slots__ = ("_by_attribute", "_plain")
 
     def __init__(self, candidates: Iterable[_Candidate]) -> None:
-        self._plain: tuple[_Candidate, ...] = ()
-        self._by_attribute: dict[str, dict[str, tuple[_Candidate, ...]]] = {}
+        plain: list[_Candidate] = []
+        by_attribute: dict[str, dict[str, list[_Candidate]]] = {}
         for candidate in candidates:
             if not candidate.attributes:
-                self._plain += (candidate,)
+                plain.append(candidate)
                 continue
             name, value = candidate.attributes[0]
-            values = self._by_attribute.setdefault(name, {})
-            values[value] = (*values.get(value, ()), candidate)
+            by_attribute.setdefault(name, {}).setdefault(value, []).append(candidate)
+        self._plain = tuple(plain)
+        self._by_attribute = {
+            name: {value: tuple(found) for value, found in values.items()} for name, values in by_attribute.items()
+        }
 
     def find(self, meta: EventMeta) -> tuple[_Candidate, ...]:
         if not self._by_attribute:
@@ -160,18 +165,23 @@ class _Bucket:
         return tuple(found)
 
 
+def _bucket(*numbered: list[tuple[int, _Candidate]]) -> _Bucket:
+    """Candidates of several lists, in the order of their numbers."""
+    return _Bucket(candidate for _, candidate in heapq.merge(*numbered, key=itemgetter(0)))
+
+
 class _Topic:
     """The candidates of one topic: by type, and those that take any type."""
 
     __slots__ = ("_any_type", "_by_type")
 
     def __init__(self, candidates: list[_Candidate]) -> None:
-        types = {candidate.type for candidate in candidates if candidate.type is not None}
-        self._by_type = {
-            type_: _Bucket(candidate for candidate in candidates if candidate.type in {type_, None}) for type_ in types
-        }
-        any_type = [candidate for candidate in candidates if candidate.type is None]
-        self._any_type = _Bucket(any_type) if any_type else None
+        by_type: dict[str | None, list[tuple[int, _Candidate]]] = {}
+        for place, candidate in enumerate(candidates):
+            by_type.setdefault(candidate.type, []).append((place, candidate))
+        any_type = by_type.pop(None, [])
+        self._by_type = {type_: _bucket(found, any_type) for type_, found in by_type.items() if type_ is not None}
+        self._any_type = _bucket(any_type) if any_type else None
 
     def candidates(self, meta: EventMeta) -> tuple[_Candidate, ...]:
         bucket = self._by_type.get(meta.type, self._any_type)

@@ -37,7 +37,7 @@ class LogObserver(Silent):
 
     def __init__(self, logs: Logs) -> None:
         self._logs = logs
-        self._blocked = False
+        self._blocked_ms = 0.0
 
     # --- the process --------------------------------------------------------------------------------------------------
 
@@ -64,7 +64,7 @@ class LogObserver(Silent):
         )
 
     def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
-        self._blocked = True
+        self._blocked_ms = blocked.blocked_ms
         self._logs.write(
             LogEvent.LOOP_BLOCKED,
             kind=blocked.handler,
@@ -75,9 +75,10 @@ class LogObserver(Silent):
         )
 
     def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
-        if self._blocked:
-            self._blocked = False
-            self._logs.write(LogEvent.LOOP_RESUMED, kind="", blocked_ms=_ms(delayed.delay_ms))
+        if self._blocked_ms:
+            # The turn that ended the block may have come before the watchdog told of it: then this is a later one.
+            blocked_ms, self._blocked_ms = max(self._blocked_ms, delayed.delay_ms), 0.0
+            self._logs.write(LogEvent.LOOP_RESUMED, kind="", blocked_ms=_ms(blocked_ms))
 
     def loop_fenced(self, fenced: o.LoopFenced, /) -> None:
         self._logs.write(LogEvent.LOOP_FENCED, stalled_ms=_ms(fenced.stalled_ms), partitions=fenced.partitions)

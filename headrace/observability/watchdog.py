@@ -50,7 +50,7 @@ def codes_of(handlers: Iterable[tuple[str, Callable[..., object]]]) -> dict[Code
 class Watchdog(AbstractContextManager["Watchdog"]):
     """Enter it on the loop's thread.
 
-    `loop_delayed` is told on the loop, `loop_blocked` from the watchdog's own thread, once per stall.
+    `hidden`: files whose innermost frames are not named. `loop_delayed` is told on the loop, `loop_blocked` from the watchdog's own thread, once per stall.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         blocked_ms: float = BLOCKED_MS,
         fence_ms: float = float("inf"),
         fence: Callable[[float], None] = _nobody,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._observer = observer
         self._handlers = handlers
@@ -69,6 +70,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
         self._blocked_ms = blocked_ms
         self._fence_s = fence_ms / 1000
         self._fence = fence
+        self._hidden = hidden
         self._stop = threading.Event()
         self._turned = threading.Event()
         self._turned_at_s = time.monotonic()
@@ -123,7 +125,7 @@ class Watchdog(AbstractContextManager["Watchdog"]):
                 break
             frame = sys._current_frames().get(loop_thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - the only way
             if frame is not None and not self._turned.is_set():
-                met[seen_in(frame, self._handlers)] += 1
+                met[seen_in(frame, self._handlers, self._hidden)] += 1
             del frame  # it holds the locals of whoever runs there
         return met.most_common(1)[0][0] if met else None
 
@@ -149,8 +151,10 @@ class Seen(NamedTuple):
     stack: tuple[str, ...]
 
 
-def seen_in(frame: FrameType, handlers: Mapping[CodeType, str]) -> Seen:
-    """What a stack says."""
+def seen_in(frame: FrameType, handlers: Mapping[CodeType, str], hidden: frozenset[str] = frozenset()) -> Seen:
+    """What a stack says. Innermost frames in `hidden` files are left out: they stand around a call of the user's."""
+    while frame.f_code.co_filename in hidden and frame.f_back is not None:
+        frame = frame.f_back
     places = [_place(frame)]
     walked: FrameType | None = frame
     while walked is not None:

@@ -30,6 +30,7 @@ from headrace.observability.snapshot import EMPTY, Snapshot
 from headrace.observability.traces import tracing
 from headrace.observability.watchdog import Watchdog, codes_of
 from headrace.service import discovery
+from headrace.service.definitions import determinism_guard
 from headrace.service.forecast_facts import facts_of
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
@@ -137,6 +138,7 @@ class Telemetry:
             codes_of((handler.name, handler.function) for handler in self._app.handlers),
             fence_ms=session_ms(self._settings) / 2,
             fence=self._fence,
+            hidden=frozenset({determinism_guard.__file__}),  # it stands around time.sleep and its like
         )
 
     def _fence(self, stalled_s: float) -> None:

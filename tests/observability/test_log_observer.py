@@ -188,3 +188,17 @@ def test_the_console_is_coloured_on_a_terminal(monkeypatch: pytest.MonkeyPatch) 
 )
 def test_durations_are_for_people(duration_ms: float, text: str) -> None:
     assert duration(duration_ms) == text
+
+
+@pytest.mark.parametrize(
+    "delays_ms", [[700.0, 0.1], [0.1]]
+)  # in the second the blocked turn was told before the block was
+def test_the_end_of_a_block_says_how_long_it_was_whichever_was_told_first(delays_ms: list[float]) -> None:
+    stream = io.StringIO()
+    observer = LogObserver(Logs(stream=stream, style=Format.JSON, level=logging.DEBUG))
+    observer.loop_blocked(replace(ONE_OF_EACH["loop_blocked"], blocked_ms=650.0))
+    for delay_ms in delays_ms:
+        observer.loop_delayed(replace(ONE_OF_EACH["loop_delayed"], delay_ms=delay_ms))
+    lines = [json.loads(text) for text in stream.getvalue().splitlines()]
+    (resumed,) = [line for line in lines if line["event"] == "loop.resumed"]
+    assert resumed["blocked_ms"] >= 650

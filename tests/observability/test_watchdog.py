@@ -1,13 +1,14 @@
 """Real loops that are really blocked."""
 
 import asyncio
+import sys
 import threading
 
 import pytest
 
 from headrace.observability import observer as o
 from headrace.observability.silent import Silent
-from headrace.observability.watchdog import STACK_MAX, Watchdog, codes_of
+from headrace.observability.watchdog import STACK_MAX, Watchdog, codes_of, seen_in
 
 
 class Seen(Silent):
@@ -136,3 +137,11 @@ async def test_leaving_never_waits_for_a_turn_that_cannot_come(monkeypatch: pyte
         watchdog = Watchdog(Seen(), {}, interval_s=0.001)
     with watchdog:
         assert await asyncio.to_thread(asked.wait, 20)
+
+
+def test_frames_around_a_call_of_the_users_are_not_named() -> None:
+    frame = sys._getframe()
+    inside = seen_in(frame, {})
+    outside = seen_in(frame, {}, frozenset({__file__}))
+    assert inside.where.endswith("test_frames_around_a_call_of_the_users_are_not_named")
+    assert __file__ not in outside.where

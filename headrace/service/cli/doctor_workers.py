@@ -46,6 +46,7 @@ def worker_checks(settings: Settings) -> Iterator[Check]:
     ]
     if owned:
         yield _placement(int(sum(owned)), len(owned))
+    yield from _breakers(now)
     yield from _forecast(now)
 
 
@@ -88,6 +89,13 @@ def _placement(partitions: int, workers: int) -> Check:
         fix = f"Use fewer workers, or a new app with more partitions: {PARTITIONS_PER_WORKER} for each worker."
         return Check("partitions", State.WARN, found, fix)
     return Check("partitions", State.OK, found)
+
+
+def _breakers(now: View) -> Iterator[Check]:
+    for each in now.breakers:
+        if each.state != "closed":
+            found = f"{each.breaker} is {each.state}: tasks that need what it guards are held"
+            yield Check("breaker", State.WARN, found, "See what it guards; it closes by itself once that answers.")
 
 
 def _forecast(now: View) -> Iterator[Check]:

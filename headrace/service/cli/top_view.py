@@ -97,7 +97,7 @@ def view(before: Sequence[Scrape], after: Sequence[Scrape]) -> View:
         breakers=_breakers(after),
         bottleneck="" if limiting is None else limiting.bottleneck,
         relief=None if limiting is None else limiting.relief,
-        workers_needed=math.ceil(sum(needed) - 1e-9) if needed else None,
+        workers_needed=math.ceil(sum(needed) - 1e-9) if needed and _scales(limiting) else None,
     )
 
 
@@ -225,6 +225,11 @@ def _lag(after: Sequence[Scrape]) -> list[LagView]:
         )
         for topic, by in sorted(records.items())
     ]
+
+
+def _scales(limiting: WorkerView | None) -> bool:
+    """Whether more workers would help at all: not against an open breaker, a busy key or one hot partition."""
+    return limiting is None or not limiting.bottleneck.startswith(("breaker:", "keys", "partition:"))
 
 
 def _breakers(after: Sequence[Scrape]) -> list[BreakerView]:

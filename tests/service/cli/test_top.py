@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from headrace.observability import observer as o
 from headrace.observability.exposition import Exposition
@@ -141,6 +142,7 @@ def test_doctor_tells_how_the_workers_are_and_what_will_happen(headrace: Headrac
     assert checks["partitions"]["state"] == "warn"
     assert checks["partitions"]["found"] == "6 run-log partitions here for 2 workers"
     assert checks["forecast"]["state"] == "warn"
+    assert checks["breaker"]["found"].startswith("bank is open")
     assert "fulfil" in checks["forecast"]["found"]
     assert (
         "pool:mail limits: without it 4.0 times as much would pass. The load needs 4 workers."
@@ -260,3 +262,15 @@ def test_on_a_terminal_it_is_drawn_anew_until_ctrl_c(here: Path, workers: list[W
         process.kill()
         process.wait()
         os.close(terminal)
+
+
+@pytest.mark.parametrize(("limit", "needed"), [("pool:mail", 4), ("breaker:bank", None), ("partition:orders/1", None)])
+def test_workers_are_not_asked_for_where_they_would_not_help(
+    headrace: Headrace, workers: list[Worker], limit: str, needed: int | None
+) -> None:
+    for worker in workers:
+        assert FORECAST.bottleneck is not None
+        limited = replace(FORECAST, bottleneck=replace(FORECAST.bottleneck, resource=limit))
+        worker.observer.show(lambda limited=limited: limited)
+    answer = headrace("top", "--once", "--interval", "200ms", "--metrics-port", port_of(workers[0]), "-o", "json")
+    assert (answer.json["bottleneck"], answer.json["workers_needed"]) == (limit, needed)

@@ -56,7 +56,7 @@ def test_the_wheel_says_what_it_is(wheel: Path) -> None:
     fields = Parser().parsestr(archive.read(metadata).decode())
     assert fields["Requires-Python"] == ">=3.11"
     assert fields["License-Expression"] == "Apache-2.0"
-    assert {"avro", "postgres", "uvloop"} == set(fields.get_all("Provides-Extra", []))
+    assert {"avro", "otlp-grpc", "postgres", "uvloop"} == set(fields.get_all("Provides-Extra", []))
     licence = metadata.replace("METADATA", "licenses/LICENSE")
     assert archive.read(licence) == (ROOT / "LICENSE").read_bytes()
 

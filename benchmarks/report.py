@@ -10,6 +10,8 @@ from benchmarks.figures import Spread
 from benchmarks.machine import Machine
 from benchmarks.scenario import TargetName
 
+_COSTS = ("CPU us/run", "x floor", "broker us/run", "peak MiB", "lost", "doubled")
+
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All of one invocation. `settings`: what Headrace was told beyond its defaults."""
@@ -65,8 +67,7 @@ def _about(report: Report) -> str:
 def _bursts(bursts: Sequence[Figures]) -> str:
     floor = next((one for one in bursts if one.target == TargetName.FLOOR), None)
     head = (
-        "target", "orders", "runs/s", "(each time)", "of the floor", "s from first order", "s from start",
-        "CPU us/run", "x floor", "broker us/run", "peak MiB", "lost", "doubled",
+        "target", "orders", "runs/s", "(each time)", "of the floor", "s from first order", "s from start", *_COSTS,
     )  # fmt: skip
     return _table(
         head,
@@ -79,12 +80,7 @@ def _bursts(bursts: Sequence[Figures]) -> str:
                 _ratio(one.runs_per_s, floor and floor.runs_per_s),
                 f"{one.seconds:.2f}",
                 f"{one.seconds_from_start:.2f}",
-                f"{one.cpu_us_per_run:.0f}",
-                _ratio(one.cpu_us_per_run, floor and floor.cpu_us_per_run),
-                f"{one.broker_cpu_us_per_run:.0f}",
-                f"{one.peak_mib:.0f}",
-                one.completeness.lost,
-                one.completeness.doubled,
+                *_costs(one, floor),
             )
             for one in bursts
         ),
@@ -95,7 +91,7 @@ def _rates(rates: Sequence[Figures]) -> str:
     floors = {one.load: one for one in rates if one.target == TargetName.FLOOR}
     head = (
         "target", "orders/s", "runs/s", "p50", "p95", "p99", "max", "p50 x floor", "p99 x floor", "received p50", "p99",
-        "load late p99", "CPU us/run", "x floor", "broker us/run", "peak MiB", "lost", "doubled",
+        "load late p99", *_COSTS,
     )  # fmt: skip
     return _table(head, (_rate(one, floors.get(one.load)) for one in rates))
 
@@ -113,6 +109,13 @@ def _rate(one: Figures, floor: Figures | None) -> tuple[object, ...]:
         f"{received.p50:.1f}",
         f"{received.p99:.1f}",
         f"{late.p99:.1f}",
+        *_costs(one, floor),
+    )
+
+
+def _costs(one: Figures, floor: Figures | None) -> tuple[object, ...]:
+    """The columns of `_COSTS`."""
+    return (
         f"{one.cpu_us_per_run:.0f}",
         _ratio(one.cpu_us_per_run, floor and floor.cpu_us_per_run),
         f"{one.broker_cpu_us_per_run:.0f}",

@@ -57,6 +57,7 @@ def test_a_dead_letter_topic_has_room_for_its_source_and_its_partitions() -> Non
     wanted = plan(KAFKA, nodes=1, sources=["orders"], outputs=["done"], existing={"orders": source})
     letters = next(spec for spec in wanted.kept if spec.name == "orders.dlq")
     assert (letters.partitions, letters.max_message_bytes) == (12, 5_000_000 + 65_536)
+    assert wanted.dead_letter_bytes == {"orders": 5_000_000 + 65_536}
     assert [spec.name for spec in wanted.all] == ["orders", "done", "shop.runs", "shop.audit", "shop.dlq", "orders.dlq"]
 
 

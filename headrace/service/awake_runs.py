@@ -193,7 +193,8 @@ class AwakeRuns:
             self._end_without_code(run)  # nothing is finished that could want an undo
             return
         probation = self._state.probation
-        if probation.unclean and run.id not in self._passed:
+        on_trial = run_id in self._shared.probes.open  # it has waited since, and the log does not say so yet
+        if probation.unclean and run_id not in self._passed and not on_trial:
             strikes = probation.strikes(run.id)
             if strikes >= STRIKES_MAX:
                 self._park_as_poison(run, strikes)
@@ -333,16 +334,16 @@ class AwakeRuns:
                 steps = turn.cancelled[first : first + _CANCELLED_STEPS_MAX]
                 self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(steps)))
         if sleeps:
-            self._sleep(live, sleeps, rests=not turn.cancelled and turn.ended is None)
+            self._sleep(live, sleeps, rests=turn.ended is None)
         if turn.ended is not None:
             self._tenure.propose(self._masked(turn.ended))
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
-            self._rest(live, passed=not turn.cancelled)
+            self._rest(live)
 
-    def _rest(self, live: LiveRun, *, passed: bool = True) -> None:
-        """It waits: others may work, and soon it is kept as bytes. `passed`: not for an outcome that will make it go on."""
-        self._free(live.state.id, passed=passed)
+    def _rest(self, live: LiveRun) -> None:
+        """It waits: others may work, and soon it is kept as bytes."""
+        self._free(live.state.id)
         if not live.held:
             self.idle.rest(live)
 
@@ -485,10 +486,10 @@ class AwakeRuns:
         self._tenure.propose(RunParked(run=run.id, reason=ParkReason.POISON, expected=expected, found=found))
         maybe(FaultPoint.RUN_PARKING)
 
-    def _free(self, run_id: str, *, passed: bool = True) -> None:
+    def _free(self, run_id: str) -> None:
         """Nothing is being done for the run: its slot is free, and if it was on trial, it has passed."""
         self._shared.admission.idle(run_id)
-        if passed and self._shared.probes.open and run_id in self._shared.probes.open:
+        if self._shared.probes.open and run_id in self._shared.probes.open:
             self._tenure.propose(ProbePassed(run=run_id))
 
     def end_trials(self) -> None:

@@ -32,8 +32,8 @@ class LiveRun:
     """
 
     __slots__ = (
-        "_emits",
         "_interpreter",
+        "_said",
         "attempts",
         "calls",
         "closed",
@@ -71,7 +71,7 @@ class LiveRun:
         self.timeout_at_ms = timeout_at_ms
         self.over = False  # it has said its end
         self.closed = False  # its coroutine was dropped; attempts of it may go on
-        self._emits: set[str] = set()
+        self._said: set[str] = set()  # steps that it has emitted or cancelled, and the log does not say so yet
         self.trace = contexts.anchor(state.id, kept_context(start.traceparent, start.tracestate))
         self.traceparent = self.trace.traceparent
         self.tracestate = self.trace.state or None
@@ -97,16 +97,19 @@ class LiveRun:
         match record:
             case AttemptSucceeded(step=step) | AttemptFailed(step=step):
                 self.calls.pop(step, None)
+                if self._said:
+                    self._said.discard(step)
             case Emitted(step=step):
-                self._emits.discard(step)
+                self._said.discard(step)
                 return self._interpreter.confirm(record, at_ms)
             case TimerFired(step=step):
                 self.timers.pop(step, None)
+                self._said.discard(step)
             case StepsCancelled(steps=steps):
                 for step in steps:
                     self.calls.pop(step, None)
                     self.timers.pop(step, None)
-                    self._emits.discard(step)
+                    self._said.discard(step)
             case _:
                 pass
         with stepping(self.state.id) as guard:
@@ -114,8 +117,8 @@ class LiveRun:
         return self._judged(turn, guard.violation)
 
     def waits(self) -> bool:
-        """Nothing is being done for it now: it sleeps, or its tasks are delayed or held. One whose end is on its way to the log does not wait."""
-        return len(self.calls) == len(self.delayed) + len(self.held) and not self._emits and not self.over
+        """Nothing is being done for it now: it sleeps, or its tasks are delayed or held. One that has an outcome on its way to the log does not wait."""
+        return len(self.calls) == len(self.delayed) + len(self.held) and not self._said and not self.over
 
     def undoes(self) -> bool:
         """A compensation is open."""
@@ -132,7 +135,9 @@ class LiveRun:
             return self._interpreter.park(str(violation))  # the body may have swallowed it
         for step in turn.issued:
             if isinstance(step, EmitStep):
-                self._emits.add(step.ref)
+                self._said.add(step.ref)
+        if turn.cancelled:
+            self._said.update(turn.cancelled)
         if turn.ended is not None:
             self.over = True
         return turn

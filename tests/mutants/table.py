@@ -241,8 +241,8 @@ MUTANTS = (
         "S10",
         "a run whose end is on its way may fall asleep",
         "service/live_run.py",
-        " and not self._emits and not self.over\n",
-        " and not self._emits\n",
+        " and not self._said and not self.over\n",
+        " and not self._said\n",
     ),
     Mutant(
         "S11",

@@ -278,9 +278,16 @@ def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> 
     run = state.runs.get(emitted.run)
     if run is None or emitted.step in run.settled:
         return NO_EFFECT
+    entry = _output(run, emitted, at_ms)
+    state.outbox[entry.id] = entry
+    folded = _settled(run, emitted.step, emitted, at_ms, size)
+    return Folded(instructions=[Send(entry), *folded.instructions])
+
+
+def _output(run: RunState, emitted: Emitted, at_ms: int) -> Output:
     start = run.start
     event = start.event
-    entry = Output(
+    return Output(
         id=f"{run.id}{emitted.step}",
         run=run.id,
         emitted=emitted,
@@ -293,9 +300,6 @@ def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> 
         tracestate=start.tracestate,
         at_ms=at_ms,
     )
-    state.outbox[entry.id] = entry
-    folded = _settled(run, emitted.step, emitted, at_ms, size)
-    return Folded(instructions=[Send(entry), *folded.instructions])
 
 
 def _refused(state: PartitionState, at_ms: int, refused: OutputRefused) -> Folded:
@@ -304,9 +308,27 @@ def _refused(state: PartitionState, at_ms: int, refused: OutputRefused) -> Folde
         return NO_EFFECT
     run = state.runs.get(entry.run)
     if run is not None:
+        run.refusals += 1
         return _woken(run, refused, at_ms, 0)
-    letter = RefusedOutput(id=f"refused/{entry.id}", output=entry, code=refused.code, message=refused.message)
-    return to_outbox(state, letter)
+    return to_outbox(state, _letter(entry, refused))
+
+
+def _letter(output: Output, refused: OutputRefused) -> RefusedOutput:
+    return RefusedOutput(id=f"refused/{output.id}", output=output, code=refused.code, message=refused.message)
+
+
+def _unheeded(state: PartitionState, run: RunState, ended: RunEnded) -> list[Instruction]:
+    """Outputs that were refused when the run was about to end already, of something else: dead letters, as of an ended run."""
+    emitted = {
+        f"{run.id}{record.step}": (record, at_ms) for record, at_ms in run.history if isinstance(record, Emitted)
+    }
+    sent: list[Instruction] = []
+    for record, _ in run.history:
+        if isinstance(record, OutputRefused) and record.entry != f"{run.id}{ended.failed_step}":
+            letter = _letter(_output(run, *emitted[record.entry]), record)
+            state.outbox[letter.id] = letter
+            sent.append(Send(letter))
+    return sent
 
 
 def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
@@ -320,6 +342,8 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
         state.dedupe.clients.pop(run.identity.id, None)
         state.dedupe.clients[run.identity.id] = at_ms
     instructions: list[Instruction] = [Close(run, ended, at_ms)]
+    if run.refusals:
+        instructions += _unheeded(state, run, ended)
     if run.start.key is not None and run.start.policy is not OnConflict.ALLOW:
         following = give_key_back(state, run)
         if following is not None:

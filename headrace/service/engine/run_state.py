@@ -84,6 +84,7 @@ class RunState(msgspec.Struct, array_like=True):
     tries: dict[str, StepTries] = {}
     settled: set[str] = set()  # steps that are over
     retried: Retried | None = None
+    refusals: int = 0  # outputs that were refused while it was open
 
     def cancelled_by(self) -> str | None:
         """The reason of a cancel command that the run has got, or None."""

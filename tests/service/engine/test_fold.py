@@ -237,6 +237,30 @@ def test_a_refused_output_of_an_ended_run_becomes_a_dead_letter_and_the_run_stay
     assert driver.last.without_effect
 
 
+def test_a_refused_output_of_a_run_that_ends_of_something_else_becomes_a_dead_letter() -> None:
+    """It was said too late to be the run's end, and too early to find it ended."""
+    driver = Driver(emits)
+    run = driver.start(emits)
+    driver.auto = False
+    driver.succeed(run, "/2/other")
+    driver.refuse(f"{run}/1/emit")
+    driver.propose(RunEnded(run, RunStatus.SUCCEEDED))
+    driver.read()
+    (entry,) = driver.entries(RefusedOutput)
+    assert isinstance(entry, RefusedOutput)
+    assert (entry.output.run, entry.output.emitted.type, entry.code) == (run, "shop.done", "HR6001")
+    assert [bytes(each.output.emitted.data) for each in driver.entries(RefusedOutput)] == [b"1"]
+    assert run not in driver.state.runs
+
+
+def test_a_refused_output_that_is_the_end_of_its_run_has_no_dead_letter() -> None:
+    driver = Driver(emits)
+    run = driver.start(emits)
+    driver.refuse(f"{run}/1/emit")
+    assert (driver.ended(run).status, driver.ended(run).failed_step) == ("failed", "/1/emit")
+    assert driver.state.outbox == {}
+
+
 def test_an_output_carries_what_its_record_needs() -> None:
     driver = Driver(emits)
     driver.start(emits, key="k", traceparent="tp", tracestate="ts", event_at_ms=5)

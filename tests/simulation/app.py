@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
+
+import msgspec
 
 from headrace import (
     Breaker,
@@ -23,7 +25,9 @@ from tests.simulation.program import (
     ATTEMPTS_MAX,
     Attempt,
     Call,
+    Die,
     Emit,
+    Flip,
     Gather,
     Map,
     Op,
@@ -47,19 +51,41 @@ class World(Protocol):
 
     def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None: ...
 
+    def dies(self, program: str) -> None:
+        """Code that ends its process has been reached. Returns if it has been seen to; else nothing that comes after has any effect."""
+        ...
+
+    def is_cured(self, run: str) -> bool:
+        """Whether what makes this run's program fail does so no more."""
+        ...
+
+    def misfits(self, run: str, n: int) -> bool:
+        """Whether this process has code of another day, which does not know a call that the log has."""
+        ...
+
     def swallows(self, attempt: AttemptNow) -> bool:
         """Whether this attempt ignores its cancellation for a while."""
         ...
 
 
+_present: list[World] = []  # workflows may not ask the loop
+
+
+def live_in(world: World) -> None:
+    """From now on it is this world that code is told of."""
+    _present[:] = [world]
+
+
 def _world() -> World:
-    return cast("Any", asyncio.get_running_loop()).world
+    return _present[0]
 
 
 async def _act(program: str, call: Call) -> int:
     attempt = current_attempt()
     world = _world()
     world.began(attempt, program, call.n, "act")
+    if call.kills:
+        world.dies(program)
     try:
         if call.hangs and attempt.number == 1:
             await asyncio.sleep(_FOREVER_S)
@@ -126,11 +152,13 @@ async def _ops(run: Run, program: Program, ops: list[Op]) -> list[int]:
     for op in ops:
         match op:
             case Call():
-                values.append(await _call(run, program, op))
+                mended = op.fatal and _world().is_cured(run.id)
+                values.append(await _call(run, program, msgspec.structs.replace(op, fatal=False) if mended else op))
             case Sleep(ms=ms):
                 await run.sleep(f"{ms}ms")
             case Emit(n=n):
-                await run.emit("done", {"id": program.id, "n": n}, topic=RESULTS, subject=f"{program.id}/{n}")
+                data = {"id": program.id, "n": n} | ({"refused": True} if op.refused else {})
+                await run.emit("done", data, topic=RESULTS, subject=f"{program.id}/{n}")
             case Gather(branches=branches):
                 coroutines: list[Coroutine[Any, Any, list[int]]] = [_ops(run, program, branch) for branch in branches]
                 for found in await run.gather(*coroutines):
@@ -146,7 +174,14 @@ async def _ops(run: Run, program: Program, ops: list[Op]) -> list[int]:
                 except TaskFailed:
                     values.append(-call.n)
             case Raise():
-                raise ValueError("as the program says")
+                if not _world().is_cured(run.id):
+                    raise ValueError("as the program says")
+            case Die():
+                _world().dies(program.id)
+            case Flip(call=call):
+                if _world().misfits(run.id, call.n):
+                    await run.sleep("1h")
+                values.append(await _call(run, program, call))
     return values
 
 

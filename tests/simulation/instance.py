@@ -44,6 +44,7 @@ class Instance:
         self.service: Service | None = None
         self.error: BaseException | None = None
         self.leaving = False
+        self.other_code = False  # it has code of another day
         self._loop = loop
         self._settings = settings
         self._partitions = partitions

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.topics.command import Cancel, Deliver, OnConflict, Resume, Start
+from headrace.topics.command import Cancel, Deliver, Dismiss, OnConflict, Resume, Retry, Start
 from headrace.topics.dead_letter import PREFIX
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
@@ -24,15 +24,18 @@ from headrace.topics.outcome import (
     OutputRefused,
     RunEnded,
     RunParked,
+    RunStatus,
     StepsCancelled,
     TimerFired,
 )
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
 from tests.simulation.app import SOURCE, WORKFLOWS
-from tests.simulation.program import ATTEMPTS_MAX, Program, expected, needs
+from tests.simulation.chain import UNDO, Finished, check_keys, given
+from tests.simulation.program import ATTEMPTS_MAX, Answer, Program, expected, needs
 
 RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
+_RETRIABLE = {RunStatus.FAILED, RunStatus.COMPENSATED, RunStatus.TIMED_OUT}
 RETRY_EARLY_MS = 1_000  # by how much clocks that have not seen an append time yet may misjudge the log's
 
 
@@ -73,8 +76,20 @@ class Run:
         self.settled: dict[str, int] = {}  # step: offset
         self.succeeded: list[AttemptSucceeded] = []
         self.failed: dict[str, list[tuple[AttemptFailed, int]]] = defaultdict(list)
-        self.emitted: set[str] = set()
+        self.emitted: dict[str, tuple[int, bool]] = {}  # step: number, is it refused
+        self.refused: set[str] = set()  # steps whose event was refused while the run was open
         self.fired: list[tuple[TimerFired, int]] = []
+        self.finished: list[Finished] = []
+        self.undone: set[str] = set()
+        self.of: Run | None = None  # the one that this is a retry of
+        self.retry: Run | None = None  # its newest one
+        self.copied: dict[str, str] = {}
+        self.redone: frozenset[str] = frozenset()
+        self.forgotten = False  # it cannot be retried any more
+
+    def chain(self) -> "list[Run]":
+        """This run, the one it is a retry of, and so on."""
+        return [self] if self.of is None else [self, *self.of.chain()]
 
     @property
     def slot(self) -> tuple[str, str]:
@@ -108,6 +123,8 @@ class Judge:
         self.reached: dict[int, int] = defaultdict(int)  # by source partition: the furthest position
         self.announced: dict[tuple[int, int], str] = {}
         self._count = partitions
+        self.mended: set[str] = set()  # runs whose program fails no more
+        self.refusals: dict[str, int] = defaultdict(int)  # dead letters of results, by id
         self._emitted: set[str] = set()
         self._newest_start: dict[tuple[int, int], int] = {}  # by source and run-log partition: offset
         self._given: dict[tuple[str, str], tuple[int, int, str]] = {}  # released attempts: number, until, giver
@@ -125,6 +142,11 @@ class Judge:
     def gate(self, partition: int, offset: int) -> tuple[int, int, int] | None:
         """Newest token, open token (-1: none) and last seq behind this record."""
         return self._partitions[partition].gates.get(offset)
+
+    def program_of(self, run: Run) -> Program | None:
+        """What the run was asked for."""
+        event = run.start.event
+        return None if event is None else self.inputs[event.partition, event.offset].program
 
     def open_runs(self, partition: int) -> set[str]:
         """Started and not ended, queued ones included."""
@@ -145,6 +167,9 @@ class Judge:
             case "in.dlq":
                 for record in records:
                     self._letter(record)
+            case "sim.dlq":
+                for record in records:
+                    self.refusals[dict(record.headers)["ce_id"].decode()] += 1
             case "sim.audit":
                 for record in records:
                     self._listed(msgspec.json.decode(record.value or b""))
@@ -263,6 +288,11 @@ class Judge:
             case Resume(run=run):
                 if (found := self.runs.get(run)) is not None:
                     found.parked = None
+            case Retry() as retry:
+                self._retry(at, record, entry.id, retry)
+            case Dismiss(run=run):
+                if (found := self.runs.get(run)) is not None and found.ended is not None:
+                    found.forgotten = True
             case _:
                 pass
 
@@ -303,12 +333,40 @@ class Judge:
         self.runs[run.id] = run
         run.open_since = record.offset
 
+    def _retry(self, at: TopicPartition, record: LogRecord, identity: Identity, retry: Retry) -> None:
+        failed = self.runs.get(retry.run)
+        id_ = run_id(at.partition, identity)
+        if failed is None or failed.ended is None or failed.forgotten or failed.ended.status not in _RETRIABLE:
+            return
+        if id_ in self.runs or (failed.retry is not None and failed.retry.ended is None):
+            return
+        finished = [Finished(step, "succeeded", by) for step, by in failed.copied.items()] + failed.finished
+        begins_with = given(finished, failed.undone, failed.refused, retry.from_step)
+        if begins_with is None:
+            return
+        run = Run(id_, at, failed.start)
+        run.of, run.copied, run.redone = failed, begins_with.copied, begins_with.redone
+        start = run.start
+        run.open_since = record.offset
+        if start.key is not None and start.policy is not OnConflict.ALLOW:
+            slots = self._partitions[at.partition].slots
+            slot = slots.get(run.slot)
+            if slot is None:
+                slots[run.slot] = (id_, deque())
+            elif start.policy is OnConflict.QUEUE:
+                slot[1].append(id_)
+                run.open_since = None
+            else:
+                return
+        self.runs[id_] = failed.retry = run
+
     def _outcome(self, at: TopicPartition, record: LogRecord, outcome: Outcome) -> None:
         if isinstance(outcome, OutboxProgress):
             self._progress(at, record, outcome)
             return
         if isinstance(outcome, OutputRefused):
-            self.outbox.pop(f"{at.partition}/{outcome.entry}", None)
+            if self.outbox.pop(f"{at.partition}/{outcome.entry}", None) == "output":
+                self._refused(at, outcome.entry)
             return
         name = getattr(outcome, "run", None)
         if name is None:
@@ -323,12 +381,25 @@ class Judge:
             return
         self._effective(at, record, run, outcome)
 
+    def _refused(self, at: TopicPartition, entry: str) -> None:
+        """A topic will never take a result: an open run shall fail of it, else there is a dead letter."""
+        id_, slash, ref = entry.partition("/")
+        run = self.runs[id_]
+        if run.ended is None:
+            run.refused.add(slash + ref)
+        else:
+            self.outbox[f"{at.partition}/refused/{entry}"] = "refused"
+
     def _effective(self, at: TopicPartition, record: LogRecord, run: Run, outcome: Outcome) -> None:
         match outcome:
             case AttemptSucceeded(step=step):
                 if step not in run.settled:
                     run.settled[step] = record.offset
                     run.succeeded.append(outcome)
+                    if UNDO in step:
+                        run.undone.add(step.rpartition(UNDO)[0])
+                    else:
+                        run.finished.append(Finished(step, "succeeded", run.id))
             case AttemptFailed(step=step, number=number):
                 failures = run.failed[step]
                 if step in run.settled or number != len(failures) + 1:
@@ -336,6 +407,8 @@ class Judge:
                 failures.append((outcome, record.timestamp_ms))
                 if outcome.retry_after_ms is None:
                     run.settled[step] = record.offset
+                    if UNDO not in step:
+                        run.finished.append(Finished(step, "failed", run.id))
                 elif number >= ATTEMPTS_MAX:
                     self._violated(f"I9 {run.id}{step} may be tried again after attempt {number}")
             case TimerFired(step=step, due_at_ms=due_at_ms):
@@ -345,18 +418,26 @@ class Judge:
             case StepsCancelled(steps=steps):
                 for step in steps:
                     run.settled.setdefault(step, record.offset)
-            case Emitted(step=step):
+            case Emitted(step=step, data=data):
                 if step not in run.settled:
                     run.settled[step] = record.offset
-                    run.emitted.add(step)
+                    said = msgspec.json.decode(bytes(data))
+                    run.emitted[step] = (said["n"], "refused" in said)
+                    run.finished.append(Finished(step, "emitted", run.id))
                     self._emitted.add(f"{run.id}{step}")
                     self.outbox[f"{at.partition}/{run.id}{step}"] = "output"
             case RunParked():
                 if not run.cancelled:
                     run.parked = outcome
             case RunEnded():
-                run.ended = outcome
+                run.ended, run.parked = outcome, None
                 self._free(run, record.offset)
+                for step in run.refused:
+                    if outcome.failed_step != step:  # something else was its end
+                        self.outbox[f"{at.partition}/refused/{run.id}{step}"] = "refused"
+                of = run.of
+                while outcome.status is RunStatus.SUCCEEDED and of is not None and not of.forgotten:
+                    of.forgotten, of = True, of.of
             case _:
                 pass
 
@@ -376,7 +457,9 @@ class Judge:
         """What left the outbox must be where it went."""
         for sent in progress.sent:
             kind = self.outbox.pop(f"{at.partition}/{sent.entry}", "")
-            if kind == "output" and sent.entry not in self.results:
+            if kind == "refused" and not self.refusals[sent.entry.removeprefix("refused/")]:
+                self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be a dead letter and is not there")
+            elif kind == "output" and sent.entry not in self.results:
                 self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be sent and is not there")
             elif kind == "forward":
                 offset = int(sent.entry.rpartition("/")[2])
@@ -423,6 +506,7 @@ class Judge:
         before = wanted.get(n)
         if before:
             over = {call_of.get(f"{run_id}{step}", ("", 0))[1] for step in run.settled}
+            over |= {call_of.get(f"{by}{step}", ("", 0))[1] for step, by in run.copied.items()}
             if not before <= over:
                 self._violated(f"P2 {run_id} begins call {n}, and {sorted(before - over)} are not over in the log")
 
@@ -448,7 +532,7 @@ class Judge:
         by_input: dict[tuple[int, int], list[Run]] = defaultdict(list)
         for run in self.runs.values():
             event = run.start.event
-            if event is not None:
+            if event is not None and run.of is None:
                 by_input[event.partition, event.offset].append(run)
         for where, found in self.inputs.items():
             self._input(where, found, by_input.get(where, []))
@@ -464,7 +548,7 @@ class Judge:
             if len(copies) > 1 and not faults:
                 self._violated(f"I2 {ce_id} came {len(copies)} times without a fault")
         for key, tasks in effects.tasks_by_key.items():
-            if len(tasks) > 1:
+            if len({(self.runs[run].chain()[-1].id, what, n) for run, what, n in tasks}) > 1:
                 self._violated(f"I4 the key {key} belongs to {sorted(tasks)}")
 
     def _input(self, where: tuple[int, int], found: Input, runs: list[Run]) -> None:
@@ -492,36 +576,78 @@ class Judge:
             return
         ended = run.ended
         assert ended is not None
+        self._outputs(run, ended)
+        check_keys(run, effects, self._violated)
         if run.cancelled:
             return
-        wanted = expected(program)
+        wanted = expected(program, cured=run.id in self.mended)
+        begun = effects.begun.get(run.id, {})
+        for (what, n), keys in begun.items():
+            if len(keys) > 1:
+                self._violated(f"I4 {run.id} {what} {n} had the keys {sorted(keys)}")
+        if ended.failed_step in run.refused:  # what comes after may have begun, or not
+            self._cut_short(run, ended, wanted, effects)
+            return
         if ended.status.value != wanted.status:
             self._violated(f"I1 {run.id} {ended.status}, expected {wanted.status}: {ended.error} {ended.message}")
             return
         if wanted.status == "succeeded" and msgspec.json.decode(bytes(ended.result)) != wanted.values:
             self._violated(f"I1 {run.id} gave {bytes(ended.result)!r}, expected {wanted.values}")
-        begun = effects.begun.get(run.id, {})
-        self._compare(run, "calls", {n for what, n in begun if what == "act"}, set(wanted.calls))
+        copied = self._copied(run, effects)
+        self._compare(run, "calls", {n for what, n in begun if what == "act"}, set(wanted.calls) - copied)
         self._compare(run, "undos", {n for what, n in begun if what == "undo"}, set(wanted.undone))
         losers = {n for what, n in begun if what == "lose"}
         if not losers <= wanted.losers:
             self._violated(f"I4 {run.id} had losers {losers}, expected at most {set(wanted.losers)}")
-        for (what, n), keys in begun.items():
-            if len(keys) > 1:
-                self._violated(f"I4 {run.id} {what} {n} had the keys {sorted(keys)}")
-        for n, call in wanted.calls.items():
+        for n in set(wanted.calls) - copied:
+            call = wanted.calls[n]
             step = next((s for s in effects.steps.get((run.id, "act", n), ())), "")
             failures = [failed.cause for failed, _ in run.failed.get(step, ())]
             declared = min(call.fails + call.hangs, ATTEMPTS_MAX - 1) + call.fatal
             slow = failures.count(Cause.TIMED_OUT) - call.hangs  # while its process was stopped
             if slow < 0 or (len(failures) != declared if not slow else len(failures) < declared):
                 self._violated(f"I9 {run.id}{step} failed {failures}, expected {declared} failures")
-        emitted = len(run.emitted)
-        if emitted != len(wanted.emits):
-            self._violated(f"I1 {run.id} emitted {emitted} events, expected {len(wanted.emits)}")
-        for step in run.emitted:
-            if f"{run.id}{step}" not in self.results:
-                self._violated(f"P1 the result {run.id}{step} is nowhere")
+        emits = {n for n, _ in run.emitted.values()}
+        emits |= {self.runs[by].emitted[step][0] for step, by in run.copied.items() if step in self.runs[by].emitted}
+        if emits != wanted.emits:
+            self._violated(f"I1 {run.id} emitted {sorted(emits)}, expected {sorted(wanted.emits)}")
+        self._reverse(run, effects)
+
+    def _copied(self, run: Run, effects: "Effects") -> set[int]:
+        """Calls whose results the run has of the one before it."""
+        return {n for _, n in filter(None, [effects.call_of.get(f"{by}{step}") for step, by in run.copied.items()])}
+
+    def _outputs(self, run: Run, ended: RunEnded) -> None:
+        """Each result has left; or it was refused, and that was the run's end, or there is a dead letter of it."""
+        for step, (_, refused) in run.emitted.items():
+            id_ = f"{run.id}{step}"
+            if not refused:
+                if id_ not in self.results:
+                    self._violated(f"P1 the result {id_} is nowhere")
+            elif id_ in self.results:
+                self._violated(f"P1 the result {id_} is there, and its topic refuses it")
+            elif (ended.failed_step == step) == bool(self.refusals[id_]):
+                self._violated(
+                    f"P1 {id_} was refused, its run ended {ended.status} {ended.failed_step}, and there are {self.refusals[id_]} dead letters"
+                )
+
+    def _cut_short(self, run: Run, ended: RunEnded, wanted: Answer, effects: "Effects") -> None:
+        """It failed of a result that was refused: somewhere on its way, and what had finished is undone."""
+        begun = effects.begun.get(run.id, {})
+        calls = {n for what, n in begun if what == "act"}
+        if not calls <= set(wanted.calls):
+            self._violated(f"I4 {run.id}: calls {sorted(calls)}, expected some of {sorted(wanted.calls)}")
+        over = {
+            n
+            for what, n in filter(None, [effects.call_of.get(f"{run.id}{each.step}") for each in run.succeeded])
+            if what == "act"
+        }
+        over |= self._copied(run, effects)
+        self._compare(
+            run, "undos", {n for what, n in begun if what == "undo"}, {n for n in over if wanted.calls[n].undo}
+        )
+        if ended.status.value != ("compensated" if any(what == "undo" for what, _ in begun) else "failed"):
+            self._violated(f"I1 {run.id} {ended.status} of a result that was refused")
         self._reverse(run, effects)
 
     def _compare(self, run: Run, what: str, found: set[int], wanted: set[int]) -> None:
@@ -533,6 +659,8 @@ class Judge:
         order = [effects.call_of.get(f"{run.id}{done.step}") for done in run.succeeded]
         undone = [n for what, n in filter(None, order) if what == "undo"]
         finished = [n for what, n in filter(None, order) if what == "act" and n in set(undone)]
+        copied = self._copied(run, effects)  # their place among the others is where the code asks for them
+        undone = [n for n in undone if n not in copied]
         if undone != finished[::-1]:
             self._violated(f"I9 {run.id} finished {finished} and undid {undone}")
 

@@ -52,6 +52,7 @@ class SimLog:
         self.place = place
         self.cut = False
         self.over = False  # the simulation is being cleared away: fail at once
+        self.next_batch = ""  # what becomes of the next one that goes to a run log: lose, unheard or late
         self.partitioned_until = NEVER  # the network between this process and the broker is gone
         self._lanes: dict[_Lane, float] = {}  # when the last one arrives at the broker
         self._queues: dict[_Lane, deque[_Flying]] = {}
@@ -211,6 +212,9 @@ class SimLog:
         late = not lost and chance < knobs.lost + knobs.late
         unanswered = not lost and not late and chance < knobs.lost + knobs.late + knobs.unanswered
         twice = knobs.twice > 0 and random.random() < knobs.twice
+        if self.next_batch and idempotent:
+            fate, self.next_batch = self.next_batch, ""
+            lost, late, unanswered = fate == "lose", fate == "late", fate == "unheard"
         if twice and idempotent:  # a copy in the network outlives what the broker remembers of its producer
             twice = False
             self.broker.later(random.uniform(0, 2 * knobs.late_s), self._arrive, at, records, None, False)

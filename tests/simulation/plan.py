@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.service.fault_point import FaultPoint
 from tests.simulation.broker import BrokerKnobs
-from tests.simulation.program import Program, drawn
+from tests.simulation.program import Program, Taste, drawn
 
 
 class Timed(msgspec.Struct, tag="timed"):
@@ -33,7 +33,10 @@ class AtPoint(msgspec.Struct, tag="point"):
 
 Fault = Timed | AtPoint
 
-POINT_KINDS = ("crash", "crash", "crash", "stop", "cut", "outage", "leader", "leave")
+LOST_KINDS = ("lose", "unheard", "late")
+"""What becomes of the next batch that the instance sends to the run log: it is never there, or nobody says so, or it comes when its sender has given up."""
+
+POINT_KINDS = ("crash", "crash", "crash", "stop", "cut", "outage", "leader", "leave", *LOST_KINDS)
 TIMED_KINDS = (
     "crash",
     "crash",
@@ -49,6 +52,8 @@ TIMED_KINDS = (
     "stall",
     "forget",
     "join",
+    "other_code",
+    *LOST_KINDS,
 )
 
 
@@ -83,6 +88,9 @@ class Plan(msgspec.Struct, kw_only=True):
     checkpoint_bytes: int  # of log, after which one is made: LOG_BYTES_MIN
     checkpoint_factor: int  # and so many times the size of the last one: SIZE_FACTOR
     chunk_bytes: int = 512 << 10  # of a checkpoint
+    live_max: int = 256  # runs that a replay keeps unpacked: _LIVE_MAX
+    resting_max: int = 2_000  # live runs of a process that only wait: _RESTING_MAX
+    unpacked_max: int = 1_000  # starts without room that are kept unpacked: _UNPACKED_MAX
     session_s: float
     told: float  # the chance that a death is told to the group at once
     placements_late_s: float
@@ -92,6 +100,7 @@ class Plan(msgspec.Struct, kw_only=True):
     arrivals: list[Arrival]
     cancellations: list[Cancellation]
     faults: list[Fault]
+    retries: float = 0.0  # the chance that an operator begins a new run in place of one that failed
 
 
 def plan_of(seed: int) -> Plan:
@@ -102,7 +111,15 @@ def plan_of(seed: int) -> Plan:
     partitions = random.choice((1, 2, 3, 4, 6))
     sources = random.randint(1, 3)
     instances = random.choice((1, 2, 2, 3, 3, 4))
-    arrivals = _arrivals(random, sources, chaos_s)
+    taste = Taste(
+        size=random.choice((1, 3, 6)),
+        hang=random.choice((0.0, 0.0, 0.1)),
+        refused=random.choice((0.0, 0.0, 0.0, 0.2, 0.6)),
+        poison=0.0 if quiet else random.choice((0.0, 0.0, 0.0, 0.0, 0.15, 0.4)),
+        flip=0.0 if quiet else random.choice((0.0, 0.0, 0.4)),
+        ending=random.choice((0.08, 0.08, 0.3)),
+    )
+    arrivals = _arrivals(random, sources, chaos_s, taste)
     return Plan(
         seed=seed,
         instances=instances,
@@ -115,6 +132,9 @@ def plan_of(seed: int) -> Plan:
         checkpoint_bytes=random.choice((0, 500, 4_000, 20_000, 4 << 20)),
         checkpoint_factor=random.choice((2, 2, 4)),  # with less, checkpoints would be made of checkpoints, for ever
         chunk_bytes=random.choice((300, 1_000, 512 << 10)),
+        live_max=random.choice((0, 2, 256)),
+        resting_max=random.choice((0, 1, 2_000)),
+        unpacked_max=random.choice((0, 2, 1_000)),
         session_s=random.choice((1.0, 3.0, 10.0)),
         told=random.choice((0.0, 0.7, 1.0)),
         placements_late_s=random.choice((0.0, 0.2, 3.0)),
@@ -127,6 +147,7 @@ def plan_of(seed: int) -> Plan:
             for index in (random.randrange(len(arrivals)) for _ in range(random.choice((0, 0, 1, 3, 6))))
         ],
         faults=[] if quiet else _faults(random, seed, chaos_s, instances, partitions),
+        retries=random.choice((0.0, 0.5, 1.0)),
     )
 
 
@@ -160,6 +181,7 @@ def _settings(random: Random) -> dict[str, dict[str, object]]:
             "handoff_grace": random.choice(("0s", "200ms", "3s", "10s")),
             "shutdown_grace": "30s",
             "max_active_runs": random.choice((1, 2, 8, 4_000)),
+            "idle_after": random.choice(("0s", "20ms", "1s", "1s", "1h")),
             "max_queued_bytes": random.choice(("2KiB", "64MiB", "64MiB")),
         },
         "router": {"max_uncommitted": random.choice((2, 20, 10_000))},
@@ -167,17 +189,16 @@ def _settings(random: Random) -> dict[str, dict[str, object]]:
     }
 
 
-def _arrivals(random: Random, sources: int, chaos_s: float) -> list[Arrival]:
+def _arrivals(random: Random, sources: int, chaos_s: float, taste: Taste) -> list[Arrival]:
     keys = [f"k{number}" for number in range(random.choice((1, 2, 5, 20)))]
     kinds = random.choice(
         (("free",), ("free", "queue"), ("queue",), ("free", "queue", "join", "reject", "both"), ("join", "reject"))
     )
-    size, hang = random.choice((1, 3, 6)), random.choice((0.0, 0.0, 0.1))
     spread = random.choice((0.1, 0.5, 0.9))
     arrivals: list[Arrival] = []
     for number in range(random.choice((1, 3, 6, 10, 16))):
         key = random.choice(keys)
-        program = drawn(random, f"p{number}", key, size=size, hang=hang)
+        program = drawn(random, f"p{number}", key, taste)
         chance = random.random()
         kind = "unmatched" if chance < 0.06 else "broken" if chance < 0.1 else random.choice(kinds)
         record_key = key if random.random() < 0.5 else random.choice((None, f"other{number}", key))

@@ -14,7 +14,10 @@ ATTEMPTS_MAX = 5  # as the handlers of `app.py` declare
 
 
 class Call(msgspec.Struct, tag="call"):
-    """Call a task: `fails` attempts raise before one succeeds after `ms`. `fatal`: it never does. `hangs`: the first attempt runs into its timeout."""
+    """Call a task: `fails` attempts raise before one succeeds after `ms`. `fatal`: it never does. `hangs`: the first attempt runs into its timeout.
+
+    `kills`: every attempt ends its process, until an operator has seen to it.
+    """
 
     n: int
     fails: int = 0
@@ -22,6 +25,7 @@ class Call(msgspec.Struct, tag="call"):
     fatal: bool = False
     hangs: bool = False
     undo: bool = False
+    kills: bool = False
     kind: str = "act"  # act, hanging, pooled, guarded: which handler
 
 
@@ -30,7 +34,10 @@ class Sleep(msgspec.Struct, tag="sleep"):
 
 
 class Emit(msgspec.Struct, tag="emit"):
+    """`refused`: the topic will never take it."""
+
     n: int
+    refused: bool = False
 
 
 class Gather(msgspec.Struct, tag="gather"):
@@ -61,7 +68,28 @@ class Raise(msgspec.Struct, tag="raise"):
     """The program fails."""
 
 
-Op = Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise
+class Die(msgspec.Struct, tag="die"):
+    """The workflow's own code ends its process here, whenever it comes by, until an operator has seen to it."""
+
+
+class Flip(msgspec.Struct, tag="flip"):
+    """A call that code of another day does not make, if the log has it already: that code does not fit the log."""
+
+    call: Call
+
+
+Op = Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise | Die | Flip
+
+
+class Taste(msgspec.Struct, kw_only=True):
+    """What the programs of one plan are like. Chances: `hang`, `refused` per operation; `poison`, `flip` and `ending` (a failure) per program."""
+
+    size: int
+    hang: float = 0.0
+    refused: float = 0.0
+    poison: float = 0.0
+    flip: float = 0.0
+    ending: float = 0.08
 
 
 class Program(msgspec.Struct):
@@ -79,7 +107,7 @@ class Answer(NamedTuple):
     values: list[int]
     calls: dict[int, Call]  # that must have had an effect
     losers: frozenset[int]  # that may have
-    emits: frozenset[int]
+    emits: frozenset[int]  # those that are refused included
     undone: frozenset[int]
 
 
@@ -97,40 +125,51 @@ class _Counter:
         return self.n
 
 
-def drawn(random: Random, id_: str, key: str, *, size: int, hang: float) -> Program:
-    """A program of about `size` operations."""
+def drawn(random: Random, id_: str, key: str, taste: Taste) -> Program:
+    """A program of about `taste.size` operations."""
     number = _Counter()
-    ops = _ops(random, number, size, hang, depth=0)
-    ending = random.random()
+    ops = _ops(random, number, taste.size, taste, depth=0)
+    if random.random() < taste.flip:
+        ops.insert(random.randint(0, len(ops)), Flip(_call(random, number, 0.0)))
+        ops.append(_call(random, number, 0.0))  # it lives on, so that other code may meet it
+    if random.random() < taste.poison:
+        poison = Die() if random.random() < 0.5 else Call(number(), ms=random.choice((0, 10, 1_500)), kills=True)
+        ops.insert(random.randint(0, len(ops)), poison)
+    ending = random.random() * 0.08 / taste.ending
     if ending < 0.08:
         ops.append(Raise())
     elif ending < 0.16:
         ops.append(Call(number(), fails=random.randint(0, 2), fatal=True))
     if random.random() < 0.8:
-        ops.insert(random.randint(0, len(ops)) if ending >= 0.16 else 0, Emit(number()))
+        ops.insert(random.randint(0, len(ops)) if ending >= 0.16 else 0, _emit(random, number, taste))
     return Program(id_, key, ops)
 
 
-def _ops(random: Random, number: _Counter, size: int, hang: float, depth: int) -> list[Op]:
-    return [_op(random, number, hang, depth) for _ in range(random.randint(1, max(1, size)))]
+def _ops(random: Random, number: _Counter, size: int, taste: Taste, depth: int) -> list[Op]:
+    return [_op(random, number, taste, depth) for _ in range(random.randint(1, max(1, size)))]
 
 
-def _op(random: Random, number: _Counter, hang: float, depth: int) -> Op:
+def _op(random: Random, number: _Counter, taste: Taste, depth: int) -> Op:
     chance = random.random()
+    hang = taste.hang
     if chance < 0.5 or depth >= 2:
         return _call(random, number, hang)
     if chance < 0.65:
         return Sleep(random.choice((1, 20, 300, 2_000, 30_000)))
     if chance < 0.74:
-        return Emit(number())
+        return _emit(random, number, taste)
     if chance < 0.83:
-        return Gather([_ops(random, number, 2, hang, depth + 1) for _ in range(random.randint(1, 3))])
+        return Gather([_ops(random, number, 2, taste, depth + 1) for _ in range(random.randint(1, 3))])
     if chance < 0.89:
-        return Race(_ops(random, number, 1, hang, depth + 1), number())
+        return Race(_ops(random, number, 1, taste, depth + 1), number())
     if chance < 0.96 or depth:
         calls = [_call(random, number, hang) for _ in range(random.randint(1, 4))]
         return Map(calls, random.randint(1, 3))
     return Attempt(Call(number(), fatal=True, fails=random.randint(0, 2)))
+
+
+def _emit(random: Random, number: _Counter, taste: Taste) -> Emit:
+    return Emit(number(), refused=random.random() < taste.refused)
 
 
 def _call(random: Random, number: _Counter, hang: float) -> Call:
@@ -145,20 +184,21 @@ def _call(random: Random, number: _Counter, hang: float) -> Call:
     )
 
 
-def expected(program: Program) -> Answer:
-    """Walk the program."""
+def expected(program: Program, *, cured: bool = False) -> Answer:
+    """Walk the program. `cured`: what made it fail does so no more."""
     values: list[int] = []
     calls: dict[int, Call] = {}
     losers: set[int] = set()
     emits: set[int] = set()
     status = "succeeded"
     for op in program.ops:
-        if isinstance(op, Raise) or (isinstance(op, Call) and op.fatal):
+        if not cured and (isinstance(op, Raise) or (isinstance(op, Call) and op.fatal)):
             status = "failed"
             if isinstance(op, Call):
                 calls[op.n] = op
             break
-        values += _walk([op], calls, losers, emits)
+        mended = msgspec.structs.replace(op, fatal=False) if isinstance(op, Call) else op
+        values += _walk([mended], calls, losers, emits)
     done = {n for n, call in calls.items() if call.undo and not call.fatal}
     undone = frozenset(done) if status == "failed" else frozenset[int]()
     if undone:
@@ -169,9 +209,10 @@ def expected(program: Program) -> Answer:
 def _walk(ops: Sequence[Op], calls: dict[int, Call], losers: set[int], emits: set[int]) -> Iterator[int]:
     for op in ops:
         match op:
-            case Call():
-                calls[op.n] = op
-                yield answer(op.n)
+            case Call() | Flip(call=Call()):
+                call = op if isinstance(op, Call) else op.call
+                calls[call.n] = call
+                yield answer(call.n)
             case Emit(n=n):
                 emits.add(n)
             case Gather(branches=branches):
@@ -185,7 +226,7 @@ def _walk(ops: Sequence[Op], calls: dict[int, Call], losers: set[int], emits: se
             case Attempt(call=call):
                 calls[call.n] = call
                 yield -call.n
-            case Sleep() | Raise():
+            case Sleep() | Raise() | Die():
                 pass
 
 

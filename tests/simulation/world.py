@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from headrace.handlers.attempt import Attempt as AttemptNow
-from headrace.service import checkpointer
+from headrace.service import checkpointer, idle_runs, waiting_starts
+from headrace.service import owner as owner_limits
 from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
 from headrace.service.settings import Settings
@@ -25,12 +26,13 @@ from headrace.topics.log import LogRecord, NewRecord, TopicPartition
 from headrace.topics.new_event import NewEvent, encode_event
 from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.spec import TopicSpec
-from tests.simulation.app import RESULTS, SOURCE
+from tests.simulation.app import RESULTS, SOURCE, live_in
 from tests.simulation.broker import NEVER, Broker, BrokerKnobs
 from tests.simulation.clock import virtual
 from tests.simulation.instance import Instance, first_line, instance_at
 from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Input, Judge
 from tests.simulation.loop import Deadlock, Life, Livelock, SimLoop
+from tests.simulation.operator import EVERY_S, Operator
 from tests.simulation.plan import Arrival, AtPoint, Plan, Timed
 from tests.simulation.refold import Refold
 
@@ -83,6 +85,10 @@ class World:
         self._settings = Settings.model_validate({"app": {"name": "sim"}, **plan.settings})
         self._at_points = [fault for fault in plan.faults if isinstance(fault, AtPoint)]
         self._of_arrival: dict[int, tuple[int, int]] = {}
+        self.operator = Operator(Random(plan.seed ^ 0x0BE7), self.judge, self._append_command, retries=plan.retries)
+        self.judge.mended = self.operator.mended
+        self._other_code: set[int] = set()  # places in which the next process has code of another day
+        self.broker.refuses = _is_refused
         self.broker.appended = self._appended
         self.broker.committing = self.judge.committed
 
@@ -129,6 +135,26 @@ class World:
 
     def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None:
         """It is about to return."""
+
+    def dies(self, program: str) -> None:
+        instance = instance_at(self.loop.place)
+        if self.over or program in self.operator.cured or instance is None or instance.place.life is not Life.RUNNING:
+            return
+        self._strike("crash", instance, self.random.uniform(0.1, 3.0), "poison")
+
+    def is_cured(self, run: str) -> bool:
+        return run in self.operator.mended
+
+    def misfits(self, run: str, n: int) -> bool:
+        instance, known = instance_at(self.loop.place), self.judge.runs.get(run)
+        if instance is None or known is None or not instance.other_code:
+            return False
+        owner = instance.owner_of(known.at.partition)
+        read_to = 0 if owner is None else owner.state.next_offset
+        return any(
+            offset < read_to and self.effects.call_of.get(f"{run}{step}") == ("act", n)
+            for step, offset in known.settled.items()
+        )
 
     def swallows(self, attempt: AttemptNow) -> bool:
         return not self.over and self.random.random() < self.plan.swallow
@@ -198,6 +224,13 @@ class World:
                 if not instance.leaving:
                     instance.leave()
                     self.loop.at(now + for_s, self._restart, instance)
+            case "lose" | "unheard" | "late":
+                instance.log.next_batch = kind
+            case "other_code":
+                self._other_code.add(instance.number)
+                instance.leave()
+                self.loop.at(now + 0.5, self._restart, instance)
+                self.loop.at(now + 0.5 + for_s, self._good_code, instance.number)
             case "skew":
                 instance.place.skew_s += amount
             case "jump":  # and back
@@ -212,6 +245,13 @@ class World:
     def _jump_back(self, instance: Instance, amount: float) -> None:
         instance.place.skew_s -= amount
 
+    def _good_code(self, number: int) -> None:
+        self._other_code.discard(number)
+        instance = self._running(number)
+        if instance is not None and instance.other_code and not instance.leaving:
+            instance.leave()
+            self.loop.at(self.loop.now + 0.5, self._restart, instance)
+
     def _restart(self, instance: Instance) -> None:
         """A new process in its place. One that is still leaving may run beside it."""
         if not self.closing and self._running(instance.number) in {None, instance}:
@@ -222,6 +262,7 @@ class World:
         self.lives[number] += 1
         instance = Instance(self.loop, self.broker, self._settings, self.plan.partitions, number, life)
         instance.place.skew_s = self.random.choice((0.0, 0.0, -0.8, 0.3))
+        instance.other_code = number in self._other_code
         self.instances.append(instance)
         return instance
 
@@ -235,9 +276,13 @@ class World:
         self.broker.away_until = NEVER
         for partition in self.broker.partitions.values():
             partition.leaderless_until = NEVER
+        self._other_code.clear()
         for instance in self.instances:
             instance.log.partitioned_until = NEVER
+            instance.log.next_batch = ""
             instance.go_on()
+            if instance.other_code and instance.running and not instance.leaving:
+                instance.leave()
         for number in range(self.plan.instances):
             if not any(each.running and not each.leaving for each in self.instances if each.number == number):
                 self.start(number)
@@ -282,6 +327,15 @@ class World:
                 for _ in range(self.random.choice((1, 1, 2))):  # a client may ask twice
                     self.broker.append(run.at, [NewRecord(encode(command))])
 
+    def _append_command(self, at: TopicPartition, record: NewRecord) -> None:
+        self.broker.append(at, [record])
+
+    def _operate(self) -> None:
+        """Somebody looks."""
+        if not (self.over or self.closing):
+            self.operator.look()
+            self.loop.at(self.loop.now + EVERY_S, self._operate)
+
     # --- the whole ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -306,6 +360,7 @@ class World:
                 self.loop.at(fault.at_s, self.strike_timed, fault)
         for number in range(plan.instances):
             self.start(number)
+        self.loop.at(EVERY_S, self._operate)
         await asyncio.sleep(plan.chaos_s)
         self.heal()
         await self._settle()
@@ -319,7 +374,9 @@ class World:
         while not self.violations:
             await asyncio.sleep(1.0)
             self._look_at_instances()
-            unfinished = self.judge.unfinished() or ([] if self.fired["forget"] else self._behind())
+            unfinished = (
+                self.judge.unfinished() or self.operator.pending() or ([] if self.fired["forget"] else self._behind())
+            )
             if not unfinished:
                 return
             now = self.loop.now
@@ -382,6 +439,7 @@ class World:
                 self.violated(f"I14 {at}: still in the outbox: {list(state.outbox)}")
         healed_ms = int(self.broker.now_ms() - (self.loop.now - self.healed_at - 60) * 1000)
         roomy = self._settings.worker.max_active_runs > len(self.judge.runs)  # who sleeps asks for room before it wakes
+        roomy = roomy and not self.fired["poison"] and not self.operator.did  # and on trial for its turn
         for run in self.judge.runs.values():
             for fired, at_ms in run.fired:
                 if at_ms < fired.due_at_ms:
@@ -401,6 +459,10 @@ class World:
                 lines.append(f"  {owner.at} read to {owner.state.next_offset} of {end}; {describe(owner)}")
         lines += self.judge.unfinished()
         return lines
+
+
+def _is_refused(at: TopicPartition, record: NewRecord) -> bool:
+    return at.topic == RESULTS and b'"refused":true' in (record.value or b"")
 
 
 def describe(owner: Any) -> str:
@@ -424,18 +486,29 @@ def _state(plan: Plan, at: TopicPartition) -> Any:
 
 
 @contextmanager
-def checkpoints(plan: Plan) -> Iterator[None]:
-    """As often as the plan says."""
-    every_s, checkpointer.EVERY_S = checkpointer.EVERY_S, 0.0
-    before = checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR, checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES
-    checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR = plan.checkpoint_bytes, plan.checkpoint_factor
+def tightened(plan: Plan) -> Iterator[None]:
+    """The shell's own limits, as the plan says: checkpoints as often, and as little kept awake."""
+    limits: list[tuple[Any, str, object]] = [
+        (checkpointer, "EVERY_S", 0.0),
+        (checkpointer, "LOG_BYTES_MIN", plan.checkpoint_bytes),
+        (checkpointer, "SIZE_FACTOR", plan.checkpoint_factor),
+        (owner_limits, "_LIVE_MAX", plan.live_max),
+        (idle_runs, "_RESTING_MAX", plan.resting_max),
+        (waiting_starts, "_UNPACKED_MAX", plan.unpacked_max),
+    ]
     if plan.chunk_bytes < checkpoint.CHUNK_BYTES:
-        checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES = plan.chunk_bytes, plan.chunk_bytes // 2
+        limits += [
+            (checkpoint, "CHUNK_BYTES", plan.chunk_bytes),
+            (checkpoint, "_PART_BYTES", plan.chunk_bytes // 2),
+        ]
+    before = [(module, name, getattr(module, name)) for module, name, _ in limits]
+    for module, name, value in limits:
+        setattr(module, name, value)
     try:
         yield
     finally:
-        checkpointer.EVERY_S = every_s
-        checkpointer.LOG_BYTES_MIN, checkpointer.SIZE_FACTOR, checkpoint.CHUNK_BYTES, checkpoint._PART_BYTES = before
+        for module, name, value in before:
+            setattr(module, name, value)
 
 
 def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Report:
@@ -443,11 +516,11 @@ def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Repo
     loop = SimLoop(Random(plan.seed ^ 0x100B), shuffled=plan.shuffled, busy_s=plan.busy_s)
     asyncio.set_event_loop(loop)
     world = World(plan, loop)
-    loop.world = world  # pyright: ignore[reportAttributeAccessIssue] - for the handlers
+    live_in(world)
     hook(world)
     dump: list[str] = []
     try:
-        with virtual(), armed(world.at_point), checkpoints(plan):
+        with virtual(), armed(world.at_point), tightened(plan):
             try:
                 loop.run_until_complete(world.run())
             except Deadlock:

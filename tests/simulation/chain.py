@@ -1,0 +1,56 @@
+"""What a retry of a failed run is given, by the judge's own reckoning: results that are copied, and what is done a second time on purpose."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+UNDO = "/undo/"
+
+
+class Finished(NamedTuple):
+    """A step that was over when its run ended. `by` is the run that did it. `ended`: succeeded, emitted or failed."""
+
+    step: str
+    ended: str
+    by: str
+
+
+class Given(NamedTuple):
+    """`copied` steps, with the run that did each, in order; `redone` steps have a key of their own."""
+
+    copied: dict[str, str]
+    redone: frozenset[str]
+
+
+def given(finished: list[Finished], undone: set[str], refused: set[str], from_step: str) -> Given | None:
+    """What a retry begins with. `undone` and `refused` are steps. None: `from_step` was not over."""
+    copied: dict[str, str] = {}
+    redone: set[str] = set()
+    behind = False
+    for each in finished:
+        behind = behind or each.step == from_step
+        if each.ended == "failed" or each.step in refused:
+            continue
+        if each.step in undone or behind:
+            redone.add(each.step)
+        else:
+            copied[each.step] = each.by
+    return None if from_step and not behind else Given(copied, frozenset(redone))
+
+
+def check_keys(run: Any, effects: Any, violated: Callable[[str], None]) -> None:
+    """I4 over retries: a task that had not finished keeps its key; one that is done again on purpose has a new one."""
+    earlier = run.chain()[1:]
+    redone = {
+        n for step in run.redone for _, n in filter(None, [effects.call_of.get(f"{of.id}{step}") for of in earlier])
+    }
+    for (what, n), keys in effects.begun.get(run.id, {}).items():
+        if what == "lose":
+            continue
+        before = [effects.begun[of.id][what, n] for of in earlier if (what, n) in effects.begun.get(of.id, {})]
+        if n in redone:
+            if any(keys & each for each in before):
+                violated(
+                    f"I4 {run.id} does {what} {n} a second time on purpose, with the key of the first time: {keys}"
+                )
+        elif before and what == "act" and keys != before[0]:
+            violated(f"I4 {run.id} goes on with {what} {n} and has another key: {keys}, before {before[0]}")

@@ -580,7 +580,8 @@ class Judge:
         check_keys(run, effects, self._violated)
         if run.cancelled:
             return
-        wanted = expected(program, cured=run.id in self.mended)
+        copied = self._copied(run, effects)
+        wanted = expected(program, cured=run.id in self.mended, over=copied)
         begun = effects.begun.get(run.id, {})
         for (what, n), keys in begun.items():
             if len(keys) > 1:
@@ -593,7 +594,6 @@ class Judge:
             return
         if wanted.status == "succeeded" and msgspec.json.decode(bytes(ended.result)) != wanted.values:
             self._violated(f"I1 {run.id} gave {bytes(ended.result)!r}, expected {wanted.values}")
-        copied = self._copied(run, effects)
         self._compare(run, "calls", {n for what, n in begun if what == "act"}, set(wanted.calls) - copied)
         self._compare(run, "undos", {n for what, n in begun if what == "undo"}, set(wanted.undone))
         losers = {n for what, n in begun if what == "lose"}

@@ -254,7 +254,8 @@ class World:
 
     def _restart(self, instance: Instance) -> None:
         """A new process in its place. One that is still leaving may run beside it."""
-        if not self.closing and self._running(instance.number) in {None, instance}:
+        others = [each for each in self.instances if each.number == instance.number and each is not instance]
+        if not self.closing and not any(each.running and not each.leaving for each in others):
             self.start(instance.number)
 
     def start(self, number: int) -> Instance:

@@ -1,7 +1,7 @@
 """`python -m tests.mutants [ID ...]`: switch each safeguard off, and simulate until a promise breaks.
 
-A mutant is a copy of `headrace/` with one patch, simulated under the unchanged tests. Caught is one whose seeds fail within `--seeds`; one that survives makes
-this command fail, and so does one whose text is not found.
+A mutant is a copy of `headrace/` with one patch, simulated under the unchanged tests; a few are given to the tests that the table names. Caught is one whose
+seeds fail within `--seeds`; one that survives makes this command fail, and so does one whose text is not found.
 """
 
 import argparse
@@ -37,7 +37,11 @@ def tree_of(mutant: Mutant | None, place: Path) -> Path:
     shutil.copytree(
         ROOT / "headrace", place / "headrace", ignore=shutil.ignore_patterns("__pycache__", "_examples"), symlinks=True
     )
-    (place / "tests").symlink_to(ROOT / "tests", target_is_directory=True)
+    if mutant is not None and mutant.test:  # pytest looks through links
+        shutil.copytree(ROOT / "tests", place / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", place)
+    else:
+        (place / "tests").symlink_to(ROOT / "tests", target_is_directory=True)
     if mutant is not None:
         file = place / "headrace" / mutant.file
         text = file.read_text()
@@ -54,9 +58,11 @@ def tried(mutant: Mutant | None, *, seeds: int, first: int = 0, jobs: int = 1) -
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="headrace-mutant-") as folder:
         place = tree_of(mutant, Path(folder))
+        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
+        if mutant is not None and mutant.test:
+            return _tested(mutant, place, environment)
         figures = place / "figures.json"
         command = [sys.executable, "-P", "-m", "tests.simulation", "--seeds", str(seeds), "--first", str(first)]
-        environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(place), "PYTHONDONTWRITEBYTECODE": "1"}
         ended = subprocess.run(
             [*command, "--kept", "--failures", "1", "--jobs", str(jobs), "--json", str(figures)],
             cwd=place,
@@ -73,6 +79,16 @@ def tried(mutant: Mutant | None, *, seeds: int, first: int = 0, jobs: int = 1) -
         broken = re.search(r"^seed \d+:\n +\[[^]]*\] (\S+) (.*)$", ended.stdout, re.MULTILINE)
         by, what = (broken[1], broken[2]) if broken else ("", "")
         return Verdict(mutant or MUTANTS[0], found["seeds"], seconds, by, what)
+
+
+def _tested(mutant: Mutant, place: Path, environment: dict[str, str]) -> Verdict:
+    """Run what the table names. Caught if tests fail, not if they cannot begin."""
+    began = time.monotonic()
+    command = [sys.executable, "-P", "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", mutant.test]
+    ended = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    failed = re.findall(r"^FAILED \S+::(\S+)", ended.stdout, re.MULTILINE)
+    by = "test" if ended.returncode == 1 and failed else "start" if ended.returncode > 1 else ""
+    return Verdict(mutant, 0, time.monotonic() - began, by, ", ".join(failed) or ended.stdout[-90:])
 
 
 def line(verdict: Verdict) -> str:

@@ -1,17 +1,20 @@
 """The safeguards, each with the patch that switches it off. The exact text must be found once, else the table is out of date and says so.
 
-The numbers are those of the design's table; S stands for one that is not in it.
+The numbers are those of the design's table; S stands for one that is not in it. M11, M12 and M24 are of approvals and of the HTTP API, which are not there yet.
 """
 
 from typing import NamedTuple
 
 
 class Mutant(NamedTuple):
+    """`test`: what catches it where seeds cannot: a file or a test, from the root of the repository on."""
+
     id: str
     switch: str
     file: str  # below headrace/
     old: str
     new: str
+    test: str = ""
 
 
 MUTANTS = (
@@ -296,5 +299,87 @@ MUTANTS = (
         "service/owner.py",
         "        if error is not None:\n            self._announce_later()\n",
         "        if error is not None:\n            self._announce_later()\n        elif self._stage is _Stage.ANNOUNCED:\n            self._taken(_offset)\n",
+    ),
+    Mutant(
+        "M16",
+        "routers read on, however much waits",
+        "service/admission.py",
+        """        return (
+            (self.full and self._waiting_of[topic] > 0)
+""",
+        """        return False and (
+            (self.full and self._waiting_of[topic] > 0)
+""",
+        test="tests/service/test_admission.py",
+    ),
+    Mutant(
+        "M22",
+        "a cancelled attempt has a result",
+        "handlers/guard.py",
+        """            if limit.owner_asked():
+                raise
+            return self._failure(definition, call, error, limit)
+""",
+        """            return self._failure(definition, call, error, limit)
+""",
+    ),
+    Mutant(
+        "M27",
+        "a checkpoint without the outbox of ended runs",
+        "service/engine/checkpoint.py",
+        "        self._slots = dict.fromkeys(state.slots)  # those",
+        """        self._dicts["outbox"] = {
+            id_: entry for id_, entry in state.outbox.items() if getattr(entry, "run", None) in state.runs
+        }
+        self._slots = dict.fromkeys(state.slots)  # those""",
+    ),
+    Mutant(
+        "M28",
+        "a start that was not begun is trimmed",
+        "service/checkpointer.py",
+        "        before = runs.readable_from = before if oldest is None else min(before, oldest)\n",
+        "        runs.readable_from = before if oldest is None else min(before, oldest)\n",
+    ),
+    Mutant(
+        "S18",
+        "a run that is on trial asks for its turn again",
+        "service/awake_runs.py",
+        " and run_id not in self._passed and not on_trial:",
+        " and run_id not in self._passed:",
+    ),
+    Mutant(
+        "S19",
+        "a run may fall asleep while its cancelled steps are on their way",
+        "service/live_run.py",
+        "            self._said.update(turn.cancelled)\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "S20",
+        "an output that is refused while its run ends of something else is forgotten",
+        "service/engine/fold.py",
+        "    if run.refusals:\n",
+        "    if run.refusals < 0:\n",
+    ),
+    Mutant(
+        "S21",
+        "a retry's finished tasks are done again",
+        "service/engine/retry.py",
+        "        if each.record is not None and not behind:\n",
+        "        if each.record is not None and behind:\n",
+    ),
+    Mutant(
+        "S22",
+        "a task that a retry does a second time keeps its key",
+        "service/engine/retry.py",
+        "            keys[each.step] = retry\n",
+        "            pass\n",
+    ),
+    Mutant(
+        "S23",
+        "runs are not probed",
+        "service/engine/probation.py",
+        "        return len(self.unclean) == TAKEOVERS and now_ms - self.unclean[0] <= WINDOW_MS\n",
+        "        return False\n",
     ),
 )

@@ -48,7 +48,7 @@ class FaultLog:
         self.calls: list[tuple[TopicPartition, Sequence[NewRecord]]] = []  # every append and publish, in order
         self.commits: list[Mapping[TopicPartition, Position]] = []  # those that happened
         self._held: dict[str, asyncio.Event] = {}
-        self.reading: set[TopicPartition] = set()  # a broker that goes away ends no reading that has begun
+        self.reading: list[TopicPartition] = []  # what was ever opened; a broker that goes away ends no reading that has begun
         self.waiting: set[str] = set()  # topics with a write that is done and not acknowledged
 
     @property
@@ -121,7 +121,7 @@ class FaultLog:
     def read(
         self, at: TopicPartition, start: int, *, isolation: Isolation = "all"
     ) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
-        self.reading.add(at)
+        self.reading.append(at)
         return self._log.read(at, start, isolation=isolation)
 
     async def offsets(self, at: Sequence[TopicPartition]) -> Mapping[TopicPartition, Offsets]:

@@ -191,6 +191,8 @@ async def _lost(run: Run, program: Program, n: int) -> list[int]:
 
 
 def _key(program: Program) -> str:
+    if program.deadly:
+        _world().dies(program.id)
     return program.key
 
 

@@ -22,6 +22,7 @@ from headrace.topics.outcome import (
     OutboxProgress,
     Outcome,
     OutputRefused,
+    ParkReason,
     RunEnded,
     RunParked,
     RunStatus,
@@ -35,12 +36,13 @@ from tests.simulation.chain import UNDO, Finished, check_keys, given
 from tests.simulation.program import ATTEMPTS_MAX, Answer, Program, expected, needs
 
 RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
+_TRIED_TOO_OFTEN = "HR3203"
 _RETRIABLE = {RunStatus.FAILED, RunStatus.COMPENSATED, RunStatus.TIMED_OUT}
 RETRY_EARLY_MS = 1_000  # by how much clocks that have not seen an append time yet may misjudge the log's
 
 
 class Input:
-    """A source record and what is known of it. `kind`: a key of `WORKFLOWS`, or `unmatched` or `broken`."""
+    """A source record and what is known of it. `kind`: a key of `WORKFLOWS`, or `unmatched`, `broken` or `deadly`."""
 
     def __init__(self, kind: str, program: Program | None) -> None:
         self.kind = kind
@@ -56,7 +58,7 @@ class Input:
         match self.kind:
             case "unmatched":
                 return "unmatched" in self.recorded
-            case "broken":
+            case "broken" | "deadly":
                 return bool(self.letters)
             case _:
                 return self.wanted <= self.recorded
@@ -429,6 +431,9 @@ class Judge:
             case RunParked():
                 if not run.cancelled:
                     run.parked = outcome
+                program = self.program_of(run)
+                if outcome.reason is ParkReason.POISON and program is not None and not program.is_poison:
+                    self._violated(f"P2 {run.id} is parked, and never ended a process: {outcome.found}")
             case RunEnded():
                 run.ended, run.parked = outcome, None
                 self._free(run, record.offset)
@@ -557,6 +562,8 @@ class Judge:
             good = not runs and not found.letters and "unmatched" in found.recorded
         elif found.kind == "broken":
             good = not runs and len(found.letters) == 1 and "unmatched" not in found.recorded
+        elif found.kind == "deadly":
+            good = not runs and found.letters == {_TRIED_TOO_OFTEN} and "unmatched" not in found.recorded
         elif found.kind == "join" and where in self.joined:
             good = not runs and not found.letters
         elif found.refused:

@@ -58,7 +58,7 @@ TIMED_KINDS = (
 
 
 class Arrival(msgspec.Struct):
-    """A source record. `kind`: a key of `app.WORKFLOWS`, or `unmatched` or `broken`. `record_key` may differ from the program's key."""
+    """A source record. `kind`: a key of `app.WORKFLOWS`, or `unmatched`, `broken` or `deadly`. `record_key` may differ from the program's key."""
 
     at_s: float
     kind: str
@@ -117,6 +117,7 @@ def plan_of(seed: int) -> Plan:
         refused=random.choice((0.0, 0.0, 0.0, 0.2, 0.6)),
         poison=0.0 if quiet else random.choice((0.0, 0.0, 0.0, 0.0, 0.15, 0.4)),
         flip=0.0 if quiet else random.choice((0.0, 0.0, 0.4)),
+        deadly=0.0 if quiet else random.choice((0.0, 0.0, 0.0, 0.1)),
         ending=random.choice((0.08, 0.08, 0.3)),
     )
     arrivals = _arrivals(random, sources, chaos_s, taste)
@@ -201,6 +202,8 @@ def _arrivals(random: Random, sources: int, chaos_s: float, taste: Taste) -> lis
         program = drawn(random, f"p{number}", key, taste)
         chance = random.random()
         kind = "unmatched" if chance < 0.06 else "broken" if chance < 0.1 else random.choice(kinds)
+        if random.random() < taste.deadly:
+            kind, program.deadly = "deadly", True
         record_key = key if random.random() < 0.5 else random.choice((None, f"other{number}", key))
         arrivals.append(
             Arrival(random.uniform(0, chaos_s * spread), kind, random.randrange(sources), record_key, program)

@@ -82,22 +82,29 @@ Op = Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise | Die | Flip
 
 
 class Taste(msgspec.Struct, kw_only=True):
-    """What the programs of one plan are like. Chances: `hang`, `refused` per operation; `poison`, `flip` and `ending` (a failure) per program."""
+    """What the programs of one plan are like. Chances: `hang`, `refused` per operation; the others per program, `ending` is a failure."""
 
     size: int
     hang: float = 0.0
     refused: float = 0.0
     poison: float = 0.0
     flip: float = 0.0
+    deadly: float = 0.0
     ending: float = 0.08
 
 
 class Program(msgspec.Struct):
-    """What an input asks for. `id` is the input's; `key` is the business key of workflows that have one."""
+    """What an input asks for. `id` is the input's; `key` is the business key of workflows that have one. `deadly`: who asks for its key dies."""
 
     id: str
     key: str
     ops: list[Op]
+    deadly: bool = False
+
+    @property
+    def is_poison(self) -> bool:
+        """Whether its runs end their process."""
+        return any(isinstance(op, Die) or (isinstance(op, Call) and op.kills) for op in self.ops)
 
 
 class Answer(NamedTuple):

@@ -302,7 +302,7 @@ class World:
                 NewEvent(
                     id=program.id,
                     source="sim",
-                    type=arrival.kind,
+                    type="queue" if arrival.kind == "deadly" else arrival.kind,
                     data=msgspec.json.encode(program),
                     key=arrival.record_key,
                 )

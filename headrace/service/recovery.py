@@ -117,12 +117,17 @@ class Recovery:
     # --- finding ---------------------------------------------------------------------------------------------------
 
     async def _first_chunks(self) -> list[int]:
-        """Offsets of records that begin a checkpoint, whole or not."""
-        found: list[int] = []
+        """Offsets of records that begin a checkpoint which has an end somewhere. One without would be looked for up to the log's end, each of them."""
+        found: list[tuple[int, tuple[int, int]]] = []
+        ended: set[tuple[int, int]] = set()
         async with aclosing(self._batches(self._start)) as batches:
             async for records in batches:
-                found += [record.offset for record, _, chunk in _chunks(records) if chunk.index == 0]
-        return found
+                for record, token, chunk in _chunks(records):
+                    if chunk.index == 0:
+                        found.append((record.offset, (token, chunk.as_of)))
+                    if chunk.last:
+                        ended.add((token, chunk.as_of))
+        return [offset for offset, which in found if which in ended]
 
     async def _candidate(self, first: int) -> Candidate | None:
         """The checkpoint that begins at this offset, if it has an end."""

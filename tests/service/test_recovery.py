@@ -16,6 +16,7 @@ from headrace.topics.outcome import CheckpointChunk
 from headrace.topics.run_record import Announce, OutcomeRecord, RunRecord, decode, encode
 from headrace.topics.spec import TopicSpec
 from tests.service.engine.random_log import TOPIC, Chance, empty
+from tests.service.fault_log import FaultLog
 
 AT = TopicPartition(TOPIC, 1)
 
@@ -165,6 +166,19 @@ async def test_an_incomplete_checkpoint_counts_for_nothing(missing: int, log: Em
         first = len(await written(log, [announce, *records]))
         for hint in (None, *range(first)):
             assert (await recover(log, hint)).candidate is None
+
+
+async def test_a_log_full_of_checkpoints_without_an_end_is_read_once(log: EmbeddedLog) -> None:
+    """A process that dies while it writes one leaves another at each start: looking for each one's end would take as many times as long."""
+    announce, state = announced()
+    begun = in_pieces(dump(state), 3)[:2]
+    await written(
+        log, [announce, *(OutcomeRecord(0, 2 * n + i, chunk) for n in range(9) for i, chunk in enumerate(begun))]
+    )
+    counting = FaultLog(log)
+    offsets = (await log.offsets([AT]))[AT]
+    assert (await Recovery(counting, AT, empty, offsets).newest()).candidate is None
+    assert counting.read_from == [AT]
 
 
 async def test_a_checkpoint_under_a_token_that_was_lost_counts_for_nothing(log: EmbeddedLog) -> None:

@@ -11,7 +11,7 @@ from headrace.service.owner import Owner
 from headrace.service.service import Service
 from headrace.service.settings import Settings
 from headrace.service.shared import Shared
-from tests.simulation.app import APP
+from tests.simulation.app import APP, LACKING
 from tests.simulation.broker import Broker
 from tests.simulation.log import SimLog
 from tests.simulation.loop import Life, Place, SimLoop
@@ -33,7 +33,7 @@ class Instance:
     """`number` is its slot in the cluster, `life` counts its restarts."""
 
     def __init__(
-        self, loop: SimLoop, broker: Broker, settings: Settings, partitions: int, number: int, life: int
+        self, loop: SimLoop, broker: Broker, settings: Settings, partitions: int, number: int, life: int, code: str
     ) -> None:
         self.number = number
         self.name = f"i{number}.{life}"
@@ -44,7 +44,7 @@ class Instance:
         self.service: Service | None = None
         self.error: BaseException | None = None
         self.leaving = False
-        self.other_code = False  # it has code of another day
+        self.code = code  # "", or what is wrong with it: other_code or lacking
         self._loop = loop
         self._settings = settings
         self._partitions = partitions
@@ -69,7 +69,7 @@ class Instance:
             async with self.log:
                 shared = Shared(
                     settings=self._settings,
-                    app=APP,
+                    app=LACKING if self.code == "lacking" else APP,
                     log=self.log,
                     observer=self.watcher,
                     contexts=_CONTEXTS,

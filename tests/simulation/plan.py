@@ -53,6 +53,7 @@ TIMED_KINDS = (
     "forget",
     "join",
     "other_code",
+    "lacking",
     *LOST_KINDS,
 )
 

@@ -87,7 +87,7 @@ class World:
         self._of_arrival: dict[int, tuple[int, int]] = {}
         self.operator = Operator(Random(plan.seed ^ 0x0BE7), self.judge, self._append_command, retries=plan.retries)
         self.judge.mended = self.operator.mended
-        self._other_code: set[int] = set()  # places in which the next process has code of another day
+        self._code: dict[int, str] = {}  # places in which the next process has other code, and which
         self.broker.refuses = _is_refused
         self.broker.appended = self._appended
         self.broker.committing = self.judge.committed
@@ -147,7 +147,7 @@ class World:
 
     def misfits(self, run: str, n: int) -> bool:
         instance, known = instance_at(self.loop.place), self.judge.runs.get(run)
-        if instance is None or known is None or not instance.other_code:
+        if instance is None or known is None or instance.code != "other_code":
             return False
         owner = instance.owner_of(known.at.partition)
         read_to = 0 if owner is None else owner.state.next_offset
@@ -226,8 +226,8 @@ class World:
                     self.loop.at(now + for_s, self._restart, instance)
             case "lose" | "unheard" | "late":
                 instance.log.next_batch = kind
-            case "other_code":
-                self._other_code.add(instance.number)
+            case "other_code" | "lacking":
+                self._code[instance.number] = kind
                 instance.leave()
                 self.loop.at(now + 0.5, self._restart, instance)
                 self.loop.at(now + 0.5 + for_s, self._good_code, instance.number)
@@ -246,9 +246,9 @@ class World:
         instance.place.skew_s -= amount
 
     def _good_code(self, number: int) -> None:
-        self._other_code.discard(number)
+        self._code.pop(number, None)
         instance = self._running(number)
-        if instance is not None and instance.other_code and not instance.leaving:
+        if instance is not None and instance.code and not instance.leaving:
             instance.leave()
             self.loop.at(self.loop.now + 0.5, self._restart, instance)
 
@@ -261,9 +261,10 @@ class World:
     def start(self, number: int) -> Instance:
         life = self.lives[number]
         self.lives[number] += 1
-        instance = Instance(self.loop, self.broker, self._settings, self.plan.partitions, number, life)
+        instance = Instance(
+            self.loop, self.broker, self._settings, self.plan.partitions, number, life, self._code.get(number, "")
+        )
         instance.place.skew_s = self.random.choice((0.0, 0.0, -0.8, 0.3))
-        instance.other_code = number in self._other_code
         self.instances.append(instance)
         return instance
 
@@ -277,12 +278,12 @@ class World:
         self.broker.away_until = NEVER
         for partition in self.broker.partitions.values():
             partition.leaderless_until = NEVER
-        self._other_code.clear()
+        self._code.clear()
         for instance in self.instances:
             instance.log.partitioned_until = NEVER
             instance.log.next_batch = ""
             instance.go_on()
-            if instance.other_code and instance.running and not instance.leaving:
+            if instance.code and instance.running and not instance.leaving:
                 instance.leave()
         for number in range(self.plan.instances):
             if not any(each.running and not each.leaving for each in self.instances if each.number == number):

@@ -141,6 +141,7 @@ MUTANTS = (
         "service/recovery.py",
         "                return False\n            elif record.offset == last:\n",
         "                pass\n            if record.offset == last:\n",
+        test="tests/service/test_recovery.py",  # what a zombie writes is right all the same, as long as it has all of it
     ),
     Mutant(
         "M20",
@@ -381,5 +382,33 @@ MUTANTS = (
         "service/engine/probation.py",
         "        return len(self.unclean) == TAKEOVERS and now_ms - self.unclean[0] <= WINDOW_MS\n",
         "        return False\n",
+    ),
+    Mutant(
+        "S24",
+        "commands of an older replay epoch count",
+        "service/engine/dedupe.py",
+        "        elif marks.epoch > identity.epoch:\n            return False\n",
+        "",
+    ),
+    Mutant(
+        "S25",
+        "a source goes on from a position of an older replay epoch",
+        "service/replay_epochs.py",
+        "        if found.epoch >= epoch:\n            return found\n",
+        "        if found.epoch >= 0:\n            return found\n",
+    ),
+    Mutant(
+        "S26",
+        "sources are read on in an older replay epoch",
+        "service/router.py",
+        "if source.epoch < self._shared.epochs.of(at.topic)]",
+        "if source.epoch < 0]",
+    ),
+    Mutant(
+        "S27",
+        "a record that ended the process is tried for ever",
+        "service/source.py",
+        "            if tries >= _TRIES_MAX and await self._given_up(record, tries):\n                return\n",
+        "",
     ),
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.topics.command import Cancel, Deliver, Dismiss, OnConflict, Resume, Retry, Start
+from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
 from headrace.topics.dead_letter import PREFIX
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
@@ -51,10 +51,13 @@ class Input:
         self.recorded: set[str] = set()  # workflows with a start in the log; "letter"; "unmatched"
         self.refused: set[str] = set()
         self.letters: set[str] = set()  # codes
+        self.outdated = False  # its epoch is over, or never was one for it: something may come of it, or nothing
 
     @property
     def done(self) -> bool:
         """Something of it is in a log for all that it asks for."""
+        if self.outdated:
+            return True
         match self.kind:
             case "unmatched":
                 return "unmatched" in self.recorded
@@ -64,13 +67,18 @@ class Input:
                 return self.wanted <= self.recorded
 
 
+Source = tuple[int, int, int]
+"""A source record in one reading of its topic: replay epoch, partition, offset."""
+
+
 class Run:
-    """A run as the log tells it."""
+    """A run as the log tells it. `source` is what began it; retries have that of the first one."""
 
     def __init__(self, id_: str, at: TopicPartition, start: Start) -> None:
         self.id = id_
         self.at = at
         self.start = start
+        self.source: Source | None = None
         self.open_since: int | None = None  # offset of the record that opened it
         self.ended: RunEnded | None = None
         self.parked: RunParked | None = None
@@ -106,6 +114,7 @@ class _Partition:
         self.gates: dict[int, tuple[int, int, int]] = {}  # offset: newest token, open one, seq
         self.marks: dict[tuple[str, int], tuple[int, int]] = {}  # origin: epoch, floor
         self.identities: set[Any] = set()
+        self.epoch = 0  # of the source topic
         self.slots: dict[tuple[str, str], tuple[str, deque[str]]] = {}
         self.stale = 0
 
@@ -115,26 +124,30 @@ class Judge:
 
     def __init__(self, partitions: int, violated: Callable[[str], None], *, back_ms: int) -> None:
         self.runs: dict[str, Run] = {}
-        self.inputs: dict[tuple[int, int], Input] = {}
+        self.inputs: dict[Source, Input] = {}
+        self.epoch = 0  # the newest of the source topic
         self.results: dict[str, list[LogRecord]] = defaultdict(list)
         self.outbox: dict[str, str] = {}  # entries that have not left: what each is
-        self.joined: dict[tuple[int, int], str] = {}
+        self.joined: dict[Source, str] = {}
         self.stale = 0
         self.records = 0
         self.delivered = 0
-        self.reached: dict[int, int] = defaultdict(int)  # by source partition: the furthest position
+        self.reached: dict[tuple[int, int], int] = defaultdict(
+            int
+        )  # by epoch and source partition: the furthest position
         self.announced: dict[tuple[int, int], str] = {}
         self._count = partitions
         self.mended: set[str] = set()  # runs whose program fails no more
         self.refusals: dict[str, int] = defaultdict(int)  # dead letters of results, by id
         self._emitted: set[str] = set()
-        self._newest_start: dict[tuple[int, int], int] = {}  # by source and run-log partition: offset
+        self._newest_start: dict[tuple[int, int, int], int] = {}  # by epoch, source and run-log partition: offset
         self._given: dict[tuple[str, str], tuple[int, int, str]] = {}  # released attempts: number, until, giver
-        self._needs: dict[tuple[int, int], dict[int, frozenset[int]]] = {}
+        self._needs: dict[Source, dict[int, frozenset[int]]] = {}
         self._early_ms = RETRY_EARLY_MS + 2 * back_ms
         self._violated = violated
         self._partitions = [_Partition() for _ in range(partitions)]
-        self._recorded_to: dict[int, int] = defaultdict(int)  # by source partition: all inputs below are recorded
+        self._recorded_to: dict[tuple[int, int], int] = defaultdict(int)  # all inputs below are recorded
+        self._forwarded: dict[tuple[int, int], Source | None] = {}  # partition and offset of the first record
         self._forwards: dict[tuple[int, int], str] = {}  # partition and offset of the first record: outbox entry
 
     def counts(self, partition: int, offset: int) -> bool | None:
@@ -147,8 +160,25 @@ class Judge:
 
     def program_of(self, run: Run) -> Program | None:
         """What the run was asked for."""
-        event = run.start.event
-        return None if event is None else self.inputs[event.partition, event.offset].program
+        return None if run.source is None else self.inputs[run.source].program
+
+    def comes(self, partition: int, offset: int, kind: str, program: Program) -> None:
+        """A source record is about to land. Routers that have not heard of the newest epoch may make something of it in an older one."""
+        for epoch in range(self.epoch + 1):
+            self._comes((epoch, partition, offset), kind, program, outdated=epoch < self.epoch)
+
+    def _comes(self, source: Source, kind: str, program: Program | None, *, outdated: bool) -> None:
+        found = self.inputs[source] = Input(kind, program)
+        found.outdated = outdated
+
+    def begins_epoch(self, offsets: Sequence[int]) -> None:
+        """Somebody is about to say that the source topic is read anew from these offsets on."""
+        before, self.epoch = self.epoch, self.epoch + 1
+        for (epoch, partition, offset), found in list(self.inputs.items()):
+            found.outdated = True
+            if epoch == before:
+                below = offset < offsets[partition]
+                self._comes((self.epoch, partition, offset), found.kind, found.program, outdated=below)
 
     def open_runs(self, partition: int) -> set[str]:
         """Started and not ended, queued ones included."""
@@ -185,7 +215,11 @@ class Judge:
 
     def _letter(self, record: LogRecord) -> None:
         facts = {name.removeprefix(PREFIX): value.decode() for name, value in record.headers if name.startswith(PREFIX)}
-        where = (int(facts["partition"]), int(facts["offset"]))
+        where = (
+            self.epoch,
+            int(facts["partition"]),
+            int(facts["offset"]),
+        )  # a letter does not say of which epoch it is
         found = self.inputs.get(where)
         if found is None:
             self._violated(f"I1 a dead letter of {where}, which is no input: {facts}")
@@ -196,7 +230,7 @@ class Judge:
 
     def _listed(self, entry: dict[str, Any]) -> None:
         for offset in range(entry["first"], entry["last"] + 1):
-            found = self.inputs.get((entry["partition"], offset))
+            found = self.inputs.get((entry.get("epoch", 0), entry["partition"], offset))
             if found is not None:
                 found.recorded.add("unmatched")
 
@@ -204,14 +238,15 @@ class Judge:
         """I12: a position never passes an input of which nothing is in a log."""
         if group != POSITIONS:
             return
-        p = at.partition
+        epoch = msgspec.json.decode(position.metadata).get("epoch", 0)
+        p = (epoch, at.partition)
         self.reached[p] = max(self.reached[p], position.offset)
         upto = self._recorded_to[p]
         while upto < position.offset:
-            found = self.inputs.get((p, upto))
+            found = self.inputs.get((*p, upto))
             if found is not None and not found.done:
                 self._violated(
-                    f"I12 {at} is committed at {position.offset}, and of {upto} ({found.kind}) only {found.recorded} is recorded"
+                    f"I12 {at} is committed at {position.offset} of epoch {epoch}, and of {upto} ({found.kind}) only {found.recorded} is recorded"
                 )
                 return
             upto += 1
@@ -262,6 +297,8 @@ class Judge:
         new = name not in part.identities
         part.identities.add(name)
         origin = (identity.origin, identity.partition)
+        if identity.origin == SOURCE and identity.epoch < part.epoch:
+            return False
         epoch, floor = part.marks.get(origin, (identity.epoch, 0))
         if identity.epoch < epoch:
             return False
@@ -290,6 +327,11 @@ class Judge:
             case Resume(run=run):
                 if (found := self.runs.get(run)) is not None:
                     found.parked = None
+            case Epoch(epoch=epoch, offsets=offsets):
+                part = self._partitions[at.partition]
+                if epoch > part.epoch:
+                    part.epoch = epoch
+                    part.marks |= {(SOURCE, number): (epoch, offset) for number, offset in enumerate(offsets)}
             case Retry() as retry:
                 self._retry(at, record, entry.id, retry)
             case Dismiss(run=run):
@@ -300,13 +342,17 @@ class Judge:
 
     def _start(self, at: TopicPartition, record: LogRecord, identity: Identity, start: Start) -> None:
         event = start.event
-        source = None if event is None else (event.partition, event.offset)
+        source: Source | None = None
+        if isinstance(identity, Coordinates) and identity.origin == RUNS:
+            source = self._forwarded.get((identity.partition, identity.offset))
+        elif isinstance(identity, Coordinates) and event is not None:
+            source = (identity.epoch, event.partition, event.offset)
         found = None if source is None else self.inputs.get(source)
         if isinstance(identity, Coordinates) and identity.origin == RUNS:
             self._forwards[identity.partition, identity.offset] = "landed"
-        elif found is not None and event is not None:
+        elif found is not None and event is not None and source is not None:
             found.recorded.add(start.workflow)
-            lane = (event.partition, at.partition)
+            lane = (source[0], event.partition, at.partition)
             if event.offset < self._newest_start.get(lane, -1):
                 self._violated(f"I6 {at}/{record.offset}: {source} comes behind {self._newest_start[lane]}")
             self._newest_start[lane] = event.offset
@@ -314,8 +360,10 @@ class Judge:
         if contended and partition_of((start.key or "").encode(), self._count) != at.partition:
             self.outbox[f"{at.partition}/forward/{record.offset}"] = "forward"
             self._forwards.setdefault((at.partition, record.offset), "")
+            self._forwarded[at.partition, record.offset] = source
             return
         run = Run(run_id(at.partition, identity), at, start)
+        run.source = source
         if run.id in self.runs:
             self._violated(f"I1 {at}/{record.offset} starts {run.id} again")
             return
@@ -348,6 +396,7 @@ class Judge:
             return
         run = Run(id_, at, failed.start)
         run.of, run.copied, run.redone = failed, begins_with.copied, begins_with.redone
+        run.source = failed.source
         start = run.start
         run.open_since = record.offset
         if start.key is not None and start.policy is not OnConflict.ALLOW:
@@ -500,10 +549,9 @@ class Judge:
     def call_begins(self, run_id: str, what: str, n: int, call_of: dict[str, tuple[str, int]]) -> None:
         """A program's call begins: all that comes before it in the program is over, by the log."""
         run = self.runs.get(run_id)
-        event = None if run is None else run.start.event
-        if run is None or event is None or what == "undo":
+        where = None if run is None else run.source
+        if run is None or where is None or what == "undo":
             return
-        where = (event.partition, event.offset)
         wanted = self._needs.get(where)
         if wanted is None:
             program = self.inputs[where].program
@@ -534,16 +582,15 @@ class Judge:
 
     def at_the_end(self, effects: "Effects", *, faults: bool) -> None:
         """I1, I2, I4, I9 of everything."""
-        by_input: dict[tuple[int, int], list[Run]] = defaultdict(list)
+        by_input: dict[Source, list[Run]] = defaultdict(list)
         for run in self.runs.values():
-            event = run.start.event
-            if event is not None and run.of is None:
-                by_input[event.partition, event.offset].append(run)
+            if run.source is not None and run.of is None:
+                by_input[run.source].append(run)
         for where, found in self.inputs.items():
             self._input(where, found, by_input.get(where, []))
         for run in self.runs.values():
-            if run.start.event is not None:
-                self._run(run, self.inputs[run.start.event.partition, run.start.event.offset], effects)
+            if run.source is not None:
+                self._run(run, self.inputs[run.source], effects)
         known = {f"{run.id}{step}" for run in self.runs.values() for step in run.emitted}
         for ce_id, copies in self.results.items():
             if ce_id not in known:
@@ -556,9 +603,11 @@ class Judge:
             if len({(self.runs[run].chain()[-1].id, what, n) for run, what, n in tasks}) > 1:
                 self._violated(f"I4 the key {key} belongs to {sorted(tasks)}")
 
-    def _input(self, where: tuple[int, int], found: Input, runs: list[Run]) -> None:
+    def _input(self, where: Source, found: Input, runs: list[Run]) -> None:
         names = sorted(run.start.workflow for run in runs)
-        if found.kind == "unmatched":
+        if found.outdated:
+            good = len(set(names)) == len(names) and set(names) <= found.wanted
+        elif found.kind == "unmatched":
             good = not runs and not found.letters and "unmatched" in found.recorded
         elif found.kind == "broken":
             good = not runs and len(found.letters) == 1 and "unmatched" not in found.recorded

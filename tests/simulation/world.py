@@ -19,8 +19,10 @@ from headrace.service import checkpointer, idle_runs, waiting_starts
 from headrace.service import owner as owner_limits
 from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
+from headrace.service.replay_epochs import committed_epoch
 from headrace.service.settings import Settings
-from headrace.topics.command import Cancel
+from headrace.service.source_position import SourcePosition
+from headrace.topics.command import Cancel, Epoch
 from headrace.topics.identity import ClientId
 from headrace.topics.log import LogRecord, NewRecord, TopicPartition
 from headrace.topics.new_event import NewEvent, encode_event
@@ -30,7 +32,7 @@ from tests.simulation.app import RESULTS, SOURCE, live_in
 from tests.simulation.broker import NEVER, Broker, BrokerKnobs
 from tests.simulation.clock import virtual
 from tests.simulation.instance import Instance, first_line, instance_at
-from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Input, Judge
+from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Judge
 from tests.simulation.loop import Deadlock, Life, Livelock, SimLoop
 from tests.simulation.operator import EVERY_S, Operator
 from tests.simulation.plan import Arrival, AtPoint, Plan, Timed
@@ -188,6 +190,9 @@ class World:
         elif fault.kind == "forget":  # positions are lost, all of them
             self._count("forget")
             self.broker.positions[POSITIONS].clear()
+        elif fault.kind == "rewind":
+            self._count("rewind")
+            self.rewind(fault)
         elif fault.kind == "join":
             self._count("join")
             self.start(self.plan.instances + fault.target)
@@ -289,6 +294,28 @@ class World:
             if not any(each.running and not each.leaving for each in self.instances if each.number == number):
                 self.start(number)
 
+    def rewind(self, fault: Timed) -> None:
+        """Somebody reads the source topic anew, as `headrace topic rewind` does it: the run log first, then the positions."""
+        sources = [TopicPartition(SOURCE, number) for number in range(self.plan.sources)]
+        ends = [self.broker.partitions[at].end for at in sources]
+        offsets = tuple(int(end * self.random.choice((0.0, 0.5, 1.0))) for end in ends)
+        self.judge.begins_epoch(offsets)
+        epoch = self.judge.epoch
+        said = encode(
+            CommandRecord(id=ClientId(f"rewind/{epoch}"), body=Epoch(topic=SOURCE, epoch=epoch, offsets=offsets))
+        )
+        at_s = self.loop.now
+        for number in range(self.plan.partitions):
+            at_s += self.random.uniform(0, min(fault.for_s, 3.0))
+            self.loop.at(at_s, self._append_command, TopicPartition(RUNS, number), NewRecord(said))
+        positions = {
+            at: SourcePosition(offset, clean=True, epoch=epoch).position()
+            for at, offset in zip(sources, offsets, strict=True)
+        }
+        hint = {TopicPartition(SOURCE, 0): committed_epoch(epoch, offsets)}
+        self.loop.at(at_s + 0.01, self.broker.commit, "sim.epochs", hint)
+        self.loop.at(at_s + 0.02, self.broker.commit, POSITIONS, positions)
+
     # --- inputs -------------------------------------------------------------------------------------------------------
 
     def arrive(self, index: int, arrival: Arrival) -> None:
@@ -313,7 +340,7 @@ class World:
             BrokerKnobs(),
             self.broker.knobs,
         )  # without gaps: the input must be known before it lands
-        self.judge.inputs[at.partition, partition.end] = Input(arrival.kind, program)
+        self.judge.comes(at.partition, partition.end, arrival.kind, program)
         self._of_arrival[index] = (at.partition, partition.end)
         self.broker.append(at, [record])
         self.broker.knobs = knobs
@@ -405,7 +432,7 @@ class World:
         found: list[str] = []
         for number in range(self.plan.sources):
             at = TopicPartition(SOURCE, number)
-            reached = self.judge.reached[number]  # a zombie may have moved it back since
+            reached = self.judge.reached[self.judge.epoch, number]  # a zombie may have moved it back since
             end = self.broker.partitions[at].end
             if reached < end:
                 found.append(f"I14 {at} was committed up to {reached}, and ends at {end}")

@@ -48,7 +48,7 @@ class FaultLog:
         self.calls: list[tuple[TopicPartition, Sequence[NewRecord]]] = []  # every append and publish, in order
         self.commits: list[Mapping[TopicPartition, Position]] = []  # those that happened
         self._held: dict[str, asyncio.Event] = {}
-        self.reading: list[TopicPartition] = []  # what was ever opened; a broker that goes away ends no reading that has begun
+        self.reading: list[TopicPartition] = []  # ever begun; a broker that goes away ends none
         self.waiting: set[str] = set()  # topics with a write that is done and not acknowledged
 
     @property

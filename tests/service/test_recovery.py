@@ -178,7 +178,7 @@ async def test_a_log_full_of_checkpoints_without_an_end_is_read_once(log: Embedd
     counting = FaultLog(log)
     offsets = (await log.offsets([AT]))[AT]
     assert (await Recovery(counting, AT, empty, offsets).newest()).candidate is None
-    assert counting.read_from == [AT]
+    assert counting.reading == [AT]
 
 
 async def test_a_checkpoint_under_a_token_that_was_lost_counts_for_nothing(log: EmbeddedLog) -> None:

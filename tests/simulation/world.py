@@ -82,6 +82,7 @@ class World:
         self.trace = hashlib.blake2b(digest_size=8)
         self.healed_at = NEVER
         self.landed_at = 0.0
+        self._rewound_at = NEVER
         self.closing = False
         self.over = False
         self._settings = Settings.model_validate({"app": {"name": "sim"}, **plan.settings})
@@ -191,7 +192,6 @@ class World:
             self._count("forget")
             self.broker.positions[POSITIONS].clear()
         elif fault.kind == "rewind":
-            self._count("rewind")
             self.rewind(fault)
         elif fault.kind == "join":
             self._count("join")
@@ -295,7 +295,10 @@ class World:
                 self.start(number)
 
     def rewind(self, fault: Timed) -> None:
-        """Somebody reads the source topic anew, as `headrace topic rewind` does it: the run log first, then the positions."""
+        """Somebody reads the source topic anew, as `headrace topic rewind` does it: the run log first, then the positions. One at a time."""
+        if self.loop.now <= self._rewound_at:
+            return
+        self._count("rewind")
         sources = [TopicPartition(SOURCE, number) for number in range(self.plan.sources)]
         ends = [self.broker.partitions[at].end for at in sources]
         offsets = tuple(int(end * self.random.choice((0.0, 0.5, 1.0))) for end in ends)
@@ -315,6 +318,7 @@ class World:
         hint = {TopicPartition(SOURCE, 0): committed_epoch(epoch, offsets)}
         self.loop.at(at_s + 0.01, self.broker.commit, "sim.epochs", hint)
         self.loop.at(at_s + 0.02, self.broker.commit, POSITIONS, positions)
+        self._rewound_at = at_s + 0.02
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 

@@ -411,4 +411,11 @@ MUTANTS = (
         "            if tries >= _TRIES_MAX and await self._given_up(record, tries):\n                return\n",
         "",
     ),
+    Mutant(
+        "S28",
+        "what came before its own epoch was announced is forgotten",
+        "service/engine/dedupe.py",
+        "if origin[0] == topic and marks.epoch < epoch]:",
+        "if origin[0] == topic and marks.epoch <= epoch]:",
+    ),
 )

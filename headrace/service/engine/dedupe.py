@@ -58,14 +58,21 @@ class Dedupe(msgspec.Struct):
         return new
 
     def begin_epoch(self, topic: str, epoch: int, offsets: tuple[int, ...]) -> bool:
-        """True if it is newer: what came in older ones is forgotten, and everything below the offsets, by partition, is done."""
+        """True if it is newer: what came in older ones is forgotten, and everything below the offsets, by partition, is done.
+
+        A router that has heard of it from another partition may have been faster: what it has sent in this epoch stays known.
+        """
         if epoch <= self.epochs.get(topic, 0):
             return False
         self.epochs[topic] = epoch
-        for origin in [origin for origin in self.origins if origin[0] == topic]:
+        for origin in [origin for origin, marks in self.origins.items() if origin[0] == topic and marks.epoch < epoch]:
             del self.origins[origin]
         for partition, offset in enumerate(offsets):
-            self.origins[topic, partition] = OriginMarks(epoch=epoch, floor=offset, seen={})
+            marks = self.origins.get((topic, partition))
+            if marks is None:
+                self.origins[topic, partition] = OriginMarks(epoch=epoch, floor=offset, seen={})
+            elif marks.epoch == epoch:
+                marks.floor = max(marks.floor, offset)
         return True
 
     def note_record(self, identity: Coordinates, topic: str, timestamp_ms: int) -> None:

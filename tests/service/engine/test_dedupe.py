@@ -65,6 +65,19 @@ def test_a_newer_epoch_begins_anew_and_ends_the_older_ones() -> None:
     assert accepts(dedupe, source(10, epoch=0, origin="refunds"))  # another source was not rewound
 
 
+def test_what_came_before_its_own_epoch_was_announced_stays_known() -> None:
+    """A router hears of an epoch from one partition and sends to another that has not heard of it."""
+    dedupe = Dedupe()
+    assert accepts(dedupe, source(9, epoch=0, floor=8))
+    assert accepts(dedupe, source(5, epoch=1))
+    assert dedupe.begin_epoch("orders", 1, (4, 2))
+    assert not accepts(dedupe, source(5, epoch=1))
+    assert accepts(dedupe, source(4, epoch=1))
+    assert not accepts(dedupe, source(3, epoch=1))  # below where it begins
+    assert not accepts(dedupe, source(1, epoch=1, partition=1))
+    assert not accepts(dedupe, source(9, epoch=0))
+
+
 def test_an_epoch_that_was_announced_ends_the_older_ones_everywhere() -> None:
     dedupe = Dedupe()
     assert accepts(dedupe, source(9, floor=5))

@@ -102,7 +102,11 @@ class Service:
         """Work until `stop`, then leave in good order. Raises what stopped it otherwise, in an ExceptionGroup."""
         shared = self._shared
         place = shared.log.join(
-            shared.names.members, runs=shared.names.runs, partitions=shared.partitions, sources=shared.matcher.topics
+            shared.names.members,
+            runs=shared.names.runs,
+            partitions=shared.partitions,
+            sources=shared.matcher.topics,
+            definitions={f"{each.namespace}/{each.name}": each.version for each in shared.app.newest()},
         )
         async with asyncio.TaskGroup() as background, self._group, place as membership:
             shared.writers.open(background)

@@ -24,6 +24,7 @@ import msgspec
 
 from headrace.service import discovery
 from headrace.service.sd_notify import SdNotify
+from headrace.service.stop_signal import stop_signals
 from headrace.service.worker_link import VARIABLE, WorkerLink, WorkerStarted
 from headrace.topics.back_off import back_off_s
 from headrace.topics.errors import HeadraceError
@@ -69,7 +70,7 @@ class Supervisor:
     async def run(self) -> int:
         """The exit code."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._signalled)
         self._say(f"Headrace supervises {len(self._workers)} workers; metrics of all: {self._file}")
         self._write_discovery()

@@ -25,6 +25,7 @@ class _Wish(msgspec.Struct, frozen=True, omit_defaults=True):
     held: dict[str, tuple[int, ...]] = {}
     generation: int = -1
     retiring: bool = False
+    definitions: dict[str, str] = {}
 
 
 class _Group(msgspec.Struct, frozen=True):
@@ -40,9 +41,16 @@ class Assigned(msgspec.Struct, frozen=True):
     retiring: tuple[str, ...]
 
 
-def wish(topics: Sequence[str], held: frozenset[TopicPartition], generation: int, *, retiring: bool) -> bytes:
+def wish(
+    topics: Sequence[str],
+    held: frozenset[TopicPartition],
+    generation: int,
+    *,
+    retiring: bool,
+    definitions: Mapping[str, str],
+) -> bytes:
     """What a member says of itself when it joins."""
-    ours = _Wish(_by_topic(held), generation, retiring)
+    ours = _Wish(_by_topic(held), generation, retiring, dict(definitions))
     metadata: Any = ConsumerProtocolMemberMetadata
     return metadata(_VERSION, sorted(topics), msgspec.json.encode(ours)).encode()
 
@@ -55,7 +63,8 @@ def candidate(name: str, metadata: bytes) -> Candidate:
     except msgspec.DecodeError:
         ours = _Wish()
     held = frozenset(TopicPartition(topic, number) for topic, numbers in ours.held.items() for number in numbers)
-    return Candidate(name, frozenset(found.subscription), held, ours.generation, ours.retiring)
+    topics = frozenset(found.subscription)
+    return Candidate(name, topics, held, ours.generation, ours.retiring, ours.definitions)
 
 
 def assign(candidates: Sequence[Candidate], partitions: Mapping[str, int]) -> list[tuple[str, bytes]]:

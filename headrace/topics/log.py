@@ -258,10 +258,17 @@ class Log(Protocol):
         ...
 
     def join(
-        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+        self,
+        group: str,
+        *,
+        runs: str,
+        partitions: int,
+        sources: Sequence[str],
+        definitions: Mapping[str, str] | None = None,
     ) -> AbstractAsyncContextManager[Membership]:
         """Be a member of `group`, whose members share the `partitions` of the topic `runs` and all partitions of `sources`.
 
+        `definitions` is the newest version that this member has of each workflow: members with newer ones are preferred. None: nothing is said of that.
         Entering waits for nobody; `Membership.placements` tells what comes. Leaving it leaves the group. A source topic that is not there yet is placed
         once it is, and so are partitions that are added.
         """

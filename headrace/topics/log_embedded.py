@@ -241,7 +241,13 @@ class EmbeddedLog:
 
     @asynccontextmanager
     async def join(
-        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+        self,
+        group: str,
+        *,
+        runs: str,
+        partitions: int,
+        sources: Sequence[str],
+        definitions: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Membership]:
         membership = EmbeddedMembership(
             partitions=partitions, sources=sources, count=self.partitions, member=f"{group}.{os.getpid()}"

@@ -160,10 +160,23 @@ class KafkaLog:
 
     @asynccontextmanager
     async def join(
-        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+        self,
+        group: str,
+        *,
+        runs: str,
+        partitions: int,
+        sources: Sequence[str],
+        definitions: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Membership]:
         place = Group(self._settings, group)
-        membership = KafkaMembership(place, runs=runs, partitions=partitions, sources=sources, count=self.partitions)
+        membership = KafkaMembership(
+            place,
+            runs=runs,
+            partitions=partitions,
+            sources=sources,
+            count=self.partitions,
+            definitions=definitions,
+        )
         # A task that outlives this call needs an owner: the end of the `async with`, which ends it and waits.
         task = asyncio.get_running_loop().create_task(membership.run(), name="headrace-membership")
         try:

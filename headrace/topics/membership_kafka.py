@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -172,8 +172,10 @@ class KafkaMembership:
         partitions: int,
         sources: Sequence[str],
         count: Callable[[str], Awaitable[int]],
+        definitions: Mapping[str, str] | None = None,
     ) -> None:
         self.member = ""
+        self._definitions = definitions or {}
         self._group = group
         self._runs = runs
         self._partitions = partitions
@@ -280,7 +282,9 @@ class KafkaMembership:
     async def _join(self) -> None:
         self._again.clear()
         self._placed = False
-        metadata = assignor_kafka.wish(self._topics, self._held, self._generation, retiring=self._retiring)
+        metadata = assignor_kafka.wish(
+            self._topics, self._held, self._generation, retiring=self._retiring, definitions=self._definitions
+        )
         response = await self._joined(metadata)
         if self._left:
             await self._group.leave(response.member_id)

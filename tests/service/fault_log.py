@@ -144,7 +144,13 @@ class FaultLog:
 
     @asynccontextmanager
     async def join(
-        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+        self,
+        group: str,
+        *,
+        runs: str,
+        partitions: int,
+        sources: Sequence[str],
+        definitions: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Membership]:
         """Everything is ours, as far as this log shows it."""
         membership = EmbeddedMembership(partitions=partitions, sources=sources, count=self.partitions, member="test-1")

@@ -155,6 +155,27 @@ async def test_a_second_signal_ends_the_workers_at_once_and_is_the_exit_code() -
     assert it.code == 130
 
 
+async def test_a_terminal_that_is_gone_stops_all_in_good_order() -> None:
+    async with watched(WAITS) as it:
+        await until(lambda: len(it.pids()) == 2)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: it.code is not None)
+    assert it.code == 0
+
+
+async def test_one_that_was_started_to_outlive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        async with watched(WAITS, workers=1) as it:
+            (pid,) = await until(it.pids)
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: it.pids() not in ([], [pid]))  # it goes on with its work
+        assert it.code == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 async def test_a_worker_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("headrace.service.supervisor._EXTRA_S", 0.1)
     program = IMPORTS + "    signal.signal(signal.SIGTERM, signal.SIG_IGN)" + REPORTS + FOR_EVER

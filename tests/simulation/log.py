@@ -342,7 +342,13 @@ class SimLog:
 
     @asynccontextmanager
     async def join(
-        self, group: str, *, runs: str, partitions: int, sources: Sequence[str]
+        self,
+        group: str,
+        *,
+        runs: str,
+        partitions: int,
+        sources: Sequence[str],
+        definitions: Mapping[str, str] | None = None,
     ) -> AsyncGenerator[Membership]:
         place = self.place
         membership = SimMembership(

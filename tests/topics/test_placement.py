@@ -7,8 +7,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.topics.assignor_kafka import candidate, wish
 from headrace.topics.log import TopicPartition
-from headrace.topics.placement import Candidate, place
+from headrace.topics.placement import Candidate, newest, place
 
 RUNS = "shop.runs"
 names = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=6)
@@ -94,6 +95,76 @@ def test_a_storm_of_joins_and_leaves_keeps_the_shares_even(
             sizes = [len(given) for given in placed.values()]
             assert sum(sizes) == count
             assert max(sizes) - min(sizes) <= 1
+
+
+def deploying(placed: dict[str, frozenset[TopicPartition]], new: set[str], *, leaver: str = "") -> list[Candidate]:
+    """Those in `new` have a newer version of the workflow."""
+    return [
+        msgspec.structs.replace(
+            each,
+            definitions={"default/fulfil": "10" if each.name in new else "9"},
+            retiring=each.name == leaver,
+        )
+        for each in holding(placed)
+    ]
+
+
+@given(st.sets(names, min_size=2, max_size=12), counts, st.data())
+def test_who_has_the_newest_definitions_gets_what_is_free_up_to_two_shares(
+    members: set[str], count: int, data: st.DataObject
+) -> None:
+    before = place({RUNS: count}, fresh(members))
+    leaver, *others = data.draw(st.permutations(sorted(members)))
+    new = data.draw(st.sets(st.sampled_from(others)))
+    after = place({RUNS: count}, deploying(before, new, leaver=leaver))
+    assert sum(map(len, after.values())) == count
+    assert all(before[name] <= after[name] for name in others)  # nothing is taken away
+    got = {name: len(after[name] - before[name]) for name in others}
+    share = -(-count // len(others))
+    for name in new:
+        assert len(after[name]) <= 2 * share
+    old = set(others) - new
+    if new and any(got[name] for name in old):  # only what the others had no room for
+        assert all(len(after[name]) >= 2 * (count // len(others)) for name in new)
+    if not new or not old:
+        sizes = [len(after[name]) for name in others]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@given(st.sets(names, min_size=2, max_size=12), counts, st.data())
+def test_while_a_deploy_stands_still_nothing_moves_and_after_it_shares_are_even(
+    members: set[str], count: int, data: st.DataObject
+) -> None:
+    new = data.draw(st.sets(st.sampled_from(sorted(members)), max_size=len(members) - 1))
+    nothing = {name: frozenset[TopicPartition]() for name in members}
+    placed = place({RUNS: count}, deploying(nothing, new))
+    sizes = [len(placed[name]) for name in new] or [0]
+    assert max(sizes) - min(sizes) <= 2
+    assert place({RUNS: count}, deploying(placed, new)) == placed
+    after = [len(given) for given in place({RUNS: count}, deploying(placed, members)).values()]
+    assert max(after) - min(after) <= 1
+
+
+def test_one_that_lacks_a_workflow_has_not_the_newest_definitions() -> None:
+    both, one = {"default/a": "1", "default/b": "1"}, {"default/a": "1"}
+    assert newest([Candidate("x", frozenset(), definitions=both), Candidate("y", frozenset(), definitions=one)]) == {
+        "x"
+    }
+    apart = [
+        Candidate("x", frozenset(), definitions={"a": "2", "b": "1"}),
+        Candidate("y", frozenset(), definitions={"a": "1", "b": "2"}),
+    ]
+    assert newest(apart) == frozenset()
+    assert (
+        newest([Candidate("x", frozenset(), definitions=both), Candidate("y", frozenset(), definitions=both)])
+        == frozenset()
+    )
+
+
+def test_what_a_member_says_of_itself_is_what_the_leader_reads() -> None:
+    held = frozenset({TopicPartition(RUNS, 3), TopicPartition("orders", 0)})
+    said = wish((RUNS, "orders"), held, 7, retiring=True, definitions={"default/fulfil": "10"})
+    assert candidate("m", said) == Candidate("m", frozenset({RUNS, "orders"}), held, 7, True, {"default/fulfil": "10"})
 
 
 def test_all_retiring_means_nobody_has_anything() -> None:

@@ -1,6 +1,6 @@
 """A service in this process: its event loop, its signals, its first lines, and the feed of a demo.
 
-The first SIGINT or SIGTERM stops in good order; the second leaves at once with exit code 130, which the log survives.
+The first SIGINT, SIGTERM or SIGHUP stops in good order; the second leaves at once with exit code 130, which the log survives.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,6 +18,7 @@ from headrace.service.composition import Started, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
 from headrace.service.sd_notify import SdNotify
 from headrace.service.settings import Backend
+from headrace.service.stop_signal import stop_signals
 from headrace.service.worker_link import Supervised, WorkerStarted
 from headrace.topics.error_group import first_error
 from headrace.topics.errors import SettingsError
@@ -128,7 +128,7 @@ class Process:
 
     def _catch_signals(self, stop: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._signalled, stop)
 
     def _signalled(self, stop: asyncio.Event) -> None:

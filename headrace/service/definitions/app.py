@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from headrace.handlers.definition import Handler
-from headrace.service.definitions.version_order import version_order
 from headrace.service.definitions.workflow import Workflow
+from headrace.topics.version_order import version_order
 
 AnyWorkflow = Workflow[Any, Any]
 AnyHandler = Handler[*tuple[Any, ...], Any]

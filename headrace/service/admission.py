@@ -60,6 +60,16 @@ class Admission:
         """Runs that work now."""
         return len(self._active)
 
+    @property
+    def slots_taken(self) -> bool:
+        """Whether nobody may wake before another one waits or ends."""
+        return len(self._active) >= self._max_active
+
+    @property
+    def saturated(self) -> bool:
+        """Whether as many outcomes are on their way as the log takes at a time."""
+        return self.outstanding >= OUTSTANDING
+
     # --- runs ------------------------------------------------------------------------------------------------------
 
     def ask(self, run: str, workflow: str, size: int, begin: Begin, *, topic: str = "", started_at_ms: int = 0) -> None:

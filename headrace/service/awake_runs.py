@@ -89,7 +89,7 @@ class AwakeRuns:
         self.held: dict[str, str] = {}
         self.starts = WaitingStarts(shared, state, self._wake, lost)
         self.asked = self.starts.asked
-        self.idle = IdleRuns(shared, state, self.live, self._wake_again)
+        self.idle = IdleRuns(shared, state, self.live, self._wake_again, self._fire)
         self._shared = shared
         self._state = state
         self._tenure = tenure
@@ -450,7 +450,9 @@ class AwakeRuns:
         if live is not None:
             live.timers.setdefault(step, run.started_at_ms)
             self._shared.timers.arm((run.id, step), due_at_ms + skew_ms, lambda key, _due: self._fire(key, due_at_ms))
-        elif run.id not in self.held and run.id not in self.asked and run.id not in self.idle.waking:
+        elif run.id in self.idle.waking:
+            self.idle.overdue(run.id)
+        elif run.id not in self.held and run.id not in self.asked:
             wakes_at_ms = self._shared.timers.due_at_ms(run.id)
             if wakes_at_ms is None or wakes_at_ms > due_at_ms + skew_ms:
                 self.idle.sleep_until(run.id, due_at_ms + skew_ms)

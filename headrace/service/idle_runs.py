@@ -1,7 +1,8 @@
 """Runs of one partition that only wait: after a short while a run's coroutine is dropped and its state kept as bytes, with one wake-up for all its timers.
 
 A live run is a cache of folded records: dropping one at any moment changes nothing. What wakes it (its first timer or retry, a command, a delivered result)
-asks for room first; then it is rebuilt from its own history, arms its timers again and goes on. Called by `awake_runs.py`.
+asks for room first; then it is rebuilt from its own history, arms its timers again and goes on. Where all slots are taken its timers fire without it: when
+one did, and what a race was decided by, does not depend on others. Called by `awake_runs.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
+from headrace.service.engine.interpreter import TIMEOUT_STEP
 from headrace.service.fault_point import FaultPoint, maybe
 
 if TYPE_CHECKING:
@@ -22,13 +24,19 @@ if TYPE_CHECKING:
 _RESTING_MAX = 2_000  # live runs of a process that only wait: past it the oldest are dropped early. Some 10 KiB each
 _SLICE_S = 0.005  # the longest stretch of dropping before the loop gets its turn
 _ALARM_MIN_S = 0.001  # what is left by rounding alone would ring at once, and again
+_ROOM_S = 0.1  # for a slot to become free before a timer fires without its run
 
 
 class IdleRuns:
-    """`live` are the partition's live runs. `wake` is called with a run whose turn to be rebuilt has come."""
+    """`live` are the partition's live runs. `wake` gets a run whose turn to be rebuilt has come, `fire` a timer's run and step, and when it was due."""
 
     def __init__(
-        self, shared: Shared, state: PartitionState, live: dict[str, LiveRun], wake: Callable[[str], None]
+        self,
+        shared: Shared,
+        state: PartitionState,
+        live: dict[str, LiveRun],
+        wake: Callable[[str], None],
+        fire: Callable[[tuple[str, str], int], None],
     ) -> None:
         self.waking: set[str] = set()  # they have asked for room
         self.delayed: dict[str, tuple[str, int]] = {}  # dropped ones with tasks between two attempts: workflow, tasks
@@ -36,6 +44,9 @@ class IdleRuns:
         self._state = state
         self._live = live
         self._wake = wake
+        self._fire = fire
+        self._overdue: dict[str, None] = {}  # runs that ask for room because a timer rang; those first that rang first
+        self._overdue_alarm: asyncio.TimerHandle | None = None
         self._after_ms = shared.settings.worker.idle_after_ms
         self._resting: deque[tuple[float, LiveRun]] = deque()  # since when; some have moved on
         self._alarm: asyncio.Handle | None = None
@@ -112,10 +123,41 @@ class IdleRuns:
 
     def _rings(self, run: str, _due_at_ms: int) -> None:
         self.wake(run)
+        if run in self.waking:
+            self.overdue(run)
+
+    def overdue(self, run: str) -> None:
+        """A timer of it is due, and it waits for room."""
+        self._overdue[run] = None
+        if self._overdue_alarm is None:
+            self._overdue_alarm = asyncio.get_running_loop().call_later(_ROOM_S, self._fire_overdue)
+
+    def _fire_overdue(self) -> None:
+        """Let timers fire whose runs have no slot to wake in: no more at once than the log takes."""
+        self._overdue_alarm = None
+        admission = self._shared.admission
+        while self._overdue and admission.slots_taken and not admission.saturated:
+            run = next(iter(self._overdue))
+            del self._overdue[run]
+            self._fire_due(run)
+        if self._overdue:
+            self._overdue_alarm = asyncio.get_running_loop().call_later(_ROOM_S, self._fire_overdue)
+
+    def _fire_due(self, run_id: str) -> None:
+        run = self._state.runs.look(run_id)
+        if run is None:
+            return
+        timeout_at_ms = self._shared.timeout_at_ms(run)
+        timers = run.timers if timeout_at_ms is None else {**run.timers, TIMEOUT_STEP: timeout_at_ms}
+        now_ms = self._shared.clock.now_ms()
+        for step, due_at_ms in timers.items():
+            if due_at_ms <= now_ms:
+                self._fire((run_id, step), due_at_ms)
 
     def _has_room(self, run: str) -> None:
         if run in self.waking:  # it has not ended meanwhile
             self.waking.discard(run)
+            self._overdue.pop(run, None)
             self.delayed.pop(run, None)
             self._wake(run)
 
@@ -125,6 +167,7 @@ class IdleRuns:
         """It has ended, or is parked."""
         self._shared.timers.disarm(run)
         self.waking.discard(run)
+        self._overdue.pop(run, None)
         self.delayed.pop(run, None)
 
     def forget_all(self) -> None:
@@ -132,9 +175,11 @@ class IdleRuns:
         for run in self._state.runs:
             self._shared.timers.disarm(run)
         self.waking.clear()
+        self._overdue.clear()
         self.delayed.clear()
         self._shared.resting -= len(self._resting)
         self._resting.clear()
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        for alarm in (self._alarm, self._overdue_alarm):
+            if alarm is not None:
+                alarm.cancel()
+        self._alarm = self._overdue_alarm = None

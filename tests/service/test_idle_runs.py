@@ -1,6 +1,7 @@
 """Runs that only wait: kept as bytes, woken by what they wait for, and nobody can tell."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from headrace import EventTrigger, Retry, Run, handler, workflow
+from headrace.service.engine.interpreter import TIMEOUT_STEP
 from headrace.topics.command import Cancel
 from headrace.topics.identity import ClientId
 from headrace.topics.log import NewRecord, TopicPartition
@@ -123,6 +125,43 @@ async def test_the_time_of_a_run_is_over_while_it_is_idle(place: Place) -> None:
         await until(lambda: idle(process))
         (ended,) = await until(lambda: process.observer.finished)
         assert ended.status is RunStatus.TIMED_OUT
+
+
+async def test_a_timer_fires_in_time_though_there_is_no_room_to_wake_its_run(place: Place) -> None:
+    """What a race is decided by, and how late a timer was, does not depend on who has the slots."""
+    go_on = asyncio.Event()
+
+    @handler
+    async def hold() -> None:
+        await go_on.wait()
+
+    @workflow(on=EventTrigger("in", "hold"), name="holder")
+    async def holder(run: Run, order: dict[str, Any]) -> None:
+        await run.call(hold)
+
+    @workflow(on=EventTrigger("in", "hasty"), name="hasty", timeout="200ms")
+    async def hasty(run: Run, order: dict[str, Any]) -> None:
+        await run.sleep("1h")
+
+    worker = {**AT_ONCE, "max_active_runs": 1}
+    app = app_of(work, hold, sleeper, holder, hasty)
+    async with serving(FaultLog(place.log), app, partitions=1, worker=worker) as process:
+        await place.publish("in", event({"ms": 200}, type="sleep"), event({}, type="hasty"))
+        await until(lambda: len(idle(process)) == 2)
+        await place.publish("in", event({}, type="hold"))
+        await until(process.running)
+        fired = await place.until_outcomes(TimerFired, 2)
+        assert {each.step for each in fired} == {"/2/sleep", TIMEOUT_STEP}
+        assert process.running()
+        assert not process.observer.finished
+        go_on.set()
+        await until(lambda: len(process.observer.finished) == 3)
+        assert Counter(each.status for each in process.observer.finished) == {
+            RunStatus.SUCCEEDED: 2,
+            RunStatus.TIMED_OUT: 1,
+        }
+        assert len(await place.outcomes(TimerFired)) == 2
+        assert len(process.shared.timers) == 0
 
 
 class Waking(list[str]):

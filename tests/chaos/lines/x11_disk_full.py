@@ -8,14 +8,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
-import anyio
-
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.service.end_to_end.instance import Instance
+from tests.service.end_to_end.waiting import eventually_now
 
 _TRIES = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
-_FULL_S = 2.0
+_FULL_S = 10.0  # patience with what notices it
 _DISK_MB = 24
 
 Full = Callable[[Session, Instance], AbstractAsyncContextManager[None]]
@@ -48,9 +47,8 @@ async def _no_room(session: Session, scale: Scale, tally: Tally, full: Full) -> 
             worker = session.now
             async with session.fault("no room") as hit:
                 async with full(session, worker):
-                    await anyio.sleep(_FULL_S)  # the fault itself takes its time
-                    said = [line for event in _SIGNS for line in worker.lines(event)]
-                    hit.fired = bool(said) or worker.process.poll() is not None or worker.probe("readyz") != 200
+                    with contextlib.suppress(AssertionError):
+                        hit.fired = await eventually_now(lambda worker=worker: _noticed(worker), "", patience_s=_FULL_S)
                 if worker.process.poll() is not None:
                     tally.note("ended_with", worker.process.poll())
                     if "Traceback" in worker.stderr:
@@ -59,6 +57,13 @@ async def _no_room(session: Session, scale: Scale, tally: Tally, full: Full) -> 
                 await session.works_again(session.now)
                 await session.works(20)
     tally.add(session, await session.verdict())
+
+
+def _noticed(worker: Instance) -> bool:
+    """It says so, has ended, or is not ready."""
+    if worker.process.poll() is not None or worker.probe("readyz") != 200:
+        return True
+    return any(worker.lines(event) for event in _SIGNS)
 
 
 _SIGNS = ("outage.began", "partition.stopped", "partition.lost")

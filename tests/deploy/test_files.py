@@ -2,12 +2,15 @@
 
 import json
 import re
-from importlib.metadata import version
+import tomllib
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from headrace.service.cli import command_line
 from headrace.service.settings_source import known_keys, variable
@@ -90,6 +93,54 @@ def test_the_image_is_made_of_files_that_are_there_and_runs_as_nobody() -> None:
     assert json.loads(re.findall(r"^CMD (\[.*\])$", text, re.MULTILINE)[-1])[0] in {
         " ".join(name) for name in command_line.names()
     }
+
+
+def needed_at_run_time() -> set[str]:
+    """All distributions that an install without extras brings."""
+    found = set[str]()
+
+    def add(requirements: list[str]) -> None:
+        for requirement in map(Requirement, requirements):
+            name = canonicalize_name(requirement.name)
+            if name not in found and (requirement.marker is None or requirement.marker.evaluate({"extra": ""})):
+                found.add(name)
+                add(requires(name) or [])
+
+    add(tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"])
+    return found
+
+
+def test_the_image_throws_away_nothing_that_is_needed() -> None:
+    (thrown,) = re.findall(r"pip uninstall --yes ([^\\\n]+)", (DEPLOY / "Dockerfile").read_text())
+    assert {"hatchling", "pip"} <= set(thrown.split())
+    assert set(thrown.split()) & needed_at_run_time() == set()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        *(service["image"] for service in COMPOSE["services"].values() if "build" not in service),
+        *re.findall(r"^FROM (\S+)", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE),
+    ],
+)
+def test_an_image_is_named_with_its_version(image: str) -> None:
+    name, colon, tag = image.replace("${PYTHON}", "3.12").rpartition(":")
+    assert (bool(name), colon) == (True, ":")
+    assert re.search(r"\d", tag), f"{image} is another one tomorrow"
+
+
+def test_the_dockerfile_does_what_linters_ask_for() -> None:
+    text = (DEPLOY / "Dockerfile").read_text()
+    assert not re.search(r"^ADD |^MAINTAINER |\bsudo\b|apt-get|curl|wget", text, re.MULTILINE)
+    assert text.count("\nUSER ") == 1
+    last = text.rpartition("\nFROM ")[2]
+    assert "\nUSER " in last
+    assert last.index("\nUSER ") < last.index("\nENTRYPOINT ")
+    for name in ("ENTRYPOINT", "CMD", "HEALTHCHECK"):
+        assert len(re.findall(rf"^{name}\b", last, re.MULTILINE)) == 1
+    for form in re.findall(r"^ *(?:ENTRYPOINT|CMD) (.+)$", last, re.MULTILINE):
+        assert isinstance(json.loads(form), list)  # no shell in between: signals arrive
+    assert re.findall(r"^WORKDIR (\S+)", text, re.MULTILINE) == ["/src", "/tmp"]
 
 
 def test_the_chart_is_of_this_version_and_its_values_obey_their_schema() -> None:

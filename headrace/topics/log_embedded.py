@@ -72,8 +72,8 @@ class EmbeddedLog:
 
     @property
     def reachable(self) -> bool:
-        """A file is there or the process is not."""
-        return True
+        """False while the file takes nothing that is written: a full disk, say."""
+        return self._writer is None or self._writer.takes
 
     async def __aenter__(self) -> Self:
         """Open the file. Raises `LogOwned`, `LogUnavailable`, `LogCorrupt`."""

@@ -158,6 +158,8 @@ class Writer:
         self._sweep: set[int] = set()
         self.ends: dict[int, int] = {}
         """End offsets as this process knows them; replaced as a whole, so other threads may look."""
+        self.takes = True
+        """False while the file takes nothing: its disk is full, or its lock held by somebody who does not let go."""
 
     def start(self) -> None:
         self._thread.start()
@@ -206,10 +208,12 @@ class Writer:
             turn.flush()
             committing = True
             connection.execute("COMMIT")
+            self.takes = True
             self._sweep |= turn.sweep
             self.ends = {partition_id: head.end for partition_id, head in turn.heads.items()}
         except Exception as error:  # noqa: BLE001 - a writer that dies would let its callers wait for ever
             self._rollback()
+            self.takes = not isinstance(error, sqlite3.Error)
             results = [(request, self._failure(error, committing=committing)) for request in requests]
         try:
             self._loop.call_soon_threadsafe(self._settle, results)

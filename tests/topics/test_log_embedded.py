@@ -133,6 +133,7 @@ async def main():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
         taken, failed = 0, 0
+        assert log.reachable
         while failed < 3:
             try:
                 await log.append(at, [NewRecord(b"%d:" % taken + b"x" * 50_000)])
@@ -141,9 +142,11 @@ async def main():
                 assert error.code in {"HR5001", "HR5002"}, error
                 failed += 1
         assert taken > 3
+        assert not log.reachable
         resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         for number in range(5):
             await log.append(at, [NewRecord(b"after")])
+        assert log.reachable
         end = (await log.offsets([at]))[at].end
         found = []
         async with log.read(at, 0) as batches:

@@ -4,9 +4,10 @@ import contextlib
 import resource
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
@@ -15,9 +16,15 @@ from tests.service.end_to_end.waiting import eventually_now
 
 _TRIES = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
 _FULL_S = 10.0  # patience with what notices it
-_DISK_MB = 24
+_DISK_MB = 12
 
-Full = Callable[[Session, Instance], AbstractAsyncContextManager[None]]
+
+class Full(Protocol):
+    """A way to have no room."""
+
+    __name__: str
+
+    def __call__(self, session: Session, worker: Instance) -> AbstractAsyncContextManager[None]: ...
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
@@ -57,6 +64,7 @@ async def _no_room(session: Session, scale: Scale, tally: Tally, full: Full) -> 
                 await session.works_again(session.now)
                 await session.works(20)
     tally.add(session, await session.verdict())
+    tally.note(full.__name__.strip("_"), sum(window.fired for window in session.windows))
 
 
 def _noticed(worker: Instance) -> bool:

@@ -14,8 +14,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from headrace.handlers.guard import abandoned_of
-from headrace.handlers.result import AttemptCancelled, AttemptError
-from headrace.topics.errors import Cause, HeadraceError
+from headrace.handlers.result import AttemptCancelled
+from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,9 +76,11 @@ class RunningAttempt:
         """The task. It tells its own end: a callback of the task would come a turn of the event loop later."""
         guard = self._group.guard
         try:
-            end: AttemptEnd = await guard.invoke(self._definition, self.call, self._begin_grace, self._present)
+            end: AttemptEnd = await guard.invoke(
+                self._definition, self.call, self._begin_grace, self._present, self._asked
+            )
         except asyncio.CancelledError:
-            end = AttemptCancelled(self._duration_ms()) if self._cancel_asked else self._cancelled_itself()
+            end = AttemptCancelled(self._duration_ms())
         except BaseException as error:  # noqa: BLE001 - not the handler's: ours. It reaches the owner
             self._end_grace()
             if not self.abandoned:
@@ -91,6 +93,9 @@ class RunningAttempt:
 
     def _present(self) -> asyncio.Task[None]:
         return self._task
+
+    def _asked(self) -> bool:
+        return self._cancel_asked
 
     def _begin_grace(self) -> None:
         if self._grace is None:
@@ -129,11 +134,6 @@ class RunningAttempt:
             self._group.fail(self, error)
         else:
             self._group.remove(self)
-
-    def _cancelled_itself(self) -> AttemptError:
-        """The handler cancelled its own asyncio.Task."""
-        error = asyncio.CancelledError("the handler cancelled its own task")
-        return self._group.guard.failure_of(self._definition, Cause.CANCELLED_ITSELF, error, self._duration_ms())
 
     def _duration_ms(self) -> float:
         return (self._group.guard.clock() - self._began) * 1000

@@ -65,13 +65,17 @@ class Guard:
         call: AttemptCall,
         timed_out: Callable[[], None] | None = None,
         task: Callable[[], asyncio.Task[Any]] | None = None,
+        asked: Callable[[], bool] | None = None,
     ) -> AttemptResult:
         """Run one attempt in the present asyncio.Task. Raises only CancelledError, when the owner asked.
 
         `timed_out` is called when the attempt's time is over and it was cancelled: from then on the caller may stop waiting.
         `task` tells the present task to who knows it: asyncio takes microseconds to find out.
+        `asked` tells whether the owner has cancelled it. Who cannot say leaves it to asyncio's count of cancellations, which
+        is one too high after a TaskGroup of the handler's has failed (mended in Python 3.13).
         """
         limit = self._limits.set(call.timeout_ms, asyncio.current_task() if task is None else task(), timed_out)
+        owner_asked = limit.owner_asked if asked is None else asked
         token = enter_attempt(_attempt(call))
         try:
             try:
@@ -86,11 +90,11 @@ class Guard:
                 return self.timeout_of(definition, call, limit.elapsed_ms())
             return self._encoded(definition, value, limit)
         except asyncio.CancelledError as error:
-            if limit.owner_asked():
+            if owner_asked():
                 raise
             return self._failure(definition, call, error, limit)
         except BaseException as error:
-            if limit.owner_asked():  # it failed while it was being cancelled
+            if owner_asked():  # it failed while it was being cancelled
                 raise asyncio.CancelledError from error
             return self._failure(definition, call, error, limit)
         finally:
@@ -150,7 +154,11 @@ class Guard:
     ) -> AttemptError:
         if limit.expired:
             return self.timeout_of(definition, call, limit.elapsed_ms())
-        cause = Cause.CANCELLED_ITSELF if isinstance(error, asyncio.CancelledError) else Cause.RAISED
+        cause = Cause.RAISED
+        if isinstance(error, asyncio.CancelledError):
+            cause = Cause.CANCELLED_ITSELF
+            if not error.args:
+                error = asyncio.CancelledError("the handler cancelled its own task")
         return self.failure_of(definition, cause, error, limit.elapsed_ms())
 
     async def _in_thread(

@@ -5,17 +5,27 @@ Pure. It reads exceptions of user code, whose `__str__` may do anything; it neve
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Final
+
+from headrace.topics.error_group import leaves
 
 MESSAGE_BYTES_MAX: Final = 1024  # of UTF-8; a record of the run log carries one per failed attempt
 NAME_BYTES_MAX: Final = 200
 _CUT: Final = "…"
+_LEAVES_MAX: Final = 10  # of a group; a TaskGroup has one error as a rule
 
 
 def message_of(error: BaseException) -> str:
-    """What the error says: at most MESSAGE_BYTES_MAX, control characters escaped. Empty if it says nothing."""
+    """What the error says: at most MESSAGE_BYTES_MAX, control characters escaped. Empty if it says nothing.
+
+    A group, such as a TaskGroup's, says what is inside, for its own text is a number.
+    """
     try:
         text = str(error)
+        if isinstance(error, BaseExceptionGroup):
+            inside = (f"{name_of(leaf)}: {message_of(leaf)}" for leaf in islice(leaves(error), _LEAVES_MAX))
+            text = f"{text}: {'; '.join(inside)}"
     except BaseException as inner:  # noqa: BLE001 - user code: SystemExit must not end the loop
         text = f"(its text cannot be made: {type(inner).__name__})"
     return one_line(text)

@@ -207,6 +207,38 @@ def test_a_handler_that_cancels_its_own_task_fails() -> None:
     run(main())
 
 
+@pytest.mark.parametrize("then", ["raise it", "wait for ever"])
+def test_a_task_group_of_the_handlers_that_failed_is_no_cancellation(then: str) -> None:
+    """Before 3.13 it leaves asyncio's count of cancellations one too high."""
+
+    async def refuse() -> None:
+        raise ConnectionError("refused")
+
+    @handler
+    async def asks_both() -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(asyncio.sleep(10))
+                tasks.create_task(refuse())
+        except* ConnectionError:
+            if then == "raise it":
+                raise
+        await asyncio.sleep(10**6)
+
+    async def main() -> None:
+        ends, watched = Ends(), Watched()
+        async with AttemptGroup(watched.guard, grace_ms=GRACE_MS) as attempts:
+            attempts.start(asks_both, call_of(asks_both), ends)
+        ((_, end),) = ends.all
+        assert isinstance(end, AttemptError)
+        assert end.cause is (Cause.RAISED if then == "raise it" else Cause.TIMED_OUT)
+        if then == "raise it":
+            assert (end.error, end.retryable) == ("ExceptionGroup", True)
+            assert "refused" in end.message
+
+    run(main())
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
 def test_nothing_that_a_handler_raises_ends_the_loop(error: BaseException) -> None:
     @handler

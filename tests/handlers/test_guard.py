@@ -107,7 +107,7 @@ def raising(error: BaseException, **policies: Any) -> Any:
         (KeyboardInterrupt(), "KeyboardInterrupt", "", True),
         (GeneratorExit(), "GeneratorExit", "", True),
         (NonRetryable("never"), "headrace.topics.errors.NonRetryable", "never", False),
-        (ExceptionGroup("two", [ValueError()]), "ExceptionGroup", "two (1 sub-exception)", True),
+        (ExceptionGroup("two", [ValueError()]), "ExceptionGroup", "two (1 sub-exception): ValueError: ", True),
     ],
 )
 def test_whatever_it_raises_becomes_a_value(error: BaseException, name: str, message: str, retryable: bool) -> None:

@@ -50,6 +50,13 @@ def test_an_error_that_cannot_say_what_it_is_is_told_from_its_class() -> None:
     assert message_of(NotText()) == "(its text cannot be made: TypeError)"
 
 
+def test_a_group_says_what_is_inside() -> None:
+    group = ExceptionGroup("two of", [ValueError("a\n"), ExceptionGroup("inner", [Rude()])])
+    assert message_of(group) == (
+        f"two of (2 sub-exceptions): ValueError: a\\n; {__name__}.Rude: (its text cannot be made: SystemExit)"
+    )
+
+
 def test_builtin_classes_are_named_short() -> None:
     assert name_of(ValueError()) == "ValueError"
     assert name_of(Rude()) == f"{__name__}.Rude"

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from headrace.observability import observer as told
+from headrace.observability.exposition import PortTaken
 from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
-from headrace.service.log_opening import opened
+from headrace.service.log_opening import opened, refuse_owned
 from headrace.service.run_log_check import refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
@@ -66,7 +67,11 @@ async def serve(
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     telemetry = Telemetry(settings, app, instance=instance, supervised=supervised)
     async with AsyncExitStack() as stack:
-        stack.enter_context(telemetry.open(console=console, others=observers))
+        try:
+            stack.enter_context(telemetry.open(console=console, others=observers))
+        except PortTaken:
+            refuse_owned(settings)  # the same app, started twice: that is what the user should hear
+            raise
         log = await opened(stack, settings, telemetry.observer, telemetry.health, stop)
         if log is None:
             return 0

@@ -58,6 +58,17 @@ async def opened(
         waited_s += wait_s
 
 
+def refuse_owned(settings: Settings) -> None:
+    """Raises LogOwned if the embedded file has an owner. Takes nothing and makes nothing."""
+    if settings.log.backend is not Backend.EMBEDDED or not settings.log.path.exists():
+        return
+    from headrace.topics.log_embedded_file import OwnerLock  # noqa: PLC0415 - as in log_backend.py
+
+    lock = OwnerLock(settings.log.path)
+    lock.acquire()
+    lock.release()
+
+
 async def _set_within(event: asyncio.Event, wait_s: float) -> bool:
     try:
         async with asyncio.timeout(wait_s):

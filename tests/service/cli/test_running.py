@@ -186,6 +186,10 @@ def test_the_second_start_on_a_file_names_the_first(headrace: Headrace, starting
     assert str(first.process.pid) in second.err
     reset = headrace("dev", app, "--reset")
     assert reset.code == ExitCode.CONFLICT
+    port = first.err.split("metrics  http://127.0.0.1:")[1].split()[0]
+    same_port = headrace("dev", app, "--metrics-port", port)
+    assert same_port.code == ExitCode.CONFLICT, "the very same command twice: it is not the port that matters"
+    assert str(first.process.pid) in same_port.err
     assert first.process.poll() is None
 
 

@@ -20,6 +20,7 @@ _HASH_SEED = "1212498244"  # any fixed number: a set must iterate alike in every
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line, without the program's name; the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_what_is_closed()
     if arguments == ["--version"]:
         from headrace.service.cli.version import version
 
@@ -38,6 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from headrace.service.cli.command_line import run
 
     return run(arguments)
+
+
+def _open_what_is_closed() -> None:
+    """Started as `headrace ... >&-`: Python has no stream then, and the next file that is opened would get the number 1."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            os.set_inheritable(number, True)  # noqa: FBT003 - of the standard library
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False))  # noqa: SIM115 - until the end
 
 
 def _fix_hash_seed() -> None:

@@ -7,6 +7,7 @@ function that prints its answer and returns nothing or an `ExitCode`; what a use
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -29,6 +30,7 @@ HELP = "Durable workflows on Kafka: events in, coroutines that survive a crash, 
 EPILOGUE = "Settings: flag > HEADRACE_SECTION__KEY > headrace.toml > default. Every command has --help."
 
 _HERE = "headrace.service.cli"
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 TOP = (
     ("dev", "serve:dev", "Run an app on the embedded log, without a broker."),
@@ -105,6 +107,8 @@ def run(arguments: Sequence[str]) -> int:
         return ExitCode.OK
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except OSError as error:  # of the flush
+        return _unwritten(error)
     return code
 
 
@@ -129,6 +133,10 @@ def _answered(arguments: list[str]) -> int:
         raise
     except SystemExit as error:  # cyclopts, after --help
         return error.code if isinstance(error.code, int) else ExitCode.OK
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK_FULL:
+            return _unwritten(error)
+        return _bug(error, arguments)
     except Exception as error:  # noqa: BLE001 - the last resort before the user
         return _bug(error, arguments)
     return code if isinstance(code, int) else ExitCode.OK
@@ -188,6 +196,16 @@ def _bug(error: BaseException, arguments: list[str]) -> int:
                 file.write(text)
             where = f"Report it with {path}."
     _say(f"HR9001  This is a bug in Headrace: {type(error).__name__}: {_first_line(error)}\nDo      {where}")
+    return ExitCode.ERROR
+
+
+def _unwritten(error: OSError) -> int:
+    """What we had to say does not fit where stdout goes."""
+    _close_stdout()
+    _say(
+        f"HR1105  The answer cannot be written: {error.strerror}.\n"
+        "Do      Make room where the output goes, or send it elsewhere."
+    )
     return ExitCode.ERROR
 
 

@@ -138,6 +138,23 @@ def test_a_reader_that_goes_away_is_no_error(here: Path) -> None:
     assert (process.returncode, err) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is Linux's")
+def test_a_full_disk_is_no_bug(here: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "headrace", "version"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == ExitCode.ERROR
+    assert done.stderr.startswith("HR1105")
+
+
+@pytest.mark.parametrize("closed", [(1,), (0, 1, 2)])
+def test_streams_that_are_closed_are_no_error(here: Path, closed: tuple[int, ...]) -> None:
+    shell = " ".join(("exec", '"$0"', "-m", "headrace", "version", *(f"{number}>&-" for number in closed)))
+    done = subprocess.run(["bash", "-c", shell, sys.executable], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_version_and_help_import_nothing_heavy(here: Path) -> None:
     code = (
         "import sys; from headrace.__main__ import main; main([sys.argv[1]]);"

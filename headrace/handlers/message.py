@@ -6,7 +6,7 @@ Pure. It reads exceptions of user code, whose `__str__` may do anything; it neve
 from __future__ import annotations
 
 from itertools import islice
-from typing import Final
+from typing import Final, cast
 
 from headrace.topics.error_group import leaves
 
@@ -24,7 +24,10 @@ def message_of(error: BaseException) -> str:
     try:
         text = str(error)
         if isinstance(error, BaseExceptionGroup):
-            inside = (f"{name_of(leaf)}: {message_of(leaf)}" for leaf in islice(leaves(error), _LEAVES_MAX))
+            inside = (
+                f"{name_of(leaf)}: {message_of(leaf)}"
+                for leaf in islice(leaves(cast("BaseException", error)), _LEAVES_MAX)
+            )
             text = f"{text}: {'; '.join(inside)}"
     except BaseException as inner:  # noqa: BLE001 - user code: SystemExit must not end the loop
         text = f"(its text cannot be made: {type(inner).__name__})"

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 from aiokafka import conn as kafka_connections
 from aiokafka import errors as kafka_errors
-from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
 from aiokafka.errors import KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.structs import TopicPartition as KafkaTopicPartition
@@ -192,7 +192,19 @@ def _ssl_context(settings: KafkaClientSettings) -> ssl.SSLContext | None:
 
 
 class _NoCreateClient(AIOKafkaClient):
-    """aiokafka's client, except that its metadata requests forbid topic creation and ask for our topics only."""
+    """aiokafka's client, except that its metadata requests forbid topic creation and ask for our topics only, and that a time-out
+    is always told as one.
+    """
+
+    async def send(self, node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
+        """After a time-out aiokafka closes the connection by its name, under which another's next try may have begun a new one."""
+        base: Any = super()  # which has no types
+        try:
+            return await base.send(node_id, request, group=group)
+        except KeyError as error:
+            if error.args != ((node_id, group),):
+                raise
+            raise kafka_errors.RequestTimedOutError from error
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         request = MetadataRequest(sorted(topics or ()), allow_auto_topic_creation=False)

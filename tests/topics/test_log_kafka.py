@@ -1,6 +1,7 @@
 """The Kafka log: outages, refusals, odd batches, transactions. What every log does is in tests/contract."""
 
 import asyncio
+import functools
 import itertools
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,11 +11,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 
 from headrace.topics import admin_kafka, reader_kafka
-from headrace.topics.client_kafka import Lane
+from headrace.topics.client_kafka import KafkaClient, Lane
 from headrace.topics.codec_kafka import packed
 from headrace.topics.log import (
     AppendFailed,
@@ -127,6 +130,32 @@ async def test_a_broker_that_hangs_fails_the_append_and_the_next_one_goes_on(own
             found = values(await take(batches, (await log.offsets([at]))[at].end))
         assert found[0] == b"before"
         assert set(found) - {b"uncertain"} == {b"before", *(f"after {number}".encode() for number in range(5))}
+
+
+async def test_requests_that_time_out_together_all_say_so(own_kafka: OwnKafka) -> None:
+    """The next try of one has taken the connection away when aiokafka looks for it, to close it for another."""
+    broker = await own_kafka()
+    settings = KafkaClientSettings(bootstrap_servers=(broker.bootstrap_servers,), extra={"request.timeout.ms": 300})
+    client = KafkaClient(settings)
+    await client.start()
+    try:
+        node = client.any_node()
+        ask = functools.partial(client.send, node, MetadataRequest([], allow_auto_topic_creation=False), Lane.ADMIN)
+        await ask()
+        broker.pause()
+
+        async def insist() -> None:
+            for _ in range(2):
+                with pytest.raises(KafkaError):
+                    await ask()
+
+        with anyio.fail_after(PATIENCE_S):
+            async with asyncio.TaskGroup() as together:
+                for _ in range(8):
+                    together.create_task(insist())
+    finally:
+        broker.resume()
+        await client.stop()
 
 
 async def test_a_broker_that_is_gone_is_reported_and_nothing_was_queued(

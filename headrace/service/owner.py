@@ -447,9 +447,10 @@ class Owner:
             ),
         )
         self.runs.begin_all()
+        again = self._take_reason is not TakeReason.HANDOVER  # a giver's come home before it releases
         for entry in list(self.state.outbox.values()):
             if not self._tenure.has_sent(entry.id):
-                self._shared.outbox.send(self._tenure, self.at.partition, entry, again=True)
+                self._shared.outbox.send(self._tenure, self.at.partition, entry, again=again)
         self.ready.set()
         maybe(FaultPoint.WOKEN)
 

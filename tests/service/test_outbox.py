@@ -87,6 +87,19 @@ async def test_an_output_keeps_its_partition_and_bytes_over_a_death(place: Place
     assert all(len(each) == 2 and each[0] == each[1] for each in found.values())
 
 
+async def test_what_a_giver_had_not_sent_is_no_repeat(place: Place) -> None:
+    """Outputs that are out come home before a release: nothing is counted as sent twice where nothing failed."""
+    async with serving(FaultLog(place.log), shop(), partitions=1) as process:
+        process.service.owners[0].stop_sending()
+        await place.publish("in", event({"n": 0, "key": "k"}))
+        await place.until_outcomes(RunEnded)
+        assert not process.observer.sent
+    async with serving(FaultLog(place.log), shop(), partitions=1) as process:
+        await until(lambda: process.observer.sent)
+        assert not process.observer.resent
+    assert len(await place.records("out")) == 1
+
+
 async def test_a_refused_output_fails_its_run_and_neighbours_arrive(place: Place) -> None:
     log = FaultLog(place.log)
     log.refuses = lambda topic, record: topic == "out" and json.loads(record.value or b"")["n"] == 1

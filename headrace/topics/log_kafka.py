@@ -39,6 +39,7 @@ from headrace.topics.membership_kafka import Group, KafkaMembership
 from headrace.topics.producer_kafka import Producer
 from headrace.topics.reader_kafka import Fetcher
 from headrace.topics.spec import TopicSpec
+from headrace.topics.stamps import Stamps
 
 _FLUSH_S = 5.0  # how long a stop waits for outstanding appends
 
@@ -227,10 +228,16 @@ class _Parts:
             "all": Fetcher(client, "all", self.admin.offsets),
             "committed": Fetcher(client, "committed", self.admin.offsets),
         }
+        stamps = Stamps()
         self.log_producer = Producer(
-            client, Lane.APPEND, idempotent=True, message_bytes_max=limits, appended=self.fetchers["all"].appended
+            client,
+            Lane.APPEND,
+            idempotent=True,
+            message_bytes_max=limits,
+            stamps=stamps,
+            appended=self.fetchers["all"].appended,
         )
-        self.plain_producer = Producer(client, Lane.PUBLISH, idempotent=False, message_bytes_max=limits)
+        self.plain_producer = Producer(client, Lane.PUBLISH, idempotent=False, message_bytes_max=limits, stamps=stamps)
 
     async def run(self) -> None:
         """The tasks. They end by cancellation; a failure of one is a bug, which readers and appenders get to see."""

@@ -10,7 +10,6 @@ when its batch is in, and after an uncertain end the producer id is new.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from aiokafka import errors as kafka_errors
@@ -32,6 +31,7 @@ from headrace.topics.log import (
     TopicPartition,
 )
 from headrace.topics.record_size import BATCH_FRAMING_BYTES, checked_sizes
+from headrace.topics.stamps import Stamps
 
 _BATCH_BYTES_MAX = 4 * 1024 * 1024  # uncompressed, where a topic allows that much
 _REQUEST_BYTES_MAX = 8 * 1024 * 1024  # of one produce request, below the brokers' socket.request.max.bytes
@@ -79,6 +79,7 @@ class _Outgoing:
         at: TopicPartition,
         records: Sequence[NewRecord],
         size: int,
+        timestamp_ms: int,
         done: asyncio.Future[Appended],
         waiter: asyncio.Future[Appended],
     ) -> None:
@@ -87,7 +88,7 @@ class _Outgoing:
         self.size = size
         self.done = done  # it has ended; those behind it wait for this
         self.waiter = waiter  # the caller's, who may go
-        self.timestamp_ms = time.time_ns() // 1_000_000
+        self.timestamp_ms = timestamp_ms
         self.identity: _Identity | None = None
         self.sequence = -1
         self.data = b""
@@ -105,6 +106,7 @@ class Producer:
         *,
         idempotent: bool,
         message_bytes_max: Callable[[str], Awaitable[int]],
+        stamps: Stamps,
         appended: Callable[[TopicPartition, Appended, Sequence[NewRecord]], None] = _nobody,
     ) -> None:
         """`message_bytes_max` tells a topic's `max.message.bytes`, or raises `TopicMissing`, `LogUnavailable`.
@@ -115,6 +117,7 @@ class Producer:
         self._lane = lane
         self._idempotent = idempotent
         self._message_bytes_max = message_bytes_max
+        self._stamps = stamps
         self._tell_appended = appended
         self._limits: dict[str, int] = {}
         self._looking = asyncio.Lock()  # first calls for a topic keep their order
@@ -174,7 +177,7 @@ class Producer:
         if done.done():  # failed with all the others
             return done.result()
         waiter: asyncio.Future[Appended] = self._loop.create_future()
-        batch = _Outgoing(at, records, size, done, waiter)
+        batch = _Outgoing(at, records, size, self._stamps.now_ms(), done, waiter)
         self._pending.add(batch)
         self._enqueue(batch)
         return await waiter
@@ -369,7 +372,11 @@ class Producer:
             if self._idempotent and batch.identity is not None:
                 following = batch.sequence + len(batch.records)
                 batch.identity.next_sequence[batch.at] = following & _LARGEST_INT
-            appended = Appended(offset, batch.timestamp_ms if timestamp_ms == -1 else timestamp_ms)
+            if timestamp_ms == -1:
+                timestamp_ms = batch.timestamp_ms
+            else:
+                self._stamps.seen(timestamp_ms, batch.timestamp_ms)
+            appended = Appended(offset, timestamp_ms)
             self._tell_appended(batch.at, appended, batch.records)
             self._settle(batch, appended)
         elif batch.sent and not error_kafka.is_retriable(error):

@@ -4,6 +4,7 @@ It keeps some jobs ahead of what is done, so that every part works all the time 
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from tests.chaos.program import Job, random_job
 What = Literal["job", "turn", "malformed", "unmatched"]
 Headers = tuple[tuple[str, bytes], ...]
 PARTITIONS = 4
+_PUT_S = 30.0  # above the producer's own patience
+_CLOSE_S = 5.0
 
 
 class Input(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,6 +121,8 @@ class Load:
         self.inputs: dict[str, Input] = {}
         self.acknowledged: set[str] = set()
         self.doubtful = 0
+        self.turned_at = time.monotonic()
+        """When the producer was last seen going on."""
         self.jobs = 0
 
     async def put(self, job: Job) -> None:
@@ -141,9 +146,12 @@ class Load:
             ("ce_type", type_.encode()),
         )
         try:
-            await self._door.put(self._topic, crc32(key) % PARTITIONS, key, value, headers)
-        except (KafkaError, OSError, HeadraceError):
+            async with asyncio.timeout(_PUT_S):
+                await self._door.put(self._topic, crc32(key) % PARTITIONS, key, value, headers)
+        except (KafkaError, OSError, HeadraceError) as error:
             self.doubtful += 1  # in or not in: the topic will tell; never sent again
+            if isinstance(error, TimeoutError):
+                await self.close()  # a producer that hangs: the next one is new
             await asyncio.sleep(0.2)
         else:
             self.acknowledged.add(meant.id)
@@ -151,6 +159,7 @@ class Load:
     async def _publish(self) -> None:
         began, begin = time.monotonic(), self._number
         while not self._stop.is_set():
+            self.turned_at = time.monotonic()
             ahead = self.jobs - self._done() >= self._ahead
             late = self._rate is not None and self._number - begin > (time.monotonic() - began) * self._rate
             if ahead or late:
@@ -176,8 +185,25 @@ class Load:
     ) -> None:
         self._stop.set()
         assert self._task is not None
-        await self._task
+        if error is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        else:
+            await self._task
 
     async def close(self) -> None:
-        """Let go."""
-        await self._door.close()
+        """Let go, for as long as that takes, but not for ever."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                await self._door.close()
+
+    @property
+    def ended_with(self) -> BaseException | None:
+        """What ended the producer, if anything has."""
+        done = self._task is not None and self._task.done() and not self._task.cancelled()
+        return self._task.exception() if done and self._task is not None else None
+
+    @property
+    def publishes(self) -> bool:
+        """Between begin and end of its block."""
+        return self._task is not None and not self._task.done()

@@ -37,7 +37,13 @@ from tests.service.end_to_end.waiting import eventually, eventually_now
 APP = Path(__file__).parent / "apps" / "programs.py"
 _numbers = itertools.count()
 _LOOK_S = 0.3
+STUCK_S = 60.0
+_STOOD_S = 5.0
 RATE = 80.0  # jobs a second: all parts work all the time, and the machine has room to start a worker
+
+
+class Stuck(Exception):
+    """Not the product's fault: the load or the recorder."""
 
 
 class Place(NamedTuple):
@@ -86,7 +92,11 @@ class Session:
         self.hanging = 0
         """Runs that are to stay open."""
         self.resumed: list[str] = []
+        self.stuck = ""
+        """What ended the session before its time."""
         self._recording: asyncio.Task[None] | None = None
+        self._recorded_at = time.monotonic()
+        self._watching: asyncio.Task[None] | None = None
 
     def topic(self, name: str) -> str:
         return f"{self.name}.{name}"
@@ -107,15 +117,21 @@ class Session:
                 )
             finally:
                 await admin.close()
-        self._recording = asyncio.get_running_loop().create_task(self._record())
+        loop = asyncio.get_running_loop()
+        self._recording = loop.create_task(self._record())
+        line = asyncio.current_task()
+        assert line is not None
+        self._watching = loop.create_task(self._watch(line))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._recording is not None
+        assert self._watching is not None
+        self._watching.cancel()
         self._recording.cancel()
-        await asyncio.wait([self._recording])
+        await asyncio.wait([self._watching, self._recording])
         for instance in self.instances:
             if instance.process.poll() is None:
                 instance.kill()
@@ -123,6 +139,12 @@ class Session:
         for load in self.loads:
             await load.close()
         await self.recorder.close()
+        if self.stuck and isinstance(error, asyncio.CancelledError):
+            line = asyncio.current_task()
+            assert line is not None
+            line.uncancel()
+            self._temporary.cleanup()
+            raise Stuck(self.stuck) from None
         if error is not None and os.environ.get("CHAOS_KEEP"):
             print(f"kept: {self.folder}")
             self._temporary._finalizer.detach()  # pyright: ignore[reportAttributeAccessIssue]
@@ -133,7 +155,36 @@ class Session:
         while True:
             with contextlib.suppress(TimeoutError):
                 await self.recorder.refresh()
+            self._recorded_at = time.monotonic()
             await asyncio.sleep(_LOOK_S)
+
+    async def _watch(self, line: asyncio.Task[Any]) -> None:
+        """End the line if what drives or sees it has ended, or stands still: what it would say then says nothing."""
+        before = time.monotonic()
+        while not self.stuck:
+            await asyncio.sleep(_LOOK_S)
+            before, stood_s = time.monotonic(), time.monotonic() - before
+            if stood_s < _STOOD_S:  # else all of this process stood still: a long judgement, a stopped machine
+                self.stuck = self._what_is_stuck()
+            else:
+                self._recorded_at = before
+                for load in self.loads:
+                    load.turned_at = before
+        line.cancel()
+
+    def _what_is_stuck(self) -> str:
+        assert self._recording is not None
+        now = time.monotonic()
+        if self._recording.done():
+            return f"the recorder ended: {self._recording.exception()!r}"
+        if now > self._recorded_at + STUCK_S:
+            return f"the recorder stands still for {STUCK_S:g} s"
+        for load in self.loads:
+            if load.ended_with is not None:
+                return f"the load ended: {load.ended_with!r}"
+            if load.publishes and now > load.turned_at + STUCK_S:
+                return f"the load stands still for {STUCK_S:g} s"
+        return ""
 
     # --- processes ---
 

@@ -1,0 +1,60 @@
+"""A session whose load or recorder is gone says so at once: what it would find says nothing."""
+
+import asyncio
+import os
+
+import pytest
+
+from tests.chaos import load as load_module
+from tests.chaos import session as session_module
+from tests.chaos.load import EmbeddedDoor
+from tests.chaos.session import Place, Session, Stuck
+
+
+async def _for_ever(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_load_that_stands_still_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session_module, "STUCK_S", 1.0)
+    monkeypatch.setattr(load_module, "_PUT_S", 3600.0)
+
+    async def line() -> None:
+        async with Session(Place(), seed=1) as session:
+            await session.spawn().ready()
+            async with session.load(ahead=5):
+                await session.works(5)
+                monkeypatch.setattr(EmbeddedDoor, "put", _for_ever)
+                await _for_ever()
+
+    with pytest.raises(Stuck, match="the load stands still"):
+        await line()
+
+
+async def test_a_put_that_hangs_is_doubtful_and_the_load_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(load_module, "_PUT_S", 0.2)
+    put = EmbeddedDoor.put
+    async with Session(Place(), seed=1) as session:
+        await session.spawn().ready()
+        async with session.load(ahead=5) as load:
+            await session.works(5)
+            monkeypatch.setattr(EmbeddedDoor, "put", _for_ever)
+            while not load.doubtful:
+                await asyncio.sleep(0.01)
+            monkeypatch.setattr(EmbeddedDoor, "put", put)
+            acknowledged = len(load.acknowledged)
+            while len(load.acknowledged) == acknowledged:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_recorder_that_ends_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken() -> None:
+        raise OSError(os.strerror(5))
+
+    async def line() -> None:
+        async with Session(Place(), seed=1) as session:
+            monkeypatch.setattr(session.recorder, "refresh", broken)
+            await _for_ever()
+
+    with pytest.raises(Stuck, match="the recorder ended"):
+        await line()

@@ -135,13 +135,17 @@ class IdleRuns:
     def _fire_overdue(self) -> None:
         """Let timers fire whose runs have no slot to wake in: no more at once than the log takes."""
         self._overdue_alarm = None
-        admission = self._shared.admission
+        admission, loop = self._shared.admission, asyncio.get_running_loop()
+        slice_ends = loop.time() + _SLICE_S
         while self._overdue and admission.slots_taken and not admission.saturated:
             run = next(iter(self._overdue))
             del self._overdue[run]
             self._fire_due(run)
+            if loop.time() > slice_ends:
+                self._overdue_alarm = loop.call_later(_ALARM_MIN_S, self._fire_overdue)
+                return
         if self._overdue:
-            self._overdue_alarm = asyncio.get_running_loop().call_later(_ROOM_S, self._fire_overdue)
+            self._overdue_alarm = loop.call_later(_ROOM_S, self._fire_overdue)
 
     def _fire_due(self, run_id: str) -> None:
         run = self._state.runs.look(run_id)

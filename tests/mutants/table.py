@@ -106,6 +106,7 @@ MUTANTS = (
         "service/awake_runs.py",
         "        if ended.run not in self._ending:\n",
         "        if ended.run:\n",
+        test="tests/service/test_held_runs.py",
     ),
     Mutant(
         "M14",

@@ -237,10 +237,10 @@ MUTANTS = (
     ),
     Mutant(
         "S9",
-        "the wait of an earlier attempt stays armed",
-        "service/awake_runs.py",
-        "            self._shared.timers.disarm((run.id, step.ref))\n        if not self._tenure.open",
-        "        if not self._tenure.open",
+        "an attempt that is being made is made again by its run's next life",
+        "service/attempts.py",
+        "        if work is not None and work.number == number:\n",
+        "        if work is not None and work.number < 0:\n",
     ),
     Mutant(
         "S10",

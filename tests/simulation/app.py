@@ -49,7 +49,7 @@ class World(Protocol):
 
     def began(self, attempt: AttemptNow, program: str, n: int, what: str) -> None: ...
 
-    def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None: ...
+    def ended(self, attempt: AttemptNow) -> None: ...
 
     def dies(self, program: str) -> None:
         """Code that ends its process has been reached. Returns if it has been seen to; else nothing that comes after has any effect."""
@@ -84,6 +84,13 @@ async def _act(program: str, call: Call) -> int:
     attempt = current_attempt()
     world = _world()
     world.began(attempt, program, call.n, "act")
+    try:
+        return await _acted(world, attempt, program, call)
+    finally:
+        world.ended(attempt)
+
+
+async def _acted(world: World, attempt: AttemptNow, program: str, call: Call) -> int:
     if call.kills:
         world.dies(program)
     try:
@@ -99,7 +106,6 @@ async def _act(program: str, call: Call) -> int:
         raise ConnectionError("not yet")
     if call.fatal:
         raise NonRetryable("never")
-    world.ended(attempt, program, call.n, "act")
     return answer(call.n)
 
 
@@ -130,7 +136,6 @@ async def undo(program: str, call: Call) -> None:
     attempt = current_attempt()
     _world().began(attempt, program, call.n, "undo")
     await asyncio.sleep(call.ms / 1000)
-    _world().ended(attempt, program, call.n, "undo")
 
 
 @handler(timeout="20d")

@@ -83,6 +83,7 @@ class World:
         self.healed_at = NEVER
         self.landed_at = 0.0
         self._rewound_at = NEVER
+        self._acting: set[tuple[str, str, str, int]] = set()  # attempts that run: instance, run, step, number
         self.closing = False
         self.over = False
         self._settings = Settings.model_validate({"app": {"name": "sim"}, **plan.settings})
@@ -116,6 +117,11 @@ class World:
             return
         self.trace.update(f"{self.loop.now}{instance.name}{attempt.idempotency_key}{attempt.number}".encode())
         run, step = attempt.run_id, attempt.task
+        if what == "act" and not self.plan.swallow:
+            acting = (instance.name, run, step, attempt.number)
+            if acting in self._acting:
+                self.violated(f"I5 {instance.name} begins attempt {attempt.number} of {run}{step}, which it is making")
+            self._acting.add(acting)
         self.effects.began(run, step, attempt.idempotency_key, what, n)
         at = TopicPartition(RUNS, int(run.partition(".")[0]))
         owner = instance.owner_of(at.partition)
@@ -136,8 +142,11 @@ class World:
             for each in self.instances
         )
 
-    def ended(self, attempt: AttemptNow, program: str, n: int, what: str) -> None:
-        """It is about to return."""
+    def ended(self, attempt: AttemptNow) -> None:
+        """It is over, here."""
+        instance = instance_at(self.loop.place)
+        if instance is not None:
+            self._acting.discard((instance.name, attempt.run_id, attempt.task, attempt.number))
 
     def dies(self, program: str) -> None:
         instance = instance_at(self.loop.place)

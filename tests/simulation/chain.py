@@ -38,19 +38,21 @@ def given(finished: list[Finished], undone: set[str], refused: set[str], from_st
 
 
 def check_keys(run: Any, effects: Any, violated: Callable[[str], None]) -> None:
-    """I4 over retries: a task that had not finished keeps its key; one that is done again on purpose has a new one."""
-    earlier = run.chain()[1:]
-    redone = {
-        n for step in run.redone for _, n in filter(None, [effects.call_of.get(f"{of.id}{step}") for of in earlier])
-    }
+    """I4 over retries: a task that had not finished keeps its key; one that is done again on purpose has a new one, from that retry on."""
+    chain = run.chain()
     for (what, n), keys in effects.begun.get(run.id, {}).items():
-        if what == "lose":
+        before = [index for index, of in enumerate(chain) if index and (what, n) in effects.begun.get(of.id, {})]
+        if what == "lose" or not before:
             continue
-        before = [effects.begun[of.id][what, n] for of in earlier if (what, n) in effects.begun.get(of.id, {})]
-        if n in redone:
-            if any(keys & each for each in before):
-                violated(
-                    f"I4 {run.id} does {what} {n} a second time on purpose, with the key of the first time: {keys}"
-                )
-        elif before and what == "act" and keys != before[0]:
-            violated(f"I4 {run.id} goes on with {what} {n} and has another key: {keys}, before {before[0]}")
+        again = any(_redone(each, n, effects) for each in chain[: before[0]])
+        known = [effects.begun[chain[index].id][what, n] for index in before]
+        if again and any(keys & each for each in known):
+            violated(f"I4 {run.id} does {what} {n} a second time on purpose, with the key of an earlier time: {keys}")
+        elif not again and what == "act" and keys != known[0]:
+            violated(f"I4 {run.id} goes on with {what} {n} and has another key: {keys}, before {known[0]}")
+
+
+def _redone(run: Any, n: int, effects: Any) -> bool:
+    """Whether this call is done a second time from this retry on."""
+    by = [effects.call_of.get(f"{of.id}{step}") for of in run.chain()[1:] for step in run.redone]
+    return any(each is not None and each[1] == n for each in by)

@@ -318,7 +318,7 @@ MUTANTS = (
         "M22",
         "a cancelled attempt has a result",
         "handlers/guard.py",
-        """            if limit.owner_asked():
+        """            if owner_asked():
                 raise
             return self._failure(definition, call, error, limit)
 """,

@@ -91,8 +91,9 @@ class Instance:
         self.place.life = Life.DEAD
 
     def pause(self) -> None:
-        """SIGSTOP."""
-        self.place.life = Life.STOPPED
+        """SIGSTOP. The dead stay dead."""
+        if self.place.life is Life.RUNNING:
+            self.place.life = Life.STOPPED
 
     def go_on(self) -> None:
         """SIGCONT."""

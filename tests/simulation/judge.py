@@ -610,7 +610,10 @@ class Judge:
         elif found.kind == "unmatched":
             good = not runs and not found.letters and "unmatched" in found.recorded
         elif found.kind == "broken":
-            good = not runs and len(found.letters) == 1 and "unmatched" not in found.recorded
+            reasons = found.letters - {
+                _TRIED_TOO_OFTEN
+            }  # it may come back with that, if its process dies over it for other reasons
+            good = not runs and len(reasons) <= 1 and bool(found.letters) and "unmatched" not in found.recorded
         elif found.kind == "deadly":
             good = not runs and found.letters == {_TRIED_TOO_OFTEN} and "unmatched" not in found.recorded
         elif found.kind == "join" and where in self.joined:

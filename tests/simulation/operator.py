@@ -56,11 +56,12 @@ class Operator:
 
     def _parked(self, run: Run) -> None:
         assert run.parked is not None
-        intents = self._intents.get(run.id)
+        which = (run.id, run.parked.reason)
+        intents = self._intents.get(which)
         if intents is None:
             poison = run.parked.reason is ParkReason.POISON
             drawn = (["cure"], ["resume", "cure"], ["cancel"]) if poison else (["resume"], ["resume"], ["cancel"])
-            intents = self._intents[run.id] = list(self._random.choice(drawn))
+            intents = self._intents[which] = list(self._random.choice(drawn))
         intent = intents.pop(0) if len(intents) > 1 else intents[0]
         if intent == "cure":
             program = self._judge.program_of(run)

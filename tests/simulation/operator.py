@@ -31,9 +31,7 @@ class Operator:
         self._judge = judge
         self._append = append
         self._retries = retries
-        self._intents: dict[
-            str, list[str]
-        ] = {}  # by parked run: what is tried, one after the other; the last one again
+        self._intents: dict[tuple[str, ParkReason], list[str]] = {}  # tried one after the other; the last one again
         self._considered: set[str] = set()  # failed runs
         self._sent = 0
 

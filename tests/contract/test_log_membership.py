@@ -39,6 +39,8 @@ class Member:
         return self.seen[-1]
 
     async def with_members(self, *others: "Member") -> Placement:
+        for member in others:  # before its first placement it may not know what it is called
+            await member.until(lambda _: True)
         return await self.until(
             lambda placement: {member.membership.member for member in others} == set(placement.members)
         )

@@ -386,7 +386,10 @@ class _Case:
                 numbers = sorted({answer.number for answer in answers})
                 if numbers != list(range(1, len(numbers) + 1)):
                     yield f"{run.id}{step}: attempts {numbers} failed"
-                for answer in answers:
+                first = {
+                    answer.number: answer for answer in reversed(answers)
+                }  # a repetition of an attempt may fail again
+                for answer in first.values():
                     yield from self._spacing(run, step, answer.number, answer.at_ms + (answer.retry_after_ms or 0))
             succeeded = {
                 (answer.result["place"], answer.result["branch"]): answer.number

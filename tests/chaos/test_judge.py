@@ -176,6 +176,26 @@ def test_a_process_that_took_its_partition_anew_may_begin_an_attempt_again() -> 
     assert Retaken().judged() == []
 
 
+def test_a_repetition_that_fails_after_the_next_attempt_has_begun_moves_nothing() -> None:
+    """A zombie's first attempt went on while another owner made it again, and the second one too: it counts no more."""
+
+    class Late(History):
+        def attempt(self, job: Job, step: str, place: int, branch: int, number: int = 1) -> dict[str, int]:
+            result = super().attempt(job, step, place, branch, number)
+            if (job, step) == (JOB, "/1"):
+                late = {
+                    "is": "attempt.failed",
+                    "run": self.runs[job.id],
+                    "step": step,
+                    "number": 1,
+                    "retry_after_ms": 5,
+                }
+                self.outcome(**late)
+            return result
+
+    assert Late().judged() == []
+
+
 def _result_lost(history: History) -> None:
     history.results.clear()
 

@@ -128,11 +128,14 @@ class Producer:
         self._new_node = asyncio.Event()
         self._outstanding: dict[TopicPartition, asyncio.Future[Appended]] = {}
         self._timers: set[asyncio.TimerHandle] = set()
+        self._ended: Exception | None = None  # why nothing is sent any more
         self._loop = asyncio.get_running_loop()
         self._pending = Deadlines(self._loop, client.settings.append_timeout_ms / 1000, self._expire)
 
     async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
         """Append in as few batches as there can be, one after the other. One call per partition at a time."""
+        if self._ended is not None:
+            raise self._ended
         limit = self._limits.get(at.topic) or await self._limit(at.topic)
         partitions = self._client.partitions(at.topic)
         if partitions is not None and not 0 <= at.partition < partitions:
@@ -193,7 +196,8 @@ class Producer:
             await asyncio.wait(waiting, timeout=timeout_s)
 
     def fail_all(self, error: Exception) -> None:
-        """Nothing more will be sent: tell the callers."""
+        """Nothing more will be sent: tell the callers, and who calls from now on."""
+        self._ended = error
         for batch in self._pending:
             self._settle(batch, error)
         for done in self._outstanding.values():  # of those that wait behind another call

@@ -310,6 +310,7 @@ class Fetcher:
         self._ahead: set[Reader] = set()  # they stand further than their broker was told
         self._nodes: dict[int, _Node] = {}
         self._work = asyncio.Event()
+        self._ended: Exception | None = None  # why nothing is fetched any more
         self._changes = 0  # of who is to be polled: readers that came, went, or have room again
         self._lanes = (
             (Lane.READ_ALL, Lane.READ_ALL_CATCH_UP)
@@ -325,6 +326,8 @@ class Fetcher:
         self._readers[at] = reader
         self._changes += 1
         self.kick(reader)
+        if self._ended is not None:
+            reader.fail(self._ended)
         return reader
 
     def remove(self, reader: Reader) -> None:
@@ -341,6 +344,7 @@ class Fetcher:
 
     def fail_all(self, error: Exception) -> None:
         """Nothing more will be fetched."""
+        self._ended = error
         for reader in self._readers.values():
             reader.fail(error)
 

@@ -23,6 +23,7 @@ from headrace.topics.log import (
     AppendFailed,
     AppendRefused,
     Batch,
+    Fatal,
     LogCorrupt,
     LogRecord,
     LogUnavailable,
@@ -156,6 +157,24 @@ async def test_requests_that_time_out_together_all_say_so(own_kafka: OwnKafka) -
     finally:
         broker.resume()
         await client.stop()
+
+
+async def test_whoever_comes_after_the_end_of_the_tasks_hears_of_it(
+    kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug in one of them ends them all. An append that waited for ever would hold the stop of the process."""
+
+    async def broken(_: reader_kafka.Fetcher) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(reader_kafka.Fetcher, "run", broken)
+    async with log_of(kafka) as log:
+        at = TopicPartition(await topic_on(log), 0)
+        with pytest.raises(Fatal, match="ZeroDivisionError"), anyio.fail_after(PATIENCE_S):
+            await log.append(at, [NewRecord(b"a")])
+        with pytest.raises(Fatal, match="ZeroDivisionError"), anyio.fail_after(PATIENCE_S):
+            async with log.read(at, 0) as batches:
+                await take(batches, 1)
 
 
 async def test_a_broker_that_is_gone_is_reported_and_nothing_was_queued(

@@ -205,6 +205,18 @@ class _NoCreateClient(AIOKafkaClient):
             if error.args != ((node_id, group),):
                 raise
             raise kafka_errors.RequestTimedOutError from error
+        except RuntimeError as error:
+            self._broken(error, node_id, group)
+            raise kafka_errors.KafkaConnectionError(f"Connection to broker {node_id} broken: {error}") from error
+
+    def _broken(self, error: RuntimeError, node_id: int, group: Any) -> None:
+        """Transports of uvloop raise it where a connection was just closed and asyncio's say nothing; aiokafka expects an `OSError`. Others go on."""
+        if "is closed" not in str(error):
+            raise error
+        base: Any = self
+        connection = base._conns.get((node_id, group))  # noqa: SLF001 - of the base class
+        if connection is not None:
+            connection.close(reason=kafka_connections.CloseReason.CONNECTION_BROKEN)
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         request = MetadataRequest(sorted(topics or ()), allow_auto_topic_creation=False)
@@ -212,12 +224,15 @@ class _NoCreateClient(AIOKafkaClient):
         nodes: list[int] = [broker.nodeId for broker in base.cluster.brokers()]
         random.shuffle(nodes)
         for node in nodes:
-            connection = await base._get_conn(node)  # noqa: SLF001 - of the base class
-            if connection is None:
-                continue
             try:
+                connection = await base._get_conn(node)  # noqa: SLF001 - of the base class
+                if connection is None:
+                    continue
                 metadata = await connection.send(request)
             except (TimeoutError, KafkaError):
+                continue
+            except RuntimeError as error:
+                self._broken(error, node, ConnectionGroup.DEFAULT)
                 continue
             if not metadata.brokers:
                 return False

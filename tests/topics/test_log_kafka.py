@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import anyio
 import pytest
+import uvloop
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
@@ -131,6 +132,34 @@ async def test_a_broker_that_hangs_fails_the_append_and_the_next_one_goes_on(own
             found = values(await take(batches, (await log.offsets([at]))[at].end))
         assert found[0] == b"before"
         assert set(found) - {b"uncertain"} == {b"before", *(f"after {number}".encode() for number in range(5))}
+
+
+def test_a_connection_that_was_just_closed_is_an_outage_under_uvloop_too(kafka: KafkaBroker) -> None:
+    """Its transports raise RuntimeError where asyncio's say nothing: that is no bug, which would end every partition of the process."""
+
+    async def run() -> None:
+        client = KafkaClient(KafkaClientSettings(bootstrap_servers=(kafka.bootstrap_servers,)))
+        await client.start()
+        try:
+            node = client.any_node()
+            ask = functools.partial(client.send, node, MetadataRequest([], allow_auto_topic_creation=False), Lane.ADMIN)
+            await ask()
+            gone = client._client._conns[node, Lane.ADMIN]._writer
+            gone.transport.abort()
+            with pytest.raises(KafkaError):
+                await ask()
+            await ask()
+            connection = client._client._conns[node, Lane.ADMIN]
+            connection._writer.close()
+            connection._writer = gone  # as it is until the end has been read
+            with pytest.raises(KafkaError):
+                await ask()
+            assert await ask()
+        finally:
+            await client.stop()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 async def test_requests_that_time_out_together_all_say_so(own_kafka: OwnKafka) -> None:

@@ -324,6 +324,7 @@ MUTANTS = (
 """,
         """            return self._failure(definition, call, error, limit)
 """,
+        test="tests/handlers/test_guard.py",
     ),
     Mutant(
         "M27",
@@ -341,13 +342,6 @@ MUTANTS = (
         "service/checkpointer.py",
         "        before = runs.readable_from = before if oldest is None else min(before, oldest)\n",
         "        runs.readable_from = before if oldest is None else min(before, oldest)\n",
-    ),
-    Mutant(
-        "S18",
-        "a run that is on trial asks for its turn again",
-        "service/awake_runs.py",
-        " and run_id not in self._passed and not on_trial:",
-        " and run_id not in self._passed:",
     ),
     Mutant(
         "S19",

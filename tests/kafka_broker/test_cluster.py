@@ -1,10 +1,21 @@
 """Three nodes: what is promised to the tests that kill one of them."""
 
+import anyio
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.kafka_broker.cluster import KafkaCluster
+
+
+async def leader_of(admin: AIOKafkaAdminClient, topic: str) -> int:
+    """Of partition 0. The node that is asked may not have heard of the topic yet."""
+    with anyio.fail_after(30):
+        while True:
+            [described] = await admin.describe_topics([topic])
+            if described["partitions"]:
+                return described["partitions"][0]["leader"]
+            await anyio.sleep(0.05)
 
 
 @pytest.mark.slow
@@ -15,9 +26,8 @@ async def test_what_two_of_three_acknowledged_outlives_the_leader() -> None:
         await admin.start()
         await admin.create_topics([NewTopic("kept", num_partitions=1, replication_factor=3)])
         await cluster.in_sync(["kept"])
-        [described] = await admin.describe_topics(["kept"])
+        leader = await leader_of(admin, "kept")
         await admin.close()
-        leader = described["partitions"][0]["leader"]
         async with AIOKafkaProducer(
             bootstrap_servers=cluster.bootstrap_servers, acks="all", enable_idempotence=True
         ) as producer:

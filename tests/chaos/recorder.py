@@ -205,6 +205,10 @@ class Recorder:
         """The partitions of a topic that are known."""
         return [at for at in self._next if at[0] == topic]
 
+    def told(self) -> dict[int, int]:
+        """Up to where the run log was read, by partition."""
+        return {at[1]: offset for at, offset in self._next.items() if at[0] == self._told}
+
     async def refresh(self) -> Self:
         """Read on to what are the ends now. Waits for a broker that is away, a minute."""
         async with self._lock, asyncio.timeout(_TRIES_S):

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
@@ -89,6 +90,7 @@ class Session:
         self.worker_clock = True
         self.trims = checkpoint_bytes is not None
         self._hand = {} if checkpoint_bytes is None else {"CHAOS_CHECKPOINT_BYTES": str(checkpoint_bytes)}
+        self._judged = self.folder / "judged.json"
         self.hanging = 0
         """Runs that are to stay open."""
         self.resumed: list[str] = []
@@ -155,8 +157,15 @@ class Session:
         while True:
             with contextlib.suppress(TimeoutError):
                 await self.recorder.refresh()
+            if self.trims:
+                self._allow_trims()
             self._recorded_at = time.monotonic()
             await asyncio.sleep(_LOOK_S)
+
+    def _allow_trims(self) -> None:
+        fresh = self._judged.with_suffix(".new")
+        fresh.write_bytes(msgspec.json.encode(self.recorder.told()))
+        fresh.replace(self._judged)
 
     async def _watch(self, line: asyncio.Task[Any]) -> None:
         """End the line if what drives or sees it has ended, or stands still: what it would say then says nothing."""
@@ -213,6 +222,7 @@ class Session:
             "CHAOS_NAME": self.name,
             "CHAOS_SINK": str(self.sink.port),
             "CHAOS_FIRED": os.fspath(self.folder),
+            "CHAOS_JUDGED": os.fspath(self._judged),
             "PYTHONPATH": os.fspath(ROOT),
             **more,
         }
@@ -354,10 +364,14 @@ class Session:
 
     # --- the end ---
 
+    async def rest(self, *, patience_s: float = 120.0) -> None:
+        """Wait until everything that was asked for is done. AssertionError: patience is over."""
+        await eventually(self._settled, self.story, patience_s=patience_s)
+
     async def verdict(self, *, patience_s: float = 60.0, listed: bool = True) -> Verdict:
         """Wait until everything is done, or patience is over; then judge."""
         try:
-            await eventually(self._settled, self.story, patience_s=patience_s)
+            await self.rest(patience_s=patience_s)
         except AssertionError as error:
             found = judge(await self._evidence(listed=False))
             return Verdict([Violation("I14", str(error)), *found.violations], found.figures)

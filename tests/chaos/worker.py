@@ -2,19 +2,24 @@
 
 - `CHAOS_POINT`, `CHAOS_HIT`: when it has passed this fault point so often, it leaves a file in `CHAOS_FIRED` and dies by
   SIGKILL, as if the power had gone.
-- `CHAOS_CHECKPOINT_BYTES`: checkpoints after so little log. Trims then come some seconds late, so that the judge has
-  read what they delete.
+- `CHAOS_CHECKPOINT_BYTES`: checkpoints after so little log. Trims then end where `CHAOS_JUDGED` says that the judge has
+  read: what it has not seen it could not judge.
 - `CHAOS_LEAK_BYTES`: every run that ends leaves so many bytes behind: does a soak see it?
+- `CHAOS_MEMORY`: at SIGUSR2 what is in use is written there, without garbage and caches of a fixed size.
 
 Without a variable it is the plain command.
 """
 
+import ctypes
+import gc
 import os
 import signal
 import sys
+from functools import lru_cache
 from pathlib import Path
+from types import FrameType
 
-import anyio
+import msgspec
 
 from headrace.__main__ import main
 from headrace.service import checkpointer
@@ -22,8 +27,6 @@ from headrace.service.fault_point import FaultPoint, arm
 from headrace.topics.log import TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
 from headrace.topics.log_kafka import KafkaLog
-
-_TRIM_LATE_S = 3.0  # the recorder looks every 0.3 s
 
 
 def die_at(wanted: FaultPoint, hit: int, fired: Path) -> None:
@@ -52,23 +55,51 @@ def leak(size_bytes: int) -> None:
     arm(hook)
 
 
-def checkpoint_often(log_bytes: int) -> None:
+_Cache = type(lru_cache(lambda: None))
+
+
+class _MallocInfo(ctypes.Structure):
+    """glibc's `struct mallinfo2`: what is handed out is in `uordblks`, larger blocks of their own in `hblkhd`."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = [(name, ctypes.c_size_t) for name in _names]
+
+
+def tell_memory(path: Path) -> None:
+    """Arm SIGUSR2. With `PYTHONMALLOC=malloc` every object is counted."""
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = _MallocInfo
+
+    def tell(number: int, frame: FrameType | None) -> None:
+        for cache in [each for each in gc.get_objects() if isinstance(each, _Cache)]:
+            if cache.cache_parameters()["maxsize"] is not None:
+                cache.cache_clear()
+        gc.collect()
+        info = libc.mallinfo2()
+        fresh = path.with_suffix(".new")
+        fresh.write_text(str(info.uordblks + info.hblkhd))
+        fresh.replace(path)
+
+    signal.signal(signal.SIGUSR2, tell)
+
+
+def checkpoint_often(log_bytes: int, judged: Path) -> None:
     """Hostile settings."""
     checkpointer.LOG_BYTES_MIN = log_bytes
     checkpointer.SIZE_FACTOR = 0
     checkpointer.EVERY_S = 0.2
     for log in (KafkaLog, EmbeddedLog):
-        _trim_late(log)
+        _trim_what_was_judged(log, judged)
 
 
-def _trim_late(log: type[KafkaLog] | type[EmbeddedLog]) -> None:
+def _trim_what_was_judged(log: type[KafkaLog] | type[EmbeddedLog], judged: Path) -> None:
     trim = log.trim
 
-    async def late(self: KafkaLog | EmbeddedLog, at: TopicPartition, before: int) -> None:
-        await anyio.sleep(_TRIM_LATE_S)
-        await trim(self, at, before)  # pyright: ignore[reportArgumentType] - of its own class
+    async def less(self: KafkaLog | EmbeddedLog, at: TopicPartition, before: int) -> None:
+        read: dict[int, int] = msgspec.json.decode(judged.read_bytes(), type=dict[int, int]) if judged.exists() else {}
+        await trim(self, at, min(before, read.get(at.partition, 0)))  # pyright: ignore[reportArgumentType] - of its own class
 
-    log.trim = late
+    log.trim = less
 
 
 if __name__ == "__main__":
@@ -78,5 +109,7 @@ if __name__ == "__main__":
     if "CHAOS_LEAK_BYTES" in asked:
         leak(int(asked["CHAOS_LEAK_BYTES"]))
     if "CHAOS_CHECKPOINT_BYTES" in asked:
-        checkpoint_often(int(asked["CHAOS_CHECKPOINT_BYTES"]))
+        checkpoint_often(int(asked["CHAOS_CHECKPOINT_BYTES"]), Path(asked["CHAOS_JUDGED"]))
+    if "CHAOS_MEMORY" in asked:
+        tell_memory(Path(asked["CHAOS_MEMORY"]))
     sys.exit(main())

@@ -48,6 +48,11 @@ class Start(msgspec.Struct, frozen=True, tag_field="is", tag="start", omit_defau
     tracestate: str | None = None
     record: SourceRecord | None = None
 
+    @property
+    def contended_key(self) -> str | None:
+        """The key, if runs of one key may not be open at once: None where there is no key, or no policy about it."""
+        return None if self.policy is OnConflict.ALLOW else self.key
+
 
 class Abandoned(msgspec.Struct, frozen=True, tag_field="is", tag="abandoned", gc=False):
     """The attempt was cancelled when the grace of its giver ended: repeat it with the same number and key."""

@@ -27,7 +27,7 @@ from headrace.service.engine.new_run import begin_retry, begin_start, give_key_b
 from headrace.service.engine.retry import RETENTION_MS, forget, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
 from headrace.service.engine.state import Given, Output, PartitionState, RefusedOutput
-from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
+from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -344,7 +344,7 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
     instructions: list[Instruction] = [Close(run, ended, at_ms)]
     if run.refusals:
         instructions += _unheeded(state, run, ended)
-    if run.start.key is not None and run.start.policy is not OnConflict.ALLOW:
+    if run.start.contended_key is not None:
         following = give_key_back(state, run)
         if following is not None:
             instructions.append(Begin(following))

@@ -33,30 +33,18 @@ if TYPE_CHECKING:
 
 def begin_start(state: PartitionState, offset: int, at_ms: int, size: int, identity: Identity, start: Start) -> Folded:
     """A start was accepted at `offset`; `size` is its bytes."""
-    contended = start.key is not None and start.policy is not OnConflict.ALLOW
-    if contended and start.key is not None:
-        home = partition_of(start.key.encode(), state.partitions)
+    key = start.contended_key
+    if key is not None:
+        home = partition_of(key.encode(), state.partitions)
         if home != state.partition:
             return _forward(state, offset, home, start)
     id_ = run_id(state.partition, identity)
     if id_ in state.runs:
         return SKIPPED[Skip.DUPLICATE]
-    run = RunState(
-        id=id_,
-        offset=offset,
-        size=size,
-        identity=identity,
-        start=start,
-        started_at_ms=at_ms,
-        began_at_ms=at_ms,
-        phase=Phase.OPEN,
-        clock_ms=at_ms,
-    )
-    if contended:
-        slot = state.slots.get(run.slot)
-        if slot is not None:
-            return _conflict(state, offset, run, slot)
-        state.slots[run.slot] = KeySlot(open=id_, queued=deque())
+    run = _new(id_, offset, at_ms, size, identity, start)
+    held = None if key is None else _claim(state, run)
+    if held is not None:
+        return _conflict(state, offset, run, held)
     state.runs[id_] = run
     return Folded(instructions=[Begin(run)])
 
@@ -72,31 +60,39 @@ def begin_retry(state: PartitionState, offset: int, at_ms: int, size: int, ident
     if retried is None:
         return NO_EFFECT
     start, copied_bytes = kept.start, len(bytes(failed.kept))
-    run = RunState(
+    run = _new(id_, offset, at_ms, size + copied_bytes, identity, start)
+    run.history_bytes, run.retried = copied_bytes, retried
+    folded = Folded(instructions=[Begin(run)])
+    held = None if start.contended_key is None else _claim(state, run)
+    if held is not None:
+        if start.policy is not OnConflict.QUEUE:
+            return NO_EFFECT
+        folded = _conflict(state, offset, run, held)
+    state.runs[id_] = run
+    state.failed[retry.run] = msgspec.structs.replace(failed, retry=id_)
+    return folded
+
+
+def _new(id_: str, offset: int, at_ms: int, size: int, identity: Identity, start: Start) -> RunState:
+    return RunState(
         id=id_,
         offset=offset,
-        size=size + copied_bytes,
+        size=size,
         identity=identity,
         start=start,
         started_at_ms=at_ms,
         began_at_ms=at_ms,
         phase=Phase.OPEN,
         clock_ms=at_ms,
-        history_bytes=copied_bytes,
-        retried=retried,
     )
-    folded = Folded(instructions=[Begin(run)])
-    if start.key is not None and start.policy is not OnConflict.ALLOW:
-        slot = state.slots.get(run.slot)
-        if slot is None:
-            state.slots[run.slot] = KeySlot(open=id_, queued=deque())
-        elif start.policy is OnConflict.QUEUE:
-            folded = _conflict(state, offset, run, slot)
-        else:
-            return NO_EFFECT
-    state.runs[id_] = run
-    state.failed[retry.run] = msgspec.structs.replace(failed, retry=id_)
-    return folded
+
+
+def _claim(state: PartitionState, run: RunState) -> KeySlot | None:
+    """Take the key for the run. None: it was free; else the slot of the run that holds it, as it was."""
+    slot = state.slots.get(run.slot)
+    if slot is None:
+        state.slots[run.slot] = KeySlot(open=run.id, queued=deque())
+    return slot
 
 
 def _forward(state: PartitionState, offset: int, home: int, start: Start) -> Folded:

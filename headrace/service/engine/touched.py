@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from headrace.service.engine.retry import kept_of
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
+from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -63,10 +63,11 @@ def touched(state: PartitionState, record: RunRecord) -> Touched:
 
 def _by_command(state: PartitionState, command: Command) -> Touched:
     match command:
-        case Start(key=key, policy=policy):
-            if key is None or policy is OnConflict.ALLOW:
+        case Start() as start:
+            key = start.contended_key
+            if key is None:
                 return NOTHING
-            slot = (command.namespace, command.workflow, key)
+            slot = (start.namespace, start.workflow, key)
             held = state.slots.get(slot)
             return Touched((held.open,), (slot,)) if held is not None else NOTHING
         case Deliver(result=result):
@@ -86,10 +87,13 @@ def _by_command(state: PartitionState, command: Command) -> Touched:
 def _by_retry(state: PartitionState, id_: str) -> Touched:
     """Beside the new run, the slot in which it is queued."""
     failed = state.failed.get(id_)
-    start = kept_of(failed).start if failed is not None else None
-    if start is None or start.key is None or start.policy is OnConflict.ALLOW:
+    if failed is None:
         return NOTHING
-    slot = (start.namespace, start.workflow, start.key)
+    start = kept_of(failed).start
+    key = start.contended_key
+    if key is None:
+        return NOTHING
+    slot = (start.namespace, start.workflow, key)
     return Touched((), (slot,)) if slot in state.slots else NOTHING
 
 

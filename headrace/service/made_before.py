@@ -8,8 +8,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from headrace.service.audit_entry import decoded
 from headrace.service.run_view.scan import Reading
 from headrace.topics.errors import Fatal
 from headrace.topics.log import LogUnavailable, OffsetOutOfRange, TopicPartition
@@ -18,19 +17,6 @@ from headrace.topics.partition_hash import partition_of
 if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.topics.log import LogRecord
-
-
-class _Entry(msgspec.Struct):
-    """An entry of the audit topic: source records that made nothing."""
-
-    topic: str
-    partition: int
-    first: int
-    last: int
-    epoch: int = 0
-
-
-_decoder = msgspec.json.Decoder(_Entry)
 
 
 def home_of(at: TopicPartition, record: LogRecord, partitions: int) -> int:
@@ -91,10 +77,5 @@ async def _listed(shared: Shared, at: TopicPartition, epoch: int, offset: int) -
 
 
 def _lists(value: bytes, at: TopicPartition, epoch: int, offset: int) -> bool:
-    try:
-        entry = _decoder.decode(value)
-    except msgspec.DecodeError:  # not ours
-        return False
-    return (entry.topic, entry.partition, entry.epoch) == (at.topic, at.partition, epoch) and (
-        entry.first <= offset <= entry.last
-    )
+    entry = decoded(value)
+    return entry is not None and entry.lists(at.topic, at.partition, epoch, offset)

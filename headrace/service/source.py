@@ -13,11 +13,10 @@ from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.observability.label import Stage as StageLabel
+from headrace.service.audit_entry import AuditEntry, encoded
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.made_before import home_of, made_before
@@ -394,17 +393,16 @@ class Source:
 
     def _list_discarded(self, why: DiscardReason, first: int, last: int, reason: str, pending: _Pending) -> None:
         shared = self._shared
-        entry = {
-            "kind": why,
-            "topic": self.at.topic,
-            "partition": self.at.partition,
-            "first": first,
-            "last": last,
-            "reason": reason,
-            "at_ms": shared.clock.now_ms(),
-        }
-        if self.epoch:
-            entry["epoch"] = self.epoch
+        entry = AuditEntry(
+            kind=why,
+            topic=self.at.topic,
+            partition=self.at.partition,
+            first=first,
+            last=last,
+            reason=reason,
+            at_ms=shared.clock.now_ms(),
+            epoch=self.epoch,
+        )
 
         def gone(at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
             if refused is not None:
@@ -423,7 +421,7 @@ class Source:
             pending.written(-1, None)
 
         pending.add()
-        record = NewRecord(value=msgspec.json.encode(entry), key=str(self.at).encode())
+        record = NewRecord(value=encoded(entry), key=str(self.at).encode())
         shared.publisher.put(shared.names.audit, None, record, gone)
 
     def _tell_made_before(self, record: LogRecord) -> None:

@@ -15,7 +15,7 @@ from headrace.observability.log_event import LogEvent
 from headrace.observability.logs import Logs
 from headrace.observability.silent import Silent
 from headrace.topics.outcome import RunStatus
-from headrace.topics.trace_context import attempt_span_id
+from headrace.topics.trace_context import attempt_span_id, span_id_in, trace_id_in
 
 _DISCARDED: Final = {
     DiscardReason.UNMATCHED: LogEvent.EVENT_UNMATCHED,
@@ -444,12 +444,12 @@ def _ms(duration_ms: float | None) -> float | None:
 
 
 def _trace_id(traceparent: str | None) -> str | None:
-    return None if traceparent is None else traceparent[3:35]
+    return None if traceparent is None else trace_id_in(traceparent)
 
 
 def _span_id(traceparent: str | None) -> str | None:
     """Of the run's anchor."""
-    return None if traceparent is None else traceparent[36:52]
+    return None if traceparent is None else span_id_in(traceparent)
 
 
 def _of_attempt(attempt: o.AttemptStarted | o.AttemptEnded) -> str | None:

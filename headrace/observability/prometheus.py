@@ -28,6 +28,7 @@ from headrace.observability.prometheus_families import counter_family, gauge_fam
 from headrace.observability.silent import Silent
 from headrace.observability.snapshot import EMPTY, Snapshots
 from headrace.observability.snapshot_gauges import snapshot_gauges
+from headrace.topics.trace_context import trace_id_in
 
 ERRORS_PER_TASK_MAX: Final = 10
 """Distinct `error` labels of one task: exception classes can be made at run time."""
@@ -360,7 +361,7 @@ def _seconds(duration_ms: float) -> float:
 
 def _exemplify(cell: Cell, value: float, traceparent: str, at_ms: float) -> None:
     if traceparent[-1:] in _SAMPLED_ENDINGS:
-        cell.exemplify(value, traceparent[3:35], at_ms / 1000)
+        cell.exemplify(value, trace_id_in(traceparent), at_ms / 1000)
 
 
 def _work(cell: Cell) -> Work:

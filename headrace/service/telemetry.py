@@ -36,7 +36,7 @@ from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
 from headrace.service.names import Names
 from headrace.service.settings_secret import secrets_of
-from headrace.topics.trace_context import attempt_span_id
+from headrace.topics.trace_context import attempt_span_id, trace_id_in
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
@@ -196,6 +196,6 @@ def _attempt_fields() -> dict[str, str | int]:
         return {}
     fields: dict[str, str | int] = {"run_id": attempt.run_id, "task": attempt.task, "attempt": attempt.number}
     if attempt.anchor is not None:
-        fields["trace_id"] = attempt.anchor[3:35]
+        fields["trace_id"] = trace_id_in(attempt.anchor)
         fields["span_id"] = attempt_span_id(attempt.run_id, attempt.task, attempt.number)
     return fields

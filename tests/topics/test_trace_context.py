@@ -11,7 +11,9 @@ from headrace.topics.trace_context import (
     parse_tracestate,
     producer_of,
     received_context,
+    span_id_in,
     span_id_of,
+    trace_id_in,
     trace_id_of,
     with_producer,
 )
@@ -35,6 +37,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
 )
 def test_a_sound_traceparent_is_read(text: str, flags: int) -> None:
     assert parse_traceparent(text) == TraceContext(TRACE, SPAN, flags)
+    assert (trace_id_in(text), span_id_in(text)) == (TRACE, SPAN)
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def test_the_skew_is_as_good_as_the_acknowledgement_was_quick(
 @pytest.mark.parametrize("jump_s", [-86_400, -3_600, 3_600, 86_400])
 def test_a_wall_clock_that_is_set_moves_nothing(monkeypatch: pytest.MonkeyPatch, jump_s: float) -> None:
     clock = LogClock()
-    monkeypatch.setattr("headrace.service.log_clock.time", lambda: time() + jump_s)
+    monkeypatch.setattr("headrace.topics.local_clock.time", lambda: time() + jump_s)
     assert abs(clock.now_ms() - time() * 1000) < 1_000
 
 

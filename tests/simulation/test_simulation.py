@@ -136,7 +136,12 @@ def test_every_clock_of_the_shell_is_virtual() -> None:
     """A module of the shell that reads a clock is found by itself; only these do."""
     plan_of(0)
     found = {module.__name__ for module, *_ in places_of_clocks()}
-    assert {"headrace.service.log_clock", "headrace.service.attempts", "headrace.service.owner"} <= found
+    assert {
+        "headrace.topics.local_clock",
+        "headrace.service.log_clock",
+        "headrace.service.attempts",
+        "headrace.service.owner",
+    } <= found
     with virtual():
         for module, name, _, replacement in places_of_clocks():
             pytest.fail(f"{module.__name__}.{name} is still real: {replacement}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
@@ -11,9 +10,11 @@ from headrace.observability.label import Dependency
 from headrace.service.log_backend import log_of
 from headrace.service.settings import Backend
 from headrace.topics.back_off import BackOff
+from headrace.topics.event_wait import set_within
 from headrace.topics.log import LogUnavailable
 
 if TYPE_CHECKING:
+    import asyncio
     from contextlib import AsyncExitStack
 
     from headrace.observability.health import Health
@@ -53,7 +54,7 @@ async def opened(
                     told.OutageEnded(dependency=Dependency.BROKER, name=servers, duration_ms=waited_s * 1000)
                 )
             return log
-        if await _set_within(stop, wait_s):
+        if await set_within(stop, wait_s):
             return None
         waited_s += wait_s
 
@@ -67,11 +68,3 @@ def refuse_owned(settings: Settings) -> None:
     lock = OwnerLock(settings.log.path)
     lock.acquire()
     lock.release()
-
-
-async def _set_within(event: asyncio.Event, wait_s: float) -> bool:
-    try:
-        async with asyncio.timeout(wait_s):
-            return await event.wait()
-    except TimeoutError:
-        return False

@@ -19,6 +19,7 @@ from headrace.observability.label import LossReason
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner import Owner, OwnershipLost
 from headrace.topics.back_off import back_off_s
+from headrace.topics.event_wait import set_within
 from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
@@ -137,9 +138,7 @@ class Ownership:
         """Whoever announced may be right, and our placement old: then the next one says so. If not, one of us gives way for longer."""
         jitter = blake2b(f"{self._shared.instance}/{partition}/{failures}".encode(), digest_size=2).digest()
         wait_s = back_off_s(_BACK_OFF_S, failures) * (0.5 + int.from_bytes(jitter, "big") / 65_536)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._moved[partition].wait()
+        await set_within(self._moved[partition], wait_s)
 
     # --- losing ----------------------------------------------------------------------------------------------------
 
@@ -185,9 +184,7 @@ class Ownership:
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + _SUCCESSOR_S
         while self._takers and not owner.knocked.is_set() and loop.time() < ends_at:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await owner.knocked.wait()
+            await set_within(owner.knocked, _LOOK_S)
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         if self._group is None:

@@ -32,6 +32,7 @@ from headrace.service.ownership import Ownership
 from headrace.service.publisher import Publisher
 from headrace.service.router import Router
 from headrace.topics.errors import HeadraceError
+from headrace.topics.event_wait import set_within
 from headrace.topics.membership import Placement
 
 if TYPE_CHECKING:
@@ -179,9 +180,7 @@ class Service:
         )
         self.ownership.leaving = True
         await membership.retire()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_RELIEVED_S):
-                await self._relieved.wait()
+        await set_within(self._relieved, _RELIEVED_S)
         self.ownership.lose_all()  # what is left, where no group answers
         router.cancel()
         await asyncio.wait([router])

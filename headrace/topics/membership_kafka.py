@@ -35,6 +35,7 @@ from headrace.topics import assignor_kafka, error_kafka, local_process
 from headrace.topics.back_off import BackOff
 from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane, resolved
 from headrace.topics.errors import HeadraceError
+from headrace.topics.event_wait import set_within
 from headrace.topics.log import LogUnavailable, TopicPartition
 from headrace.topics.membership import MembershipRefused, Placement
 from headrace.topics.newest_placement import NewestPlacement
@@ -190,7 +191,7 @@ class KafkaMembership:
         self._left = False
         self._asked = False  # JoinGroup was sent, at least once
         self._placed = (
-            False  # the placement of this generation has come: heartbeats do not tell that it was lost on its way
+            False  # the placement of this generation has come: no heartbeat tells that it was lost on its way
         )
         self._again = asyncio.Event()  # join again, or leave
         self._soon = asyncio.Event()  # the heartbeat is due now
@@ -261,11 +262,7 @@ class KafkaMembership:
         loop = asyncio.get_running_loop()
         look_at = loop.time()
         while not self._again.is_set():
-            try:
-                async with asyncio.timeout(self._group.settings.heartbeat_interval_ms / 1000):
-                    await self._soon.wait()
-            except TimeoutError:
-                pass
+            await set_within(self._soon, self._group.settings.heartbeat_interval_ms / 1000)
             self._soon.clear()
             if self._left or self._again.is_set():
                 return

@@ -19,9 +19,8 @@ class Pacer:
     """Iterate it once: it yields an order's number when the order is due. `schedule` is valid once it is made."""
 
     def __init__(self, rate: float, count: int) -> None:
-        self._wall_us = (
-            time.time() * 1e6 - time.perf_counter() * 1e6
-        )  # one reading: a clock step cannot bend the schedule
+        # one reading: a clock step cannot bend the schedule
+        self._wall_us = time.time() * 1e6 - time.perf_counter() * 1e6
         self.schedule = Schedule(self.now_us() + LEAD_S * 1e6, rate, count)
         self._due: deque[int] = deque()
         self._wake = asyncio.Event()

@@ -37,9 +37,8 @@ class OwnershipLog:
         self.released: dict[int, list[int]] = defaultdict(list)
         self.worked: dict[int, list[int]] = defaultdict(list)  # accepted outcomes
         self.begun: dict[int, list[Delay]] = defaultdict(list)  # from a start to the run's first outcome
-        self.routed: dict[int, list[Delay]] = defaultdict(
-            list
-        )  # from the source record to its start, by source partition
+        # from the source record to its start, by source partition
+        self.routed: dict[int, list[Delay]] = defaultdict(list)
         self._log = log
         self._topic = topic
         self._gates = [Gate() for _ in range(partitions)]

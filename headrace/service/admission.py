@@ -12,9 +12,8 @@ from collections import Counter, deque
 from collections.abc import Callable, Container
 from heapq import heapify, heappop, heappush
 
-OUTSTANDING = (
-    1_750  # outcomes on their way to the log and back; past it a further run would only wait for those before it
-)
+# outcomes on their way to the log and back; past it a further run would only wait for those before it
+OUTSTANDING = 1_750
 _A_TURN = 50  # runs admitted in one turn of the event loop: the next turn shows what they ask for
 _INTAKE_RUNS = 500  # unadmitted runs; past it routers wait: enough to keep the slots full, few megabytes
 _FREE_SHARE = 7  # a workflow has at most so many slots for each one that is free: the eighth part stays for others

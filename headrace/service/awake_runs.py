@@ -410,9 +410,8 @@ class AwakeRuns:
 
     def _start(self, live: LiveRun, step: CallStep[Any], number: int) -> None:
         run = live.state
-        if (
-            step.ref in live.delayed
-        ):  # its wait may be another number's: a failure was delivered before the grace was over
+        # its wait may be another number's: a failure was delivered before the grace was over
+        if step.ref in live.delayed:
             live.delayed.discard(step.ref)
             self._shared.timers.disarm((run.id, step.ref))
         if not self._tenure.open or self.live.get(run.id) is not live:

@@ -84,10 +84,9 @@ class Checkpointer:
         )
         self.log_bytes = recovered.size_bytes
         self._state.runs.readable_from = self.as_of + 1
-        long = (
-            self.log_bytes > self._least()
-        )  # a partition that moves again and again has its checkpoint between two moves
-        self._not_before = asyncio.get_running_loop().time() + (EVERY_S / 5 if long else EVERY_S)
+        # a partition that moves again and again has its checkpoint between two moves
+        wait_s = EVERY_S / 5 if self.log_bytes > self._least() else EVERY_S
+        self._not_before = asyncio.get_running_loop().time() + wait_s
 
     def folded(self, size_bytes: int) -> None:
         """So many bytes were folded, the chunks that were confirmed included."""
@@ -165,11 +164,8 @@ class Checkpointer:
         self._next, self._first, self._written_bytes, self._since_bytes = 0, -1, 0, 0
         try:
             await self._write(dump)
-        except (
-            _Dropped,
-            HeadraceError,
-        ):  # the token is gone, or a start cannot be read: the log goes on without this checkpoint
-            return
+        except (_Dropped, HeadraceError):
+            return  # the token is gone, or a start cannot be read: the log goes on without this checkpoint
         finally:
             if self.dump is dump:
                 self.dump = None

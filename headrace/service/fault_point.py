@@ -21,9 +21,8 @@ class FaultPoint(StrEnum):
     SOURCE_POLLED = "source.polled"  # source records have arrived, nothing was done with them
     SOURCE_TOUCHED = "source.touched"  # how far the next records may be touched is committed, and they are not decoded
     SOURCE_TRIED = "source.tried"  # the try of a record that may be poison is noted, and it is not decoded
-    SOURCE_LOOKED_AT = (
-        "source.looked_at"  # a record that was tried before was decoded for nothing, and that does not count any more
-    )
+    # a record that was tried before was decoded for nothing, and that does not count any more
+    SOURCE_LOOKED_AT = "source.looked_at"
     SOURCE_DECODED = "source.decoded"  # a chunk was decoded and matched, and what was made of it is queued
     SOURCE_ACKNOWLEDGED = "source.acknowledged"  # all of it is durable, and the position has not moved
     POSITION_COMMITTING = "position.committing"  # source positions are about to be committed

@@ -59,9 +59,8 @@ if TYPE_CHECKING:
 
 _SLICE_S = 0.01  # the longest stretch of folding before the loop gets its turn
 _REPLAY_SLICE_S = 0.005  # the same while a partition is replayed, beside others that are worked on
-_LIVE_MAX = (
-    256  # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
-)
+# runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
+_LIVE_MAX = 256
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
 _PATIENCE_S = 2.0  # with a holder who is in the group and does not release: its loop is blocked, or it has not heard
 
@@ -100,9 +99,8 @@ class Owner:
         self._shared = shared
         self.at = TopicPartition(shared.names.runs, partition)
         self.state = self._new_state()
-        self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = (
-            0  # of the batch that is folded
-        )
+        # of the batch that is folded
+        self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = 0
         self.ready = asyncio.Event()
         self.gone = asyncio.Event()  # its log is not read any more
         self.knocked = asyncio.Event()  # a successor has read the log and waits for the release
@@ -231,9 +229,8 @@ class Owner:
     async def _fold_batch(self, batch: Batch) -> None:
         maybe(FaultPoint.READ_BACK)
         if self._stage is _Stage.REPLAYING:
-            async with (
-                self._shared.replay_turn
-            ):  # partitions that are worked on wait for one slice in a turn, not for one each
+            # partitions that are worked on wait for one slice in a turn, not for one each
+            async with self._shared.replay_turn:
                 await self._fold_all(batch, _REPLAY_SLICE_S)
         else:
             await self._fold_all(batch, _SLICE_S)
@@ -403,9 +400,8 @@ class Owner:
         elif self._stage is _Stage.RELEASING:
             raise _Succeeded
         elif self._stage is _Stage.ANNOUNCED and self._take_reason is not TakeReason.RETAKEN:
-            self._stage = (
-                _Stage.WAITING
-            )  # someone was first, and nothing of ours runs: our own announce will be skipped
+            # someone was first, and nothing of ours runs: our own announce will be skipped
+            self._stage = _Stage.WAITING
             self._be_patient()
             self._announce_if_free()
         elif self._stage is _Stage.LIVE or self._stage is _Stage.ANNOUNCED:

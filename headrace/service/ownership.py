@@ -45,9 +45,8 @@ class Ownership:
         self._owners: dict[int, Owner] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._giving: dict[Owner, asyncio.Task[None]] = {}
-        self._moved: dict[
-            int, asyncio.Event
-        ] = {}  # ends the back-off of a partition that is placed elsewhere meanwhile
+        # ends the back-off of a partition that is placed elsewhere meanwhile
+        self._moved: dict[int, asyncio.Event] = {}
         self.placed = asyncio.Event()  # the first placement is known
         self.changed = asyncio.Event()  # set at every placement; whoever waits for it clears it
         self.leaving = False

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-_TOGETHER = (
-    16  # unstruck runs on trial at once: so many are tried alone after a death, each as long as its first outcome takes
-)
+# unstruck runs on trial at once: so many are tried alone after a death, each as long as its first outcome takes
+_TOGETHER = 16
 
 QUIET_S = 0.5
 """For each strike, between asking and being tried."""

@@ -75,9 +75,8 @@ class Recovery:
         turn: asyncio.Lock | None = None,
         isolation: Isolation = "all",
     ) -> None:
-        self._turn = (
-            turn or asyncio.Lock()
-        )  # held while folding: of several partitions, one has a slice in a turn of the loop
+        # held while folding: of several partitions, one has a slice in a turn of the loop
+        self._turn = turn or asyncio.Lock()
         self._log = log
         self._at = at
         self._isolation: Isolation = isolation

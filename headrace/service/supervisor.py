@@ -36,9 +36,8 @@ _BACK_OFF_S = (0.5, 30.0)  # after the second death in a row; the first one cost
 _LIVED_S = 60.0  # a worker that lived for so long did not die "again"
 _EXTRA_S = 5.0  # beyond `worker.shutdown_grace`, before a worker is killed
 _TELL_S = 10.0
-_NEVER = frozenset(
-    {2, 3, 4, 5, 7}
-)  # exit codes of a start that can never work: usage, not found, conflict, not allowed, invalid
+# exit codes of a start that can never work: usage, not found, conflict, not allowed, invalid
+_NEVER = frozenset({2, 3, 4, 5, 7})
 _INTERRUPTED = 130
 
 

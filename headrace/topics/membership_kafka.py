@@ -190,9 +190,8 @@ class KafkaMembership:
         self._retiring = False
         self._left = False
         self._asked = False  # JoinGroup was sent, at least once
-        self._placed = (
-            False  # the placement of this generation has come: no heartbeat tells that it was lost on its way
-        )
+        # the placement of this generation has come: heartbeats do not tell that it was lost on its way
+        self._placed = False
         self._again = asyncio.Event()  # join again, or leave
         self._soon = asyncio.Event()  # the heartbeat is due now
         self._noticed_at = perf_counter()

@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from headrace.topics.log import NewRecord, TopicPartition
 
 BATCH_FRAMING_BYTES = 61  # the header of a record batch
-RECORD_FRAMING_BYTES = (
-    25  # length 4, attributes 1, timestamp delta 5, offset delta 4, key and value lengths 8, header count 3
-)
+# length 4, attributes 1, timestamp delta 5, offset delta 4, key and value lengths 8, header count 3
+RECORD_FRAMING_BYTES = 25
 HEADER_FRAMING_BYTES = 8  # lengths of name and value
 DEFAULT_MESSAGE_BYTES_MAX = 1_048_588  # Kafka's default of max.message.bytes
 

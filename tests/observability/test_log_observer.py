@@ -190,9 +190,8 @@ def test_durations_are_for_people(duration_ms: float, text: str) -> None:
     assert duration(duration_ms) == text
 
 
-@pytest.mark.parametrize(
-    "delays_ms", [[700.0, 0.1], [0.1]]
-)  # in the second the blocked turn was told before the block was
+# in the second the blocked turn was told before the block was
+@pytest.mark.parametrize("delays_ms", [[700.0, 0.1], [0.1]])
 def test_the_end_of_a_block_says_how_long_it_was_whichever_was_told_first(delays_ms: list[float]) -> None:
     stream = io.StringIO()
     observer = LogObserver(Logs(stream=stream, style=Format.JSON, level=logging.DEBUG))

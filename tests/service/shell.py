@@ -29,9 +29,8 @@ from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, 
 from headrace.topics.spec import TopicSpec
 from tests.service.fault_log import FaultLog
 
-IDLE_AFTER = os.environ.get(
-    "HEADRACE_WORKER__IDLE_AFTER"
-)  # the hostile setting: the same tests pass when idle runs are dropped at once
+# the hostile setting: the same tests pass when idle runs are dropped at once
+IDLE_AFTER = os.environ.get("HEADRACE_WORKER__IDLE_AFTER")
 PATIENCE_S = 10.0  # how long a test waits for what must happen; none asserts how fast it did
 T = TypeVar("T")
 

@@ -320,11 +320,8 @@ async def test_a_graceful_stop_amid_careful_reading_is_no_try_and_stays_careful(
     first.hold("shop.runs")
     async with routing(first, shop()):
         await until(lambda: "shop.runs" in first.waiting)
-        assert [json.loads(commit[IN].metadata)["tries"] for commit in first.commits] == [
-            2,
-            3,
-            1,
-        ]  # and it was looked at, which clears it
+        tries = [json.loads(commit[IN].metadata)["tries"] for commit in first.commits]
+        assert tries == [2, 3, 1]  # and it was looked at, which clears it
     assert await place.position() == (1, {"touched": 3, "tries": 1, "clean": False})
 
 

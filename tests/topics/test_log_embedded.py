@@ -294,9 +294,8 @@ async def test_a_reader_hears_of_others_records_though_its_own_writer_met_them_f
     async with EmbeddedLog(path, owner=True) as ours, EmbeddedLog(path, owner=False) as theirs:
         await ours.create([TopicSpec(name="t", partitions=2)])
         async with asyncio.timeout(30), ours.read(TopicPartition("t", 0), 0) as batches:
-            for number in range(
-                200
-            ):  # a race: each round has the chance that our turn comes between their commit and our look
+            # a race: each round has the chance that our turn comes between their commit and our look
+            for number in range(200):
                 value = str(number).encode()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(theirs.append(TopicPartition("t", 0), [NewRecord(value=value)]))

@@ -117,9 +117,8 @@ class _Reader:
             self._line = instruction.positions.lineno
         variable = instruction.argval
         self._scope = scope
-        self._path = [
-            variable[-1] if isinstance(variable, tuple) else variable
-        ]  # of two loads in one, the last is on top
+        # of two loads in one, the last is on top
+        self._path = [variable[-1] if isinstance(variable, tuple) else variable]
         self._called = called or self._null_before
         self._null_before = False
 

@@ -43,9 +43,8 @@ class Dedupe(msgspec.Struct):
         marks = self.origins.get((identity.origin, identity.partition))
         if marks is None and identity.epoch < self.epochs.get(identity.origin, 0):
             return False
-        if (
-            marks is None or marks.epoch < identity.epoch
-        ):  # a rewind begins anew; what is left of older epochs is dropped
+        # a rewind begins anew; what is left of older epochs is dropped
+        if marks is None or marks.epoch < identity.epoch:
             marks = self.origins[identity.origin, identity.partition] = OriginMarks(epoch=identity.epoch, seen={})
         elif marks.epoch > identity.epoch:
             return False

@@ -194,9 +194,8 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
                 return NO_EFFECT  # a cancelled run ends, whatever its code does
             run.phase, run.parked = Phase.PARKED, outcome
             return Folded(instructions=[Park(run, outcome)])
-        case CheckpointChunk(
-            as_of=as_of
-        ):  # what it says is known already; but whoever wrote it may trim up to there, at any time
+        case CheckpointChunk(as_of=as_of):
+            # what it says is known already; but whoever wrote it may trim up to there, at any time
             state.runs.readable_from = max(state.runs.readable_from, as_of + 1)
             return DONE
         case RunProbed(run=id_):

@@ -117,9 +117,8 @@ class Interpreter:
         self._run_id = run_id
         self._input = raw_input
         self._run = Run(self, run_id, key, event)
-        self.seed = (
-            run_id if retried is None else retried.first
-        )  # of random numbers: a retry has those of the run before
+        # of random numbers: a retry has those of the run before
+        self.seed = run_id if retried is None else retried.first
         self._copied = None if retried is None else {record.step: record for record in retried.copied}
         self.limits = limits
         self.clock_ms = began_at_ms

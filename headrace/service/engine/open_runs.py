@@ -106,9 +106,8 @@ class OpenRuns:
         for run in unpacked:
             self.pack(run)
         left = self.live_count
-        for run in reversed(
-            self._runs
-        ):  # the rest was never packed: mostly the newest, and a replay asks again and again
+        # the rest was never packed: mostly the newest, and a replay asks again and again
+        for run in reversed(self._runs):
             if not left:
                 return
             found = self._runs[run]

@@ -85,9 +85,8 @@ class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
     expected: str  # what the log says, for a parked run
     found: str  # what the code did
     retry: str = ""  # the newest retry of this run
-    trace_id: str = (
-        ""  # of its spans and log lines, if the producer's trace does not go on (telemetry.parent_from_kafka)
-    )
+    # of its spans and log lines, if the producer's trace does not go on (telemetry.parent_from_kafka)
+    trace_id: str = ""
     producer_trace_id: str = ""  # of the source record
 
 

@@ -191,9 +191,9 @@ def _ssl_context(settings: KafkaClientSettings) -> ssl.SSLContext | None:
     return context
 
 
-class _NoCreateClient(AIOKafkaClient):
+class _CorrectedClient(AIOKafkaClient):
     """aiokafka's client, except that its metadata requests forbid topic creation and ask for our topics only, and that a time-out
-    is always told as one.
+    and a connection that was just closed are always told as such.
     """
 
     async def send(self, node_id: int, request: Any, *, group: Any = ConnectionGroup.DEFAULT) -> Any:
@@ -250,7 +250,7 @@ class KafkaClient:
         self.settings = resolved(settings)[0]
         self._arguments = client_arguments(settings)
         try:
-            self._client: Any = _NoCreateClient(**self._arguments)
+            self._client: Any = _CorrectedClient(**self._arguments)
         except ValueError as error:
             raise SettingsError(f"The kafka settings do not go together: {error}.") from error
         self.reachable = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 from aiokafka import errors as kafka_errors
@@ -171,6 +171,13 @@ _SPOKEN_BY_US = {
 }
 
 
+class _OneVersion:
+    """A request of aiokafka's client and its wire form in one: it has a single version."""
+
+    def prepare(self, versions: dict[int, tuple[int, int]]) -> Self:
+        return self
+
+
 class _MetadataAnswer(Response):
     API_KEY = 3  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride] - as aiokafka's own do
     API_VERSION = 8  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
@@ -204,7 +211,7 @@ class _MetadataAnswer(Response):
     )
 
 
-class _Metadata(RequestStruct):
+class _Metadata(_OneVersion, RequestStruct):
     """Metadata version 8 (Kafka 2.3 and newer), with what we are allowed; aiokafka's end at version 5."""
 
     API_KEY = 3
@@ -214,10 +221,6 @@ class _Metadata(RequestStruct):
 
     def __init__(self, topics: Sequence[str]) -> None:
         super().__init__(sorted(set(topics)), False, True, True)  # noqa: FBT003 - the wire's order
-
-    def prepare(self, versions: dict[int, tuple[int, int]]) -> _Metadata:
-        """A request of aiokafka's client and its wire form in one."""
-        return self
 
 
 class _GroupsAnswer(Response):
@@ -249,7 +252,7 @@ class _GroupsAnswer(Response):
     )
 
 
-class _Groups(RequestStruct):
+class _Groups(_OneVersion, RequestStruct):
     """DescribeGroups version 3 (Kafka 2.3 and newer); aiokafka reads its answer with an older layout."""
 
     API_KEY = 15
@@ -259,7 +262,3 @@ class _Groups(RequestStruct):
 
     def __init__(self, groups: Sequence[str]) -> None:
         super().__init__(list(groups), True)  # noqa: FBT003 - as above
-
-    def prepare(self, versions: dict[int, tuple[int, int]]) -> _Groups:
-        """As above."""
-        return self

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class OtlpReceiver:
@@ -47,6 +48,15 @@ class OtlpReceiver:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def spans(self) -> list[Span]:
+        """All that came since this was called last."""
+        found: list[Span] = []
+        while self.requests.qsize():
+            for resource in self.requests.get().resource_spans:
+                for scope in resource.scope_spans:
+                    found += scope.spans
+        return found
 
     def __enter__(self) -> Self:
         self._thread.start()

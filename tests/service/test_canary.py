@@ -24,9 +24,10 @@ from headrace.service.definitions.loader import load_app
 from headrace.service.log_backend import log_of
 from headrace.service.settings import Settings
 from headrace.service.settings_source import load
-from headrace.topics.log import Log, LogRecord, NewRecord, TopicPartition
+from headrace.topics.log import LogRecord, NewRecord, TopicPartition
 from tests.observability.otlp_receiver import OtlpReceiver
 from tests.service.cli.conftest import Headrace, headrace, here
+from tests.service.first_record import first_record
 
 __all__ = ["headrace", "here"]  # fixtures
 
@@ -150,15 +151,6 @@ async def served(settings: Settings, app: Path, collector: OtlpReceiver) -> Show
         stop.set()
     spans = "".join(str(collector.requests.get()) for _ in range(collector.requests.qsize()))
     return Shown(pages, console.getvalue(), spans, kept, finished.run, finished.retries)
-
-
-async def first_record(log: Log, at: TopicPartition) -> LogRecord:
-    async with log.read(at, 0) as batches:
-        async for batch in batches:
-            record = batch.records[0]
-            assert isinstance(record, LogRecord)
-            return record
-    raise AssertionError
 
 
 def test_a_canary_appears_nowhere(

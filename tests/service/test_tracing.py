@@ -18,8 +18,9 @@ from headrace.service.composition import Started, serve
 from headrace.service.definitions.loader import load_app
 from headrace.service.log_backend import log_of
 from headrace.service.settings import Settings
-from headrace.topics.log import Log, LogRecord, NewRecord, TopicPartition
+from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.trace_context import trace_id_of
+from tests.service.first_record import first_record_of_topic
 
 APP = """
 from headrace import EventTrigger, Retry, Run, current_attempt, handler, workflow
@@ -47,27 +48,6 @@ class Finished(Silent):
 
     def run_finished(self, finished: RunFinished, /) -> None:
         self.runs.put_nowait(finished)
-
-
-async def first_record(log: Log, topic: str) -> LogRecord:
-    """The first record of a topic, in whichever partition it comes."""
-
-    async def read(at: TopicPartition) -> LogRecord:
-        async with log.read(at, 0) as batches:
-            async for batch in batches:
-                record = batch.records[0]
-                assert isinstance(record, LogRecord)
-                return record
-        raise AssertionError
-
-    async with asyncio.TaskGroup() as group:
-        places = [TopicPartition(topic, index) for index in range(await log.partitions(topic))]
-        done, rest = await asyncio.wait(
-            [group.create_task(read(at)) for at in places], return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in rest:
-            task.cancel()
-    return done.pop().result()
 
 
 async def test_a_run_is_one_trace_linked_to_its_producer(tmp_path: Path) -> None:
@@ -102,7 +82,7 @@ async def test_a_run_is_one_trace_linked_to_its_producer(tmp_path: Path) -> None
             )
             await log.publish(TopicPartition("orders", 0), [record])
             run = (await finished.runs.get()).run
-            result = await first_record(log, "results")
+            result = await first_record_of_topic(log, "results")
         stop.set()
 
     spans = {span.name: span for span in exporter.get_finished_spans() if span.name != "attempt flaky"}

@@ -20,15 +20,6 @@ from tests.service.shell import Place, Recorder, app_of, event, serving, until
 PRODUCER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 
 
-def spans_of(collector: OtlpReceiver) -> list[Span]:
-    found: list[Span] = []
-    while collector.requests.qsize():
-        for resource in collector.requests.get().resource_spans:
-            for scope in resource.scope_spans:
-                found += scope.spans
-    return found
-
-
 @pytest.mark.parametrize("flags", ["01", "00"])
 async def test_a_run_keeps_its_trace_and_its_sampling_through_a_crash(
     place: Place, monkeypatch: pytest.MonkeyPatch, flags: str
@@ -66,7 +57,7 @@ async def test_a_run_keeps_its_trace_and_its_sampling_through_a_crash(
                     go_on.set()
                     await until(lambda seen=recorder: seen.finished)
             await asyncio.to_thread(tracer.close)
-            told += spans_of(collector)
+            told += collector.spans()
     if flags == "00":
         assert told == []  # decided once, by the producer, and kept in the log
         return

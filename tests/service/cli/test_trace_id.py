@@ -8,7 +8,6 @@ import signal
 import urllib.request
 
 import pytest
-from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.observability.otlp_receiver import OtlpReceiver
 from tests.service.cli.conftest import Headrace, headrace, here
@@ -17,15 +16,6 @@ from tests.service.cli.test_running import Starting, app, ended, starting
 __all__ = ["app", "headrace", "here", "starting"]  # fixtures
 
 PRODUCER = "0af7651916cd43dd8448eb211c80319c"
-
-
-def spans_of(collector: OtlpReceiver) -> list[Span]:
-    found: list[Span] = []
-    while collector.requests.qsize():
-        for resource in collector.requests.get().resource_spans:
-            for scope in resource.scope_spans:
-                found += scope.spans
-    return found
 
 
 def exemplars(address: str) -> set[str]:
@@ -59,7 +49,7 @@ def test_a_run_has_one_trace_id_everywhere(
         emitted = headrace(*tail).out
         service.signal(signal.SIGTERM)
         assert service.wait() == 0
-        spans = spans_of(collector)
+        spans = collector.spans()
     assert detail["producer_trace_id"] == PRODUCER
     trace = detail["trace_id"]
     assert (trace == PRODUCER) is goes_on

@@ -32,23 +32,12 @@ from headrace.topics.outcome import (
 )
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunningAttempt
 from tests.service.engine.driver import Driver, empty_state
-from tests.service.engine.handlers import other, work
-
-
-@workflow(name="shop")
-async def shop(run: Run, _: Any) -> Any:
-    return await run.call(work, 1)
+from tests.service.engine.workflows import emits, shop
 
 
 @workflow(name="sleeps")
 async def sleeps(run: Run, _: Any) -> None:
     await run.sleep("1s")
-
-
-@workflow(name="emits")
-async def emits(run: Run, _: Any) -> None:
-    await run.emit("shop.done", 1, topic="out")
-    await run.call(other, 1)
 
 
 # --- cancel, park, resume ---------------------------------------------------------------------------------------------

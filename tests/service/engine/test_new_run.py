@@ -1,8 +1,5 @@
 """A new run, and the key that it may have to wait for."""
 
-from typing import Any
-
-from headrace import Run, workflow
 from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import Begin, Close, Joined
 from headrace.service.engine.run_state import Phase
@@ -15,18 +12,7 @@ from headrace.topics.outcome import (
 )
 from headrace.topics.partition_hash import partition_of
 from tests.service.engine.driver import DAY_MS, Driver, forwarded
-from tests.service.engine.handlers import other, work
-
-
-@workflow(name="shop")
-async def shop(run: Run, _: Any) -> Any:
-    return await run.call(work, 1)
-
-
-@workflow(name="emits")
-async def emits(run: Run, _: Any) -> None:
-    await run.emit("shop.done", 1, topic="out")
-    await run.call(other, 1)
+from tests.service.engine.workflows import emits, shop
 
 
 def two(policy: OnConflict) -> tuple[Driver, str, str]:

@@ -21,7 +21,7 @@ class Condition(StrEnum):
     """What must hold for `/readyz`."""
 
     MEMBER = "member"  # of the group, or the embedded file is ours; a spare instance is a member too
-    REPLAYED = "replayed"  # all owned partitions are folded
+    REPLAYED = "replayed"  # all owned partitions are folded, and not all of them have stopped
     BROKER = "broker"  # reachable
 
 

@@ -50,7 +50,7 @@ from headrace.topics.run_record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from headrace.service.engine.state import PartitionState
     from headrace.service.shared import Shared
@@ -93,10 +93,11 @@ class _Stage(StrEnum):
 
 
 class Owner:
-    """One partition, one task (`run`). Attempts, timers and the outbox call back on the loop."""
+    """One partition, one task (`run`). Attempts, timers and the outbox call back on the loop. `stopped` is called if it stands still for good."""
 
-    def __init__(self, shared: Shared, partition: int) -> None:
+    def __init__(self, shared: Shared, partition: int, stopped: Callable[[], None]) -> None:
         self._shared = shared
+        self._stopped = stopped
         self.at = TopicPartition(shared.names.runs, partition)
         self.state = self._new_state()
         # of the batch that is folded
@@ -570,3 +571,4 @@ class Owner:
         self._drop()
         self.ready.set()
         self._shared.stopped(self.at, reason_of(error), error, self.state.next_offset)
+        self._stopped()

@@ -15,7 +15,7 @@ import contextlib
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from headrace.observability.label import LossReason
+from headrace.observability.label import LossReason, StopReason
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner import Owner, OwnershipLost
 from headrace.topics.back_off import back_off_s
@@ -48,7 +48,7 @@ class Ownership:
         # ends the back-off of a partition that is placed elsewhere meanwhile
         self._moved: dict[int, asyncio.Event] = {}
         self.placed = asyncio.Event()  # the first placement is known
-        self.changed = asyncio.Event()  # set at every placement; whoever waits for it clears it
+        self.changed = asyncio.Event()  # set at every placement and stop of a partition; whoever waits for it clears it
         self.leaving = False
         self._takers = False  # somebody else is there, and stays
 
@@ -60,6 +60,11 @@ class Ownership:
     def replayed(self) -> tuple[int, int]:
         """How many of the partitions that are placed here are worked on, and how many there are."""
         return sum(owner.ready.is_set() for owner in self.owners), len(self._placed)
+
+    def stopped(self) -> list[StopReason]:
+        """Why partitions stand still: of those that are placed here and were stopped, by partition."""
+        places = [TopicPartition(self._shared.names.runs, partition) for partition in sorted(self._placed)]
+        return [self._shared.stops[at] for at in places if at in self._shared.stops]
 
     def open(self, group: asyncio.TaskGroup) -> None:
         """Where the tasks live: whoever ends it ends them."""
@@ -121,7 +126,7 @@ class Ownership:
         loop = asyncio.get_running_loop()
         failures = 0
         while partition in self._placed:
-            owner = self._owners[partition] = Owner(self._shared, partition)
+            owner = self._owners[partition] = Owner(self._shared, partition, self.changed.set)
             began = loop.time()
             try:
                 await owner.run()

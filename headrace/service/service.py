@@ -199,16 +199,23 @@ class Service:
         )
 
     async def _watch_replay(self) -> None:
-        """Keep `/readyz` honest: a member, and everything that is placed here is worked on. A spare has nothing, and is ready."""
+        """Keep `/readyz` honest: a member, and what is placed here is worked on, but for partitions that have stopped; unless all have.
+
+        A spare has nothing, and is ready.
+        """
         ownership = self.ownership
         await ownership.placed.wait()
         self._health.set(Condition.MEMBER, ok=True)
         while True:
             ownership.changed.clear()
             done, count = ownership.replayed()
-            self._health.set(
-                Condition.REPLAYED, ok=done == count, detail="" if done == count else f"{done} of {count} partitions"
-            )
+            stopped = ownership.stopped()
+            detail = ""
+            if done < count:
+                detail = f"{done} of {count} partitions"
+            elif stopped and len(stopped) == count:
+                detail = f"stopped, all {count} partitions: {', '.join(sorted(set(stopped)))}"
+            self._health.set(Condition.REPLAYED, ok=not detail, detail=detail)
             if done == count:
                 self._health.start()
                 await ownership.changed.wait()

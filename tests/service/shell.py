@@ -283,9 +283,10 @@ async def _follow(membership: EmbeddedMembership, router: Router) -> None:
 class Serving:
     """A whole service."""
 
-    def __init__(self, service: Service, shared: Shared, observer: Recorder) -> None:
+    def __init__(self, service: Service, shared: Shared, observer: Recorder, health: Health) -> None:
         self.service = service
         self.shared = shared
+        self.health = health
         self.observer = observer
 
     def running(self) -> int:
@@ -302,13 +303,14 @@ async def serving(
     options.setdefault("worker", {"handoff_grace": "10ms"})  # tests hold their handlers for as long as they like
     shared = shared_of(log, app, observer=observer, **options)
     stop = asyncio.Event()
-    service = Service(shared, Health(), stop)
+    health = Health()
+    service = Service(shared, health, stop)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(service.run())
         try:
             if ready:
                 await until(lambda: service.ownership.replayed() == (shared.partitions, shared.partitions))
-            yield Serving(service, shared, observer)
+            yield Serving(service, shared, observer, health)
         finally:
             stop.set()
             if log.dead:

@@ -18,6 +18,7 @@ from tests.service.fault_log import FaultLog
 from tests.service.shell import Place, app_of, event, serving, until
 
 RUNS = TopicPartition("shop.runs", 0)
+OTHER_RUNS = TopicPartition("shop.runs", 1)
 KEYS = [next(f"k{n}" for n in range(100) if partition_of(f"k{n}".encode(), 2) == partition) for partition in (0, 1)]
 FOREIGN = (
     b'{"kind":"future"}',
@@ -80,3 +81,19 @@ async def test_it_stops_its_partition_with_an_alarm_and_no_other(
     async with serving(FaultLog(place.log), shop(), instance="three") as process:
         await until_results(place, 0, 1, 3)
         assert not process.shared.stops
+
+
+async def test_a_process_is_ready_as_long_as_one_of_its_partitions_goes_on(place: Place) -> None:
+    async with serving(FaultLog(place.log), shop()) as process:
+        health = process.health
+        await until(lambda: health.ready)
+        await place.view.append(RUNS, [NewRecord(value=FOREIGN[0])])
+        await until(lambda: process.shared.stops)
+        await place.publish("in", event({"n": 1}, key=KEYS[1]))
+        await until_results(place, 1)
+        assert health.ready
+        await place.view.append(OTHER_RUNS, [NewRecord(value=FOREIGN[0])])
+        await until(lambda: not health.ready)
+        report = health.report()
+        assert report.started
+        assert report.conditions["replayed"].detail == "stopped, all 2 partitions: unknown_record"

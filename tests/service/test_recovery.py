@@ -1,6 +1,7 @@
 """Where a state begins: random logs with checkpoints of every kind in them, whole and broken, of owners and of zombies, trimmed as far as they allow."""
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,8 @@ from headrace.service.engine.checkpoint import dump
 from headrace.service.engine.fold import fold
 from headrace.service.engine.state import PartitionState
 from headrace.service.recovery import LogGap, Recovered, Recovery
+from headrace.service.run_view.scan import Reading
+from headrace.service.settings import Settings
 from headrace.topics.log import Log, NewRecord, TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
 from headrace.topics.outcome import CheckpointChunk
@@ -213,6 +216,20 @@ async def test_views_begin_at_the_oldest_checkpoint(log: EmbeddedLog) -> None:
     assert recovered.candidate is not None
     assert recovered.candidate.as_of == made.complete[0][1] == recovered.state.next_offset - 1
     assert fold_records(made.records, recovered.state) == fold_records(made.records, empty())
+
+
+async def test_a_view_begins_at_a_checkpoint_that_came_after_the_end_it_knew(log: EmbeddedLog) -> None:
+    """The log was trimmed, and its owner went on, between the question where it ends and the first read."""
+    made = WithCheckpoints(7, log)
+    await made.until_complete(1)
+    await log.trim(AT, made.complete[0][1] + 1)
+    asked = (await log.offsets([AT]))[AT]
+    await made.until_complete(2)
+    await log.trim(AT, made.complete[1][1] + 1)
+    reading = Reading(AT, Settings(), partitions=3)
+    async with aclosing(reading.until(log, asked)) as records:
+        assert [seen.offset async for seen in records][:1] == [made.complete[1][1] + 1]
+    assert reading.state.next_offset == (await log.offsets([AT]))[AT].end
 
 
 async def test_an_empty_log_is_a_new_partition(log: EmbeddedLog) -> None:

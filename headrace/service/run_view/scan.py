@@ -121,7 +121,7 @@ class Reading:
         self._begin = begin
 
     async def until(self, log: Log, offsets: Offsets) -> AsyncGenerator[Seen]:
-        """Everything from the start to `offsets.end`."""
+        """Everything from the start to `offsets.end`; further, if the log is trimmed meanwhile."""
         offsets = await self._begun(log, offsets)
         if offsets.start >= offsets.end:
             return
@@ -154,8 +154,10 @@ class Reading:
         while offsets.start > 0:
             try:
                 recovered = await Recovery(log, self.at, self._new_state, offsets, isolation=self._isolation).oldest()
-            except OffsetOutOfRange:  # it was trimmed further meanwhile
-                offsets = msgspec.structs.replace((await log.offsets([self.at]))[self.at], end=offsets.end)
+            except (
+                OffsetOutOfRange
+            ):  # it was trimmed further meanwhile, for a checkpoint that may lie behind the end we knew
+                offsets = (await log.offsets([self.at]))[self.at]
                 continue
             self.state = recovered.state
             self._begin(self.state)

@@ -37,8 +37,12 @@ _RECORD_ROOM_BYTES = 64 << 10  # what a run-log record needs around its payload:
 
 
 class TopicPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What there should be: `runs` and `kept` (audit, dead letters) are ours; `sources` are read, `outputs` written."""
+    """What there should be: `runs` and `kept` (audit, dead letters) are ours; `sources` are read, `outputs` written.
 
+    `servers` is how Kafka's own tools reach the brokers.
+    """
+
+    servers: str
     runs: TopicSpec
     kept: tuple[TopicSpec, ...]
     sources: tuple[TopicSpec, ...]
@@ -74,6 +78,7 @@ def plan(
     output_names = sorted(set(outputs) - {spec.name for spec in source_specs})
     letters = tuple(_dead_letters(spec, replication) for spec in source_specs)
     return TopicPlan(
+        servers=",".join(settings.kafka.bootstrap_servers),
         runs=_runs(settings, replication),
         kept=(
             _kept(Names(settings.app.name).audit, replication, settings.log.max_record_bytes),
@@ -129,14 +134,14 @@ async def check(log: Log, wanted: TopicPlan, *, missing_is_fine: bool = False) -
     if missing and not missing_is_fine:
         problems.append(_missing(missing))
     if (runs := found.get(wanted.runs.name)) is not None:
-        problems.extend(differences(wanted.runs, runs))
+        problems.extend(differences(wanted.runs, runs, wanted.servers))
     for spec in wanted.kept:
         if (there := found.get(spec.name)) is not None:
-            problems.extend(_wrong_configuration(_least(spec), there))
+            problems.extend(_wrong_configuration(_least(spec), there, wanted.servers))
     return problems
 
 
-def differences(wanted: TopicSpec, found: TopicSpec) -> list[SettingsError]:
+def differences(wanted: TopicSpec, found: TopicSpec, servers: str) -> list[SettingsError]:
     """What is wrong with the run log. `None` in the plan is not compared; more room or replicas than asked are fine."""
     name, problems = wanted.name, list[SettingsError]()
     if found.partitions != wanted.partitions:
@@ -149,7 +154,7 @@ def differences(wanted: TopicSpec, found: TopicSpec) -> list[SettingsError]:
                 f"else restore it with {wanted.partitions}, or choose a new app.name. Nothing was written.",
             )
         )
-    problems.extend(_wrong_configuration(wanted, found))
+    problems.extend(_wrong_configuration(wanted, found, servers))
     if found.replication < wanted.replication:
         problems.append(
             SettingsError(
@@ -217,7 +222,7 @@ _RULES = (
 )
 
 
-def _wrong_configuration(wanted: TopicSpec, found: TopicSpec) -> Iterator[SettingsError]:
+def _wrong_configuration(wanted: TopicSpec, found: TopicSpec, servers: str) -> Iterator[SettingsError]:
     for rule in _RULES:
         should, is_ = getattr(wanted, rule.field), getattr(found, rule.field)
         if should is None or is_ is None or is_ == should or (rule.at_least and is_ >= should):
@@ -226,7 +231,7 @@ def _wrong_configuration(wanted: TopicSpec, found: TopicSpec) -> Iterator[Settin
             f"{wanted.name} has {rule.key}={_text(is_)}, but needs {_text(should)}.",
             code=rule.code,
             why=rule.why,
-            do="kafka-configs.sh --alter --entity-type topics "
+            do=f"kafka-configs.sh --bootstrap-server {servers} --alter --entity-type topics "
             f"--entity-name {wanted.name} --add-config {rule.key}={_text(should)}",
         )
 

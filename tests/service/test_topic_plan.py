@@ -89,12 +89,15 @@ RUNS = plan(KAFKA, nodes=3).runs
 def test_each_difference_has_its_code_says_what_is_there_and_how_to_mend_it(
     field: str, value: object, code: str
 ) -> None:
-    (problem,) = differences(RUNS, msgspec.structs.replace(RUNS, **{field: value}))
+    (problem,) = differences(RUNS, msgspec.structs.replace(RUNS, **{field: value}), "k1:9092,k2:9092")
     assert problem.code == code
     assert "shop.runs" in problem.message
     assert str(value).lower() in problem.message.lower()
     assert problem.why
     assert problem.do
+    if "kafka-configs.sh" in problem.do:
+        assert "kafka-configs.sh --bootstrap-server k1:9092,k2:9092 --alter" in problem.do
+    assert ("kafka-configs.sh" in problem.do) == (field not in {"partitions", "replication"})
 
 
 @pytest.mark.parametrize(
@@ -102,12 +105,12 @@ def test_each_difference_has_its_code_says_what_is_there_and_how_to_mend_it(
     [("max_message_bytes", 5_000_000), ("replication", 5), ("min_insync_replicas", 3), ("segment_bytes", 1 << 30)],
 )
 def test_more_than_asked_for_is_fine(field: str, value: object) -> None:
-    assert differences(RUNS, msgspec.structs.replace(RUNS, **{field: value})) == []
+    assert differences(RUNS, msgspec.structs.replace(RUNS, **{field: value}), "k1:9092,k2:9092") == []
 
 
 def test_what_the_broker_does_not_say_is_not_compared() -> None:
     bare = TopicSpec(name="shop.runs", partitions=RUNS.partitions, replication=RUNS.replication)
-    assert differences(RUNS, bare) == []
+    assert differences(RUNS, bare, "k1:9092") == []
 
 
 # --- the check at start -----------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def decode(value: bytes | None) -> RunRecord:
         raise UnknownRecord("A run-log record has no value.", why="Only Headrace may write to its run log.")
     try:
         record = _decoder.decode(value)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnknownRecord(
             f"A run-log record cannot be read: {error}",
             why="It was written by something else, or by a newer version of Headrace.",

@@ -156,6 +156,7 @@ def test_a_record_is_json_with_its_kind_and_version() -> None:
         b'{"kind":"unheard","v":1}',
         b'{"kind":"command","id":["i","c"],"body":{"is":"unheard"},"v":1}',
         b'{"kind":"command","id":["x","c"],"body":{"is":"resume","run":"r"},"v":1}',
+        b'{"kind":"command","id":["i","\xff"],"body":{"is":"resume","run":"r"},"v":1}',
         b'{"kind":"outcome","token":1,"seq":2,"body":{"is":"unheard","run":"r"},"v":1}',
         b'{"kind":"outcome","token":"1","seq":2,"body":{"is":"output.refused","entry":"","code":"","message":""},"v":1}',
         b'{"kind":"outcome","token":1,"seq":2,"body":{"is":"run.ended","run":"r","status":"unheard"},"v":1}',

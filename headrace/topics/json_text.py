@@ -11,6 +11,7 @@ UTF-8.
 
 from __future__ import annotations
 
+import re
 from itertools import accumulate
 from typing import Any
 
@@ -20,6 +21,8 @@ from headrace.topics.errors import Rejected
 
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _NOT_STRUCTURE = bytes(byte for byte in range(256) if byte not in b'"[]{}')
+_TRUNCATED = "Input data was truncated"  # msgspec's
+_LONE_SURROGATE = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u|\\?\Z)")
 _DECODER: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
 
 
@@ -58,7 +61,13 @@ def parse_json(raw: bytes, *, nesting_max: int) -> Any:
     except UnicodeDecodeError:
         raise MalformedJson("The value is not valid JSON: its bytes are not UTF-8.") from None
     except (msgspec.DecodeError, ValueError) as error:
-        raise MalformedJson(f"The value is not valid JSON: {error}.") from None
+        reason = "it has a lone surrogate, which is no Unicode" if _ends_in_lone_surrogate(raw, error) else error
+        raise MalformedJson(f"The value is not valid JSON: {reason}.") from None
+
+
+def _ends_in_lone_surrogate(raw: bytes, error: ValueError) -> bool:
+    """The parser, which looks for the other half, takes the end of the text for the end of its input."""
+    return str(error) == _TRUNCATED and _LONE_SURROGATE.search(raw.replace(b"\\\\", b"..")) is not None
 
 
 def check_nesting(raw: bytes, *, nesting_max: int) -> None:

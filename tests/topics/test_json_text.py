@@ -174,3 +174,19 @@ def test_what_is_too_deep_for_the_parser_is_refused_under_any_limit() -> None:
     for raw in (b"[" * 100_000, b"[" * 100_000 + b"]" * 100_000, b'[{"":' * 50_000):
         with pytest.raises(MalformedJson):
             parse_json(raw, nesting_max=10**6)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b'"\\ud800"', b'{"a":"\\uDBff\\n"}', b'"\\\\\\ud800\\\\"', b'"\\ud800x'],
+    ids=["end", "escape", "backslashes", "open"],
+)
+def test_a_lone_surrogate_at_the_end_is_said_to_be_one(raw: bytes) -> None:
+    with pytest.raises(MalformedJson, match="lone surrogate"):
+        parse_json(raw, nesting_max=64)
+
+
+@pytest.mark.parametrize("raw", [b'"\\ud83d', b'"\\ud83d\\', b'"\\ud83d\\ude', b'"\\\\ud800', b'"\\u0041', b""])
+def test_a_text_that_was_cut_is_said_to_be_truncated(raw: bytes) -> None:
+    with pytest.raises(MalformedJson, match="truncated"):
+        parse_json(raw, nesting_max=64)

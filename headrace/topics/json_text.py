@@ -65,7 +65,7 @@ def parse_json(raw: bytes, *, nesting_max: int) -> Any:
         raise MalformedJson(f"The value is not valid JSON: {reason}.") from None
 
 
-def _ends_in_lone_surrogate(raw: bytes, error: ValueError) -> bool:
+def _ends_in_lone_surrogate(raw: bytes, error: Exception) -> bool:
     """The parser, which looks for the other half, takes the end of the text for the end of its input."""
     return str(error) == _TRUNCATED and _LONE_SURROGATE.search(raw.replace(b"\\\\", b"..")) is not None
 

@@ -12,6 +12,7 @@ from headrace.service.cli.client import opened
 from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
+from headrace.service.cli.hang_up import reader_gone
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import Format, Stream
 from headrace.service.cli.terminal_table import TIME_WIDTH, Column
@@ -93,7 +94,10 @@ async def _each(
     *,
     follow: bool,
 ) -> None:
-    """Hand over the records of all partitions as they come, those of one partition in order, until no more are wanted."""
+    """Hand over the records of all partitions as they come, those of one partition in order, until no more are wanted.
+
+    Raises BrokenPipeError, in a group, if it follows and nobody reads stdout any more.
+    """
     send, receive = anyio.create_memory_object_stream[_Records](_BATCHES_AHEAD)
 
     async def read(at: TopicPartition, span: Offsets, out: MemoryObjectSendStream[_Records]) -> None:
@@ -107,7 +111,13 @@ async def _each(
                     if not follow and batch.records[-1].offset + 1 >= span.end:
                         return
 
+    async def hang_up() -> None:
+        await reader_gone()
+        raise BrokenPipeError
+
     async with anyio.create_task_group() as group:
+        if follow:
+            group.start_soon(hang_up)
         for at, span in spans.items():
             group.start_soon(read, at, span, send.clone())
         send.close()

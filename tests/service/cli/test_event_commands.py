@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,22 @@ def test_tail_stops_at_its_limit_and_begins_where_it_is_told(headrace: Headrace)
     assert len(following.lines) == 5
     assert headrace("event", "tail", "orders", "--no-follow").out == ""
     assert headrace("event", "tail", "orders", "--from", "middle").code == ExitCode.USAGE
+
+
+@pytest.mark.usefixtures("topics")
+def test_tail_ends_when_nobody_reads_it_any_more(headrace: Headrace, here: Path) -> None:
+    headrace("event", "publish", "orders", "--data", "1")
+    command = [sys.executable, "-m", "headrace", "event", "tail", "orders", "--from", "start", "-o", "name"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=here) as following:
+        assert following.stdout is not None
+        assert following.stderr is not None
+        try:
+            assert following.stdout.readline() != b""
+            following.stdout.close()  # as `| head -1` does; nothing more comes to the topic
+            assert following.wait(60) == ExitCode.OK
+            assert following.stderr.read() == b""
+        finally:
+            following.kill()
 
 
 @pytest.mark.usefixtures("topics")

@@ -287,7 +287,11 @@ def at_the_port(place: Place) -> list[Any]:
         ("nothing but the trickle", nothing(), finished),
         ("one scraper, without a pause", scraping(place.url, 1), finished),
         ("ten scrapers, without a pause", scraping(place.url, 10), finished),
-        ("100 scrapers that never read", never_reading(place.url, 100), finished),
+        (
+            "100 scrapers that never read",
+            never_reading(place.url, 100),
+            ("headrace_metrics_port_errors_total", {"reason": "crowded"}),
+        ),
         ("malformed and endless trace contexts", bad_contexts(place), ("headrace_trace_contexts_refused_total", {})),
         ("a scraper during take-overs", fenced(place), ("headrace_event_loop_fenced_total", {})),
     ]

@@ -131,6 +131,17 @@ WORKERS: Final = Dashboard(
                     queries=(Query(per_second("trace_contexts_refused_total", by="topic"), "{{topic}}"),),
                 ),
                 Lines(
+                    title="Metrics port errors",
+                    description="Requests without a whole and good answer: ended to make room (crowded), ended after 10 s (timed_out), left by the "
+                    "peer (gone), or not to be made (failed).",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(
+                            per_second("metrics_port_errors_total", by="instance, reason"), "{{instance}} {{reason}}"
+                        ),
+                    ),
+                ),
+                Lines(
                     title="Series",
                     description="Series that count against telemetry.series_budget; over it, labels are folded.",
                     unit=Unit.COUNT,

@@ -4,7 +4,8 @@
 at.
 
 No authentication, nothing but GET and HEAD, one request per connection. A peer that neither writes nor reads costs
-one thread until it is 10 s old, and there are at most 16 of them: the oldest makes room for the newest.
+one thread until it is 10 s old, and there are at most 16 of them: the oldest makes room for the newest. Whoever does not
+get a whole and good answer is counted.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import gzip
 import socket
+import sys
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -26,6 +28,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder, gzip_accepted
 
 from headrace.observability.health import Health
+from headrace.observability.label import PortError
 from headrace.topics.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -60,6 +63,7 @@ class Exposition(AbstractContextManager["Exposition"]):
         port: int = 9464,
         discovery: Callable[[], bytes] = lambda: b"[]\n",
     ) -> None:
+        self.errors = PortErrors()
         self._pages = Pages(registry, health, discovery)
         self._host = host
         self._port = port
@@ -80,7 +84,7 @@ class Exposition(AbstractContextManager["Exposition"]):
     def __enter__(self) -> Self:
         """Bind and serve. Raises `PortTaken`, or `SettingsError` for a host that is not ours."""
         try:
-            self._server = _Server((self._host, self._port), self._pages)
+            self._server = _Server((self._host, self._port), self._pages, self.errors)
         except OSError as error:
             taken = error.errno == errno.EADDRINUSE
             raise (PortTaken if taken else SettingsError)(
@@ -104,6 +108,24 @@ class Exposition(AbstractContextManager["Exposition"]):
         self._thread.join()
         self._server.server_close()
         self._server.drop_all()
+
+
+class PortErrors:
+    """Requests without a whole and good answer, by reason, since the port is open."""
+
+    def __init__(self) -> None:
+        self._counts = dict.fromkeys(PortError, 0)
+        self._lock = threading.Lock()
+
+    def add(self, reason: PortError) -> None:
+        """One more, from any thread."""
+        with self._lock:
+            self._counts[reason] += 1
+
+    def __call__(self) -> dict[PortError, int]:
+        """Now, from any thread. Every reason is there."""
+        with self._lock:
+            return dict(self._counts)
 
 
 class Pages:
@@ -157,8 +179,9 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     request_queue_size = 64
 
-    def __init__(self, address: tuple[str, int], pages: Pages) -> None:
+    def __init__(self, address: tuple[str, int], pages: Pages, errors: PortErrors) -> None:
         self.pages = pages
+        self.errors = errors
         self._open: dict[socket.socket, float] = {}
         self._open_lock = threading.Lock()
         if ":" in address[0]:
@@ -180,6 +203,7 @@ class _Server(ThreadingHTTPServer):
             if oldest is not None:
                 del self._open[oldest]
         if oldest is not None:
+            self.errors.add(PortError.CROWDED)
             _cut(oldest)
         super().process_request(request, client_address)
 
@@ -191,6 +215,7 @@ class _Server(ThreadingHTTPServer):
             for connection in old:
                 del self._open[connection]
         for connection in old:
+            self.errors.add(PortError.TIMED_OUT)
             _cut(connection)
 
     def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
@@ -199,7 +224,11 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A peer that went away is no news, and the port must not write to stderr."""
+        """A peer that went away is no news, and the port must not write to stderr. What we ended is counted already."""
+        with self._open_lock:
+            ended_by_peer = request in self._open
+        if ended_by_peer:
+            self.errors.add(PortError.GONE if isinstance(sys.exception(), OSError) else PortError.FAILED)
 
     def drop_all(self) -> None:
         """End all connections that are still open."""
@@ -223,7 +252,7 @@ class _Connection(BaseHTTPRequestHandler):
 
     server_version = "headrace"
     sys_version = ""
-    timeout = CONNECTION_S
+    timeout = 2 * CONNECTION_S  # the server ends it first, and counts that
     server: BaseServer
 
     def do_GET(self) -> None:
@@ -237,6 +266,7 @@ class _Connection(BaseHTTPRequestHandler):
         try:
             status, content_type, body = self.server.pages.answer(self.path, self.headers.get("Accept", ""))
         except Exception as error:  # noqa: BLE001 - a collector's failure is the scraper's to see
+            self.server.errors.add(PortError.FAILED)
             status, content_type = HTTPStatus.INTERNAL_SERVER_ERROR, TEXT
             body = f"Cannot read the metrics: {type(error).__name__}\n".encode()
         self.send_response(status)

@@ -156,6 +156,15 @@ class SpanResult(StrEnum):
     FAILED = "failed"
 
 
+class PortError(StrEnum):
+    """Why a request of the metrics port got no whole and good answer."""
+
+    CROWDED = "crowded"  # ended to make room for a newer connection
+    TIMED_OUT = "timed_out"  # ended because it was too old: the peer neither wrote nor read
+    GONE = "gone"  # the peer went away before it had all
+    FAILED = "failed"  # ours: what was asked for could not be made
+
+
 class Resource(StrEnum):
     """What a process has a limit of."""
 

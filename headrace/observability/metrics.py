@@ -164,6 +164,7 @@ TABLE: Final[tuple[Family, ...]] = (
     _counter("event_loop_fenced_total", "Stalls after which partitions were announced anew before going on."),
     _gauge("resource_used_ratio", "Share of a limit of the process that is used.", "resource"),
     _counter("trace_spans_total", "Spans made, and what became of them; the rest waits or was dropped.", "result"),
+    _counter("metrics_port_errors_total", "Requests of the metrics port without a whole and good answer.", "reason"),
     _gauge("workflow_definitions", "Definitions by status.", "status"),
     _gauge("metric_series", "Series of this exposition that count against the budget."),
     _counter("metric_series_folded_total", "Measurements whose labels were dropped: over the series budget."),

@@ -22,7 +22,7 @@ from headrace.observability.expected import Expected, expected_series
 from headrace.observability.forecast import Forecast
 from headrace.observability.forecast_gauges import forecast_gauges
 from headrace.observability.forecast_sample import Totals, Work
-from headrace.observability.label import LogKind, SpanResult
+from headrace.observability.label import LogKind, PortError, SpanResult
 from headrace.observability.metrics import BY_NAME, TABLE, Family, Kind
 from headrace.observability.prometheus_families import counter_family, gauge_family, histogram_family, info_family
 from headrace.observability.silent import Silent
@@ -60,6 +60,7 @@ class PrometheusObserver(Silent, Collector):
         self.snapshots = snapshots
         self._forecasts: Callable[[], Forecast | None] = lambda: None
         self._spans: Callable[[], Mapping[SpanResult, int]] = dict
+        self._port_errors: Callable[[], Mapping[PortError, int]] = dict
         self._info = {"version": version, "python": platform.python_version(), "backend": backend}
         # Two budgets, as two threads open series: what happened here, what is (in a scrape) there.
         self._budget = Budget(series_budget - series_budget // GAUGE_SHARE, exceeded)
@@ -307,6 +308,10 @@ class PrometheusObserver(Silent, Collector):
         """Where to ask for the counts of spans at each scrape, in the scraping thread."""
         self._spans = counts
 
+    def show_port_errors(self, counts: Callable[[], Mapping[PortError, int]]) -> None:
+        """Where to ask for the metrics port's errors at each scrape, in the scraping thread."""
+        self._port_errors = counts
+
     # --- scrape -------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
@@ -315,6 +320,8 @@ class PrometheusObserver(Silent, Collector):
         gauges["resource_used_ratio"] = list(dict(self._resources).items())
         for result, count in self._spans().items():
             self._counts["trace_spans_total"].values[result,] = count
+        for reason, count in self._port_errors().items():
+            self._counts["metrics_port_errors_total"].values[reason,] = count
         for family in TABLE:
             if not family.emitted or family.name.startswith("metric_series"):
                 continue

@@ -93,7 +93,9 @@ class Telemetry:
             )
             self.health.watch(stack.enter_context(self._watchdog()).silent_s)
             stack.enter_context(ResourceWatch(self.observer))
-            self.metrics_url = stack.enter_context(self._port(prometheus)).url
+            port = stack.enter_context(self._port(prometheus))
+            self.metrics_url = port.url
+            prometheus.show_port_errors(port.errors)
             prometheus.show(stack.enter_context(self._forecast(prometheus)).newest)
             yield
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from http.client import HTTPConnection, HTTPResponse
@@ -15,8 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from prometheus_client.registry import Collector
 
 from headrace.observability import exposition
-from headrace.observability.exposition import CONNECTIONS_MAX, Exposition
+from headrace.observability.exposition import CONNECTIONS_MAX, Exposition, PortErrors
 from headrace.observability.health import Condition, Health
+from headrace.observability.label import PortError
 from headrace.observability.prometheus import PrometheusObserver, registry
 from headrace.topics.errors import SettingsError
 from tests.observability.workload import tell_all
@@ -155,6 +157,76 @@ def test_peers_that_never_read_or_never_ask_do_not_keep_others_out() -> None:
             connection.close()
 
 
+def reset(connection: socket.socket) -> None:
+    """Close it so that the other side hears of it at once, whatever is still on its way."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+def until_counted(errors: PortErrors, reason: PortError, count: int) -> None:
+    """Return when so many are counted for this reason, or fail."""
+    patience = threading.Event()
+    for _ in range(2000):
+        if errors()[reason] >= count:
+            break
+        patience.wait(0.01)
+    assert errors() == {**dict.fromkeys(PortError, 0), reason: count}
+
+
+def asking(port: int) -> socket.socket:
+    """A scraper that asks for the metrics and has begun to get them."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert connection.recv(8) == b"HTTP/1.0"
+    return connection
+
+
+@pytest.fixture
+def large() -> Iterator[Exposition]:
+    registry = CollectorRegistry()
+    registry.register(Large())
+    with Exposition(registry, Health(), port=0) as served:
+        yield served
+
+
+def test_a_scraper_that_goes_away_in_the_middle_of_its_answer_is_counted(large: Exposition) -> None:
+    reset(asking(large.port))
+    until_counted(large.errors, PortError.GONE, 1)
+
+
+def test_a_scraper_that_is_ended_to_make_room_is_counted_once(large: Exposition) -> None:
+    deaf = asking(large.port)
+    others = [socket.create_connection(("127.0.0.1", large.port), timeout=20) for _ in range(CONNECTIONS_MAX)]
+    until_counted(large.errors, PortError.CROWDED, 1)
+    while deaf.recv(1 << 20):  # what was on its way, and then the end
+        pass
+    for connection in (deaf, *others):  # they end in good order: none has asked for anything
+        connection.close()
+    until_counted(large.errors, PortError.CROWDED, 1)
+
+
+def test_a_scraper_that_never_reads_is_counted_when_its_time_is_over(
+    large: Exposition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = asking(large.port)
+    monkeypatch.setattr(exposition, "CONNECTION_S", 0.0)
+    until_counted(large.errors, PortError.TIMED_OUT, 1)
+    deaf.close()
+
+
+def test_an_answer_that_was_had_is_no_error(port: int) -> None:
+    observer, errors = PrometheusObserver(), PortErrors()
+    observer.show_port_errors(errors)
+    with Exposition(registry(observer), Health(), port=0) as served:
+        for path in ("/metrics", "/livez", "/readyz", "/nothing"):
+            get(served.port, path)
+        socket.create_connection(("127.0.0.1", served.port), timeout=20).close()  # a probe that only knocks
+        _, body = get(served.port, "/metrics")
+        assert not any(served.errors().values())
+    for reason in PortError:
+        assert f'headrace_metrics_port_errors_total{{reason="{reason}"}} 0.0' in body.decode()
+
+
 def test_connections_end_with_the_port() -> None:
     with Exposition(CollectorRegistry(), Health(), port=0) as served:
         silent = socket.create_connection(("127.0.0.1", served.port), timeout=20)
@@ -180,5 +252,6 @@ def test_a_collector_that_raises_answers_500_without_detail_and_recovers() -> No
         failing.fails.set()
         response, body = get(served.port, "/metrics")
         assert (response.status, body) == (500, b"Cannot read the metrics: RuntimeError\n")
+        assert served.errors() == {**dict.fromkeys(PortError, 0), PortError.FAILED: 1}
         failing.fails.clear()
         assert get(served.port, "/metrics")[0].status == 200

@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from headrace.observability import label
 from headrace.observability.accumulator import OTHER
 from headrace.observability.expected import Expected
+from headrace.observability.exposition import PortErrors
 from headrace.observability.forecast import Forecast, WorkflowForecast
 from headrace.observability.forecast_trend import Trend
 from headrace.observability.forecast_use import Bottleneck, Use
@@ -107,6 +108,7 @@ def told() -> PrometheusObserver:
     observer = PrometheusObserver(snapshots=lambda: NOW, version="0.1.0", backend="embedded")
     observer.show(lambda: FORECAST)
     observer.show_spans(SpanCounts())
+    observer.show_port_errors(PortErrors())
     tell_all(observer)
     return observer
 

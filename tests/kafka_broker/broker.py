@@ -95,6 +95,8 @@ class KafkaBroker:
         """Start on the present data (formatted the first time) and wait until it serves metadata."""
         if self._keeper is not None:
             raise RuntimeError("The broker runs already.")
+        if _listens(self._port):
+            raise BrokerFailed(f"Another process listens on {self.bootstrap_servers}.")
         command = await asyncio.to_thread(self._prepare)
         self._keeper = subprocess.Popen(
             [sys.executable, "-IS", str(HERE / "keeper.py"), str(self.log), *command],
@@ -240,17 +242,27 @@ class KafkaBroker:
             await asyncio.sleep(0.05)  # between two looks at a process that cannot tell us
 
     async def _answers(self) -> bool:
-        """True once the metadata lists a broker."""
+        """True once the metadata lists a broker. Raises BrokerFailed if that is not ours: it was quicker to take the port."""
         if not _listens(self._port):
             return False  # saves aiokafka's error line for each look
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5000)
         try:
             await admin.start()
-            return bool((await admin.describe_cluster())["brokers"])
+            told = await admin.describe_cluster()
+            if told["cluster_id"] != self._cluster_id():
+                raise BrokerFailed(
+                    f"Another broker listens on {self.bootstrap_servers}, of cluster {told['cluster_id']}."
+                )
+            return bool(told["brokers"])
         except (KafkaError, OSError):
             return False
         finally:
             await admin.close()
+
+    def _cluster_id(self) -> str:
+        """As the storage was formatted with."""
+        lines = (self._data / "log" / "meta.properties").read_text().splitlines()
+        return next(value for key, _, value in (line.partition("=") for line in lines) if key == "cluster.id")
 
     def _log_tail(self) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""

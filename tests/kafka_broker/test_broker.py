@@ -1,5 +1,7 @@
 """The helper itself: what it promises to the tests that stand on it."""
 
+import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -10,7 +12,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
-from tests.kafka_broker.broker import KafkaBroker
+from tests.kafka_broker.broker import BrokerFailed, KafkaBroker, free_port
 
 ROOT = Path(__file__).parents[2]
 OwnKafka = Callable[..., Awaitable[KafkaBroker]]
@@ -49,6 +51,23 @@ async def test_a_controlled_restart_keeps_data_and_address(own_kafka: OwnKafka) 
         await admin.close()
     assert broker.bootstrap_servers == before[0]
     assert broker.pid != before[1]
+
+
+@pytest.mark.usefixtures("kafka_available")
+async def test_a_port_of_another_process_is_refused(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        broker = KafkaBroker(port=other.getsockname()[1], data=tmp_path)
+        with pytest.raises(BrokerFailed, match="Another process listens on"):
+            await broker.start()
+    assert broker.pid == 0
+
+
+async def test_of_two_that_start_on_one_port_one_says_that_it_did_not(own_kafka: OwnKafka, tmp_path: Path) -> None:
+    """Both found it free. The other one answers there; that makes this one no more ready."""
+    port = free_port()
+    folders = [tmp_path / "one", tmp_path / "two"]
+    ends = await asyncio.gather(*(own_kafka(port=port, data=data) for data in folders), return_exceptions=True)
+    assert sorted(isinstance(end, BrokerFailed) for end in ends) == [False, True]
 
 
 @pytest.mark.usefixtures("kafka_available")

@@ -38,6 +38,7 @@ USE_WANTED: Final = 0.7
 """And so that they are used no more than that."""
 _UNKNOWN_BELOW: Final = 0.02  # of less use than that nothing can be concluded: it is the idle process
 _EXPLAINS: Final = 0.5
+_LONG: Final = 0.25  # of the time that we look: of attempts that last longer, too few end to tell by
 _ALONE: Final = 4.0  # a partition with so many times the lag of its middle neighbour is hot
 
 
@@ -55,7 +56,7 @@ class WorkflowForecast(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TaskForecast(msgspec.Struct, frozen=True, kw_only=True):
-    """One handler in one workflow: attempts a second, seconds of one, and how many ran at once on average."""
+    """One handler in one workflow: attempts a second, seconds of one (infinite: none ended), and how many ran at once on average."""
 
     workflow: str
     task: str
@@ -118,7 +119,7 @@ class Forecaster:
             workflows=tuple(workflows),
             tasks=tasks,
             uses=ranked,
-            bottleneck=use.bottleneck(ranked, held, odd=_odd(samples, flows)),
+            bottleneck=use.bottleneck(ranked, held, self._stuck(samples[-1], tasks), odd=_odd(samples, flows)),
             workers_needed=_workers(workflows, ranked),
         )
 
@@ -200,10 +201,27 @@ class Forecaster:
             uses.append(Use(f"pool:{pool}", _occupied(tasks, mine, in_use, last.at_s - first.at_s) / size))
         if facts.threaded:
             running = sum(each.concurrency for each in tasks if each.task in facts.threaded)
-            uses.append(Use(use.THREADS, running / facts.threads))
+            abandoned = _mean([each.threads_abandoned for each in recent])
+            uses.append(Use(use.THREADS, (running + abandoned) / facts.threads))
         uses += [Use(f"task:{task}", total / facts.slots) for task, total in _by_task(tasks).items()]
         uses += [Use(f"breaker:{name}", 1.0) for name in last.blocking if self._holds(name, last)]
         return [Use(each.resource, min(1.0, each.ratio)) for each in uses]
+
+    def _stuck(self, last: Sample, tasks: tuple[TaskForecast, ...]) -> dict[str, str]:
+        """Pools and threads that attempts of one handler keep, of which none has ended within the last minute."""
+        facts = self._facts
+        ended = {each.task for each in tasks if each.per_s}
+        found: dict[str, str] = {}
+        for task, running in _by_task(tasks).items():
+            if task in ended:
+                continue
+            name = f"task:{task}"
+            pool = facts.pool_of.get(task)
+            if pool in last.pools and running >= use.LIMITS_FROM * last.pools[pool][1]:
+                found[f"pool:{pool}"] = name
+            if task in facts.threaded and running >= use.LIMITS_FROM * facts.threads:
+                found[use.THREADS] = name
+        return found
 
     def _broker(self, samples: list[Sample]) -> float:
         """Outcomes on their way against how many may be; batches in flight against the fullest."""
@@ -285,21 +303,28 @@ def _most_used(resources: Iterable[str], uses: dict[str, float]) -> float:
 
 
 def _tasks(samples: list[Sample]) -> tuple[TaskForecast, ...]:
-    """By Little's law over the last minute: what ended within a second, times how long it took."""
-    first, last = _recent(samples)[0], samples[-1]
+    """By Little's law over the last minute: what ended within a second, times how long it took.
+
+    Attempts that last as long as we look are not told by their ends: of these, how many ran at each sample.
+    """
+    recent = _recent(samples)
+    first, last = recent[0], recent[-1]
     span_s = last.at_s - first.at_s
     found: list[TaskForecast] = []
-    for (workflow, task), work in last.totals.tasks.items():
-        before = first.totals.tasks.get((workflow, task), Work())
+    for key in {**last.totals.tasks, **last.running}:
+        work, before = last.totals.tasks.get(key, Work()), first.totals.tasks.get(key, Work())
         count, seconds = work.count - before.count, work.seconds - before.seconds
-        if count > 0:
+        concurrency = seconds / span_s
+        if not count or seconds / count > span_s * _LONG:
+            concurrency = _mean([each.running.get(key, 0) for each in recent])
+        if count > 0 or concurrency > 0:
             found.append(
                 TaskForecast(
-                    workflow=workflow,
-                    task=task,
+                    workflow=key[0],
+                    task=key[1],
                     per_s=count / span_s,
-                    mean_s=seconds / count,
-                    concurrency=seconds / span_s,
+                    mean_s=seconds / count if count else math.inf,
+                    concurrency=concurrency,
                 )
             )
     return tuple(found)
@@ -316,7 +341,7 @@ def _occupied(tasks: tuple[TaskForecast, ...], handlers: set[str], in_use: list[
     """Slots of a pool that are taken on average: exact from what ended, unless attempts last as long as we look."""
     mine = [each for each in tasks if each.task in handlers]
     busy, count = sum(each.concurrency for each in mine), sum(each.per_s for each in mine)
-    return _mean(in_use) if not count or busy / count > seen_s / 4 else busy
+    return _mean(in_use) if not count or busy / count > seen_s * _LONG else busy
 
 
 def _in_log(samples: list[Sample]) -> float:

@@ -72,6 +72,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     pools: dict[str, tuple[int, int]] = {}  # in use, size
     blocking: frozenset[str] = frozenset()  # breakers that are not closed
     active_runs: int = 0
+    running: dict[tuple[str, str], int] = {}  # attempts, by workflow and handler
+    threads_abandoned: int = 0
     broker_reachable: bool = True
     placed: frozenset[tuple[str, int]] = frozenset()  # partitions read and owned here
 
@@ -100,6 +102,8 @@ def sample(now: Snapshot, totals: Totals, *, at_s: float, busy_s: float) -> Samp
         pools={pool.pool: (pool.slots_in_use, pool.slots) for pool in now.pools},
         blocking=frozenset(each.breaker for each in now.breakers if each.state is not BreakerState.CLOSED),
         active_runs=now.active_runs,
+        running=now.handlers_running,
+        threads_abandoned=now.threads_abandoned,
         broker_reachable=now.broker_reachable,
         placed=frozenset((*lag, *(("", each.partition) for each in now.log_partitions))),
     )

@@ -43,18 +43,20 @@ class Bottleneck(msgspec.Struct, frozen=True, kw_only=True):
     next: str = ""
 
 
-def bottleneck(uses: Iterable[Use], held: Mapping[str, float], *, odd: str = "") -> Bottleneck | None:
+def bottleneck(
+    uses: Iterable[Use], held: Mapping[str, float], stuck: Mapping[str, str], *, odd: str = ""
+) -> Bottleneck | None:
     """The resource that limits; None while nothing does.
 
-    `held`: what keeps runs in their slots, on average how many. `odd`: what else makes starts wait, if no use
-    explains it (a hot partition, keys).
+    `held`: what keeps runs in their slots, on average how many. `stuck`: resources that one handler keeps without ever
+    ending. `odd`: what else makes starts wait, if no use explains it (a hot partition, keys).
     """
     ranked = sorted(uses, key=lambda use: use.ratio, reverse=True)
     top = ranked[0] if ranked else Use("", 0.0)
     if top.ratio < LIMITS_FROM:
         return None if not odd else Bottleneck(resource=odd, relief=_relief(1.0, top.ratio), next=top.resource)
-    name = top.resource
-    if name == SLOTS and held:
+    name = stuck.get(top.resource, top.resource)
+    if name == SLOTS and any(held.values()):
         name = max(held, key=lambda each: held[each])
     others = [use for use in ranked[1:] if use.resource not in {name, SLOTS}]
     following = others[0] if others else Use("", 0.0)

@@ -109,6 +109,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     stopped: tuple[StoppedNow, ...] = ()
     source_backlog_bytes: dict[str, int] = {}  # by topic: unadmitted starts
     active_runs: int = 0  # that take a slot of the process
+    handlers_running: dict[tuple[str, str], int] = {}  # attempts in progress, by workflow and handler
+    threads_abandoned: int = 0  # taken by handlers that nobody waits for any more
     broker_reachable: bool = True
     definitions: dict[str, int] = {}  # by status: loaded, held, retired
 

@@ -139,9 +139,12 @@ class Attempts:
         """A frozen snapshot of holds, pools and breakers."""
         return self._dispatcher.statistics(_now_ms())
 
-    def in_progress(self) -> Iterator[tuple[str, bool]]:
-        """Workflow of every offered attempt, and whether its handler runs."""
-        return ((work.live.state.start.workflow, work.running is not None) for work in self._by_id.values())
+    def in_progress(self) -> Iterator[tuple[str, str, bool]]:
+        """Workflow and handler of every offered attempt, and whether the handler runs."""
+        return (
+            (work.live.state.start.workflow, work.step.handler.name, work.running is not None)
+            for work in self._by_id.values()
+        )
 
     def _hold(self, work: _Work) -> None:
         """It waits, and the deadline of its Retry goes on."""

@@ -32,12 +32,15 @@ _FAR = 1 << 62
 _OF_PHASE = {Phase.OPEN: RunState.WAITING, Phase.QUEUED: RunState.QUEUED, Phase.PARKED: RunState.PARKED}
 
 
-def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source]) -> Snapshot:
+def snapshot(
+    shared: Shared, owners: Iterable[Owner], sources: Iterable[Source], *, threads_abandoned: int = 0
+) -> Snapshot:
     """What is, now. Called on the loop; linear in runs that are not packed."""
     owners, sources = list(owners), list(sources)
     dispatch = shared.attempts.statistics()
+    running = Counter((workflow, handler) for workflow, handler, runs in shared.attempts.in_progress() if runs)
     return Snapshot(
-        workflows=_workflows(shared, owners),
+        workflows=_workflows(shared, owners, running),
         timers_pending=sum(_timers(owner) for owner in owners),
         lag=tuple(_lag(shared, source) for source in sources),
         partitions_assigned={shared.names.router: len(sources), f"{shared.names.app}.owners": len(owners)},
@@ -57,12 +60,14 @@ def snapshot(shared: Shared, owners: Iterable[Owner], sources: Iterable[Source])
         ),
         source_backlog_bytes=_backlog(shared),
         active_runs=shared.admission.active_runs,
+        handlers_running=running,
+        threads_abandoned=threads_abandoned,
         broker_reachable=shared.log.reachable,
         definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.runs.held) for owner in owners)},
     )
 
 
-def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
+def _workflows(shared: Shared, owners: list[Owner], running: Counter[tuple[str, str]]) -> tuple[WorkflowNow, ...]:
     # Named even without a run, but not thousands of them: this is on the loop.
     named = shared.app.workflows[:_WORKFLOWS_MAX]
     runs: dict[str, Counter[RunState]] = {workflow.name: Counter() for workflow in named}
@@ -81,7 +86,9 @@ def _workflows(shared: Shared, owners: list[Owner]) -> tuple[WorkflowNow, ...]:
             delayed[live.state.start.workflow] += len(live.delayed)
         for name, tasks in owner.runs.idle.delayed.values():
             delayed[name] += tasks
-    progress: Counter[str] = Counter(name for name, running in shared.attempts.in_progress() if running)
+    progress: Counter[str] = Counter()
+    for (name, _), count in running.items():
+        progress[name] += count
     held: dict[str, dict[TaskState, int]] = defaultdict(dict)
     for (name, reason), count in shared.attempts.statistics().held.items():
         held[name][TaskState(reason)] = count

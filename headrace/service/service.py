@@ -97,7 +97,12 @@ class Service:
 
     def snapshot(self) -> Snapshot:
         """The gauges, now."""
-        return snapshot(self._shared, self.owners, self.router.sources.values())
+        return snapshot(
+            self._shared,
+            self.owners,
+            self.router.sources.values(),
+            threads_abandoned=self._threads.statistics().abandoned,
+        )
 
     async def run(self) -> None:
         """Work until `stop`, then leave in good order. Raises what stopped it otherwise, in an ExceptionGroup."""

@@ -64,6 +64,7 @@ class QueueProcess:
             workflows=(WorkflowNow(workflow="shop", runs=runs, tasks_queued={TaskState.HELD_POOL: len(self.waiting)}),),
             pools=(PoolNow(pool="till", slots=self._servers, slots_in_use=len(self._serving)),),
             active_runs=len(self._serving),
+            handlers_running={("shop", "serve"): len(self._serving)} if self._serving else {},
         )
         return sample(now, self.observer.totals(), at_s=self.now_s, busy_s=self.now_s * 0.1)
 

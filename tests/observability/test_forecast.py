@@ -190,6 +190,61 @@ def test_full_slots_are_blamed_on_the_handler_that_holds_them() -> None:
     assert forecast.workflows[0].capacity_per_s == pytest.approx(1)
 
 
+def test_a_handler_that_hangs_in_all_slots_of_its_pool_is_named() -> None:
+    """Nothing ends: no duration tells of it."""
+    queue = QueueProcess(1, arrivals=lambda _: 1.0, arrivals_max=1.0, servers=SERVERS, mean_s=1e9)
+    forecast, flow = watched(queue, 120)
+    assert forecast.bottleneck is not None
+    assert (forecast.bottleneck.resource, forecast.bottleneck.next) == ("task:serve", "cpu")
+    assert (flow.drain_s, flow.breach_s) == (math.inf, 0.0)
+
+
+def hung(_: float) -> dict[tuple[str, str], int]:
+    return {("shop", "hangs"): 10, ("shop", "quick"): 1}
+
+
+def quick(now_s: float) -> Totals:
+    return Totals(tasks={("shop", "quick"): Work(count=now_s, seconds=now_s)})
+
+
+def test_a_handler_that_hangs_in_all_slots_is_named() -> None:
+    facts = Facts(slots=11, outcomes_max=1000, batch_bytes=10, threads=1)
+    forecast = moments(facts, active_runs=lambda _: 11, running=hung, totals=quick)
+    assert forecast.bottleneck is not None
+    assert forecast.bottleneck.resource == "task:hangs"
+
+
+def test_a_handler_that_hangs_in_all_threads_is_named() -> None:
+    facts = Facts(slots=4000, outcomes_max=1000, batch_bytes=10, threads=10, threaded=frozenset({"hangs"}))
+    forecast = moments(facts, active_runs=lambda _: 11, running=hung, totals=quick)
+    assert forecast.bottleneck is not None
+    assert forecast.bottleneck.resource == "task:hangs"
+
+
+def test_threads_that_nobody_waits_for_are_taken_all_the_same() -> None:
+    """Its attempts timed out long ago; the functions run on."""
+    facts = Facts(slots=4000, outcomes_max=1000, batch_bytes=10, threads=10, threaded=frozenset({"hangs"}))
+    forecast = moments(facts, threads_abandoned=lambda _: 10)
+    assert forecast.bottleneck is not None
+    assert forecast.bottleneck.resource == "threads"
+
+
+def test_slots_that_no_handler_holds_are_no_fault_of_the_broker() -> None:
+    facts = Facts(slots=10, outcomes_max=1000, batch_bytes=10, threads=1)
+    forecast = moments(facts, active_runs=lambda _: 10)
+    assert forecast.bottleneck is not None
+    assert forecast.bottleneck.resource == "slots"
+
+
+def test_a_pool_of_long_attempts_that_end_is_the_bottleneck_itself() -> None:
+    queue = QueueProcess(1, arrivals=lambda _: 1.0, arrivals_max=1.0, servers=SERVERS, mean_s=30.0)
+    forecast, _ = watched(queue, 300)
+    assert forecast.bottleneck is not None
+    assert forecast.bottleneck.resource == "pool:till"
+    (task,) = forecast.tasks
+    assert task.concurrency == pytest.approx(SERVERS, rel=0.02)
+
+
 def test_one_partition_that_alone_lags_is_hot() -> None:
     facts = Facts(slots=10, outcomes_max=1000, batch_bytes=10, threads=1, topics_of={"shop": ("orders",)})
     forecast = moments(

@@ -291,7 +291,7 @@ class Serving:
 
     def running(self) -> int:
         """Attempts whose handlers run."""
-        return sum(running for _, running in self.shared.attempts.in_progress())
+        return sum(running for *_, running in self.shared.attempts.in_progress())
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ class Stove:
 def counts(process: Serving) -> tuple[int, int, int]:
     """Offered attempts, those that run, active runs."""
     attempts = process.shared.attempts
-    return len(attempts), sum(running for _, running in attempts.in_progress()), process.shared.admission.active_runs
+    return len(attempts), sum(running for *_, running in attempts.in_progress()), process.shared.admission.active_runs
 
 
 async def test_a_full_pool_holds_attempts_and_starts_them_in_order_without_using_any_up(place: Place) -> None:
@@ -172,7 +172,9 @@ async def test_a_step_given_up_while_held_no_longer_counts_as_held(place: Place)
         await place.publish("in", event({"n": 0}))
         await until(lambda: stove.calls == [0])
         await place.publish("in", event({"n": 1}, type="race"))
-        await until(lambda: any(name == "race" and running for name, running in process.shared.attempts.in_progress()))
+        await until(
+            lambda: any(name == "race" and running for name, _, running in process.shared.attempts.in_progress())
+        )
         await place.until(lambda: place.outcomes(AttemptSucceeded), lambda found: len(found) == 1)
         live = next(
             live for live in process.service.owners[0].runs.live.values() if live.state.start.workflow == "race"

@@ -57,6 +57,7 @@ async def test_runs_and_tasks_are_counted_by_what_they_do(place: Place) -> None:
         await until(lambda: process.service.snapshot().timers_pending == 2)
         assert of(process, "worker").runs == {RunState.RUNNING: 1, RunState.HELD: 1}
         assert of(process, "worker").tasks_in_progress == 1
+        assert process.service.snapshot().handlers_running == {("worker", "work"): 1}
         assert of(process, "sleeper").runs == {RunState.WAITING: 1}
         assert of(process, "failer").runs == {RunState.WAITING: 1}
         assert of(process, "queuer").runs == {RunState.WAITING: 1, RunState.QUEUED: 1}

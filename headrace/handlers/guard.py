@@ -179,10 +179,12 @@ def abandoned_of(definition: AnyHandler, call: AttemptCall, after_ms: float, *, 
         handler=definition.name,
         place=definition.place,
         run_id=call.run_id,
+        workflow=call.workflow,
         task=call.task,
         number=call.number,
         in_thread=in_thread,
         after_ms=after_ms,
+        anchor=call.anchor,
     )
 
 

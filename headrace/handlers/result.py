@@ -20,6 +20,7 @@ class AttemptCall(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """
 
     run_id: str
+    workflow: str
     task: str
     number: int
     idempotency_key: str
@@ -71,7 +72,9 @@ class Abandoned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     handler: str
     place: str
     run_id: str
+    workflow: str
     task: str
     number: int
     in_thread: bool
     after_ms: float  # how long it had run when it was given up
+    anchor: str | None = None  # as in its `AttemptCall`

@@ -172,6 +172,8 @@ class LogObserver(Silent):
             topic=refused.topic,
             code=refused.code,
             message=refused.message,
+            trace_id=_trace_id(refused.traceparent),
+            span_id=_span_id(refused.traceparent),
         )
 
     # --- runs and tasks -----------------------------------------------------------------------------------------------
@@ -230,10 +232,19 @@ class LogObserver(Silent):
             run_id=held.run,
             workflow=held.workflow,
             version=held.version,
+            trace_id=_trace_id(held.traceparent),
+            span_id=_span_id(held.traceparent),
         )
 
     def run_resumed(self, resumed: o.RunResumed, /) -> None:
-        self._logs.write(LogEvent.RUN_RESUMED, kind=resumed.workflow, run_id=resumed.run, workflow=resumed.workflow)
+        self._logs.write(
+            LogEvent.RUN_RESUMED,
+            kind=resumed.workflow,
+            run_id=resumed.run,
+            workflow=resumed.workflow,
+            trace_id=_trace_id(resumed.traceparent),
+            span_id=_span_id(resumed.traceparent),
+        )
 
     def attempt_started(self, started: o.AttemptStarted, /) -> None:
         if self._logs.enabled(logging.DEBUG):
@@ -302,6 +313,8 @@ class LogObserver(Silent):
             attempt=abandoned.number,
             reason=abandoned.reason,
             waited_ms=_ms(abandoned.waited_ms),
+            trace_id=_trace_id(abandoned.traceparent),
+            span_id=_of_attempt(abandoned),
         )
 
     def timer_armed(self, armed: o.TimerArmed, /) -> None:
@@ -312,6 +325,8 @@ class LogObserver(Silent):
                 workflow=armed.workflow,
                 task=armed.step,
                 due_at_ms=armed.due_at_ms,
+                trace_id=_trace_id(armed.traceparent),
+                span_id=_span_id(armed.traceparent),
             )
 
     def timer_fired(self, fired: o.TimerFired, /) -> None:
@@ -452,6 +467,6 @@ def _span_id(traceparent: str | None) -> str | None:
     return None if traceparent is None else span_id_in(traceparent)
 
 
-def _of_attempt(attempt: o.AttemptStarted | o.AttemptEnded) -> str | None:
+def _of_attempt(attempt: o.AttemptStarted | o.AttemptEnded | o.HandlerAbandoned) -> str | None:
     """The span of an attempt's own."""
     return None if attempt.traceparent is None else attempt_span_id(attempt.run, attempt.step, attempt.number)

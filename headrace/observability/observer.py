@@ -155,6 +155,7 @@ class RunHeld(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     run: str
     workflow: str
     version: str
+    traceparent: str | None = None  # of the run's anchor
 
 
 class RunResumed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -162,6 +163,7 @@ class RunResumed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     run: str
     workflow: str
+    traceparent: str | None = None  # of the run's anchor
 
 
 class AttemptStarted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -225,6 +227,7 @@ class HandlerAbandoned(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     number: int
     reason: AbandonReason
     waited_ms: float
+    traceparent: str | None = None  # of the run's anchor
 
 
 class TimerArmed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -234,6 +237,7 @@ class TimerArmed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     workflow: str
     step: str
     due_at_ms: int
+    traceparent: str | None = None  # of the run's anchor
 
 
 class TimerFired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -282,6 +286,7 @@ class OutputRefused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     topic: str
     code: str
     message: str = ""
+    traceparent: str | None = None  # of the run's anchor
 
 
 # --- the log and who owns it ------------------------------------------------------------------------------------------

@@ -228,6 +228,7 @@ class Attempts:
         live.attempts += 1
         call = AttemptCall(
             run_id=run.id,
+            workflow=run.start.workflow,
             task=step.ref,
             number=work.number,
             idempotency_key=idempotency_key(run, step),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from headrace.observability import observer as told
 from headrace.service import run_report
 from headrace.service.engine.instruction import (
     Advance,
@@ -63,6 +62,7 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.service.tenure import Tenure
     from headrace.topics.errors import HeadraceError
+    from headrace.topics.trace_context import TraceContext
 
 RUN_TOO_BIG = "HR4013"
 _GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
@@ -107,7 +107,7 @@ class AwakeRuns:
                 self._advance(run, record, at_ms)
             case Begin(run=run) | Unpark(run=run):
                 if isinstance(instruction, Unpark):
-                    self._shared.observer.run_resumed(told.RunResumed(run=run.id, workflow=run.start.workflow))
+                    self._shared.observer.run_resumed(run_report.resumed(run, self._anchor(run).traceparent))
                 self.begin(run)
             case Send(entry=entry):
                 self._shared.outbox.send(self._tenure, self._state.partition, entry)
@@ -126,8 +126,7 @@ class AwakeRuns:
                 self._arm_again(run, step, due_at_ms, skew_ms=early_ms + _TIMER_SKEW_MS)
             case Park(run=run, parked=parked):
                 self._forget(run.id)
-                anchor = self._shared.contexts.anchor(run.id, kept_context(run.start.traceparent, run.start.tracestate))
-                self._shared.observer.run_parked(run_report.parked(run, parked, anchor.traceparent))
+                self._shared.observer.run_parked(run_report.parked(run, parked, self._anchor(run).traceparent))
                 self._state.runs.pack(run.id)
             case Probe(run=run_id):
                 self._wake_on_trial(run_id)
@@ -233,7 +232,7 @@ class AwakeRuns:
         """Its version is not loaded: a cancel still ends it, anything else waits for an instance that has it."""
         self.held[run.id] = run.start.workflow
         self._free(run.id)
-        self._shared.observer.run_held(told.RunHeld(run=run.id, workflow=run.start.workflow, version=run.start.version))
+        self._shared.observer.run_held(run_report.held(run, self._anchor(run).traceparent))
         self._end_without_code(run)
         self._state.runs.pack(run.id)
 
@@ -288,6 +287,10 @@ class AwakeRuns:
                 self._shared.observer.timer_fired(
                     run_report.timer_fired(live, record.step, run.started_at_ms, record.due_at_ms, at_ms)
                 )
+
+    def _anchor(self, run: RunState) -> TraceContext:
+        """The trace of a run that may not be live."""
+        return self._shared.contexts.anchor(run.id, kept_context(run.start.traceparent, run.start.tracestate))
 
     def _end_too_big(self, run: RunState) -> None:
         """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""
@@ -353,7 +356,7 @@ class AwakeRuns:
         rests = rests and not live.calls and live.waits()
         unknown = [step for step in sleeps if run.timers.get(step.ref) != step.due_at_ms]
         for step in unknown:
-            self._shared.observer.timer_armed(run_report.timer_armed(run, step.ref, step.due_at_ms))
+            self._shared.observer.timer_armed(run_report.timer_armed(live, step.ref, step.due_at_ms))
             rests_at = len(run.history) if rests and step is unknown[-1] else -1
             self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms, rests_at=rests_at))
         for step in sleeps:
@@ -432,7 +435,12 @@ class AwakeRuns:
         live = self._forget(run.id)
         self.held.pop(run.id, None)
         self._ending.discard(run.id)
-        self._shared.observer.run_finished(run_report.finished(run, live, ended, at_ms))
+        report = (
+            run_report.finished_unseen(run, self._anchor(run), ended, at_ms)
+            if live is None
+            else run_report.finished(live, ended, at_ms)
+        )
+        self._shared.observer.run_finished(report)
 
     def _arm(self, live: LiveRun, step: str, due_at_ms: int, armed_at_ms: int) -> None:
         live.timers[step] = armed_at_ms

@@ -81,6 +81,7 @@ class Outbox:
                         topic=at.topic,
                         code=refused.code,
                         message=refused.message,
+                        traceparent=_traceparent(record),
                     )
                 )
                 tenure.refused(entry.id, refused.code, refused.message)

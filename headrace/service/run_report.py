@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from headrace.service.engine.run_state import RunState
     from headrace.service.live_run import LiveRun
     from headrace.topics.outcome import RunEnded, RunParked
+    from headrace.topics.trace_context import TraceContext
 
 
 def started(live: LiveRun, now_ms: int) -> told.RunStarted:
@@ -36,8 +37,9 @@ def started(live: LiveRun, now_ms: int) -> told.RunStarted:
     )
 
 
-def finished(run: RunState, live: LiveRun | None, ended: RunEnded, at_ms: int) -> told.RunFinished:
-    """Its terminal record was read back at `at_ms`. `live` is None if it never woke here."""
+def finished(live: LiveRun, ended: RunEnded, at_ms: int) -> told.RunFinished:
+    """Its terminal record was read back at `at_ms`."""
+    run = live.state
     return told.RunFinished(
         run=run.id,
         workflow=run.start.workflow,
@@ -46,13 +48,31 @@ def finished(run: RunState, live: LiveRun | None, ended: RunEnded, at_ms: int) -
         duration_ms=at_ms - run.started_at_ms,
         key=run.start.key,
         version=run.start.version,
-        attempts=live.attempts if live is not None else 0,
-        retries=live.retries if live is not None else 0,
+        attempts=live.attempts,
+        retries=live.retries,
         error=ended.error,
         message=ended.message,
         failed_step=ended.failed_step,
-        traceparent=live.traceparent if live is not None else None,
-        tracestate=live.tracestate if live is not None else None,
+        traceparent=live.traceparent,
+        tracestate=live.tracestate,
+    )
+
+
+def finished_unseen(run: RunState, anchor: TraceContext, ended: RunEnded, at_ms: int) -> told.RunFinished:
+    """The same of a run that is not awake here: its attempts were not counted."""
+    return told.RunFinished(
+        run=run.id,
+        workflow=run.start.workflow,
+        status=ended.status,
+        started_at_ms=run.started_at_ms,
+        duration_ms=at_ms - run.started_at_ms,
+        key=run.start.key,
+        version=run.start.version,
+        error=ended.error,
+        message=ended.message,
+        failed_step=ended.failed_step,
+        traceparent=anchor.traceparent,
+        tracestate=anchor.state or None,
     )
 
 
@@ -69,9 +89,23 @@ def parked(run: RunState, why: RunParked, traceparent: str) -> told.RunParked:
     )
 
 
-def timer_armed(run: RunState, step: str, due_at_ms: int) -> told.TimerArmed:
+def held(run: RunState, traceparent: str) -> told.RunHeld:
+    """The version of its workflow is not loaded here."""
+    start = run.start
+    return told.RunHeld(run=run.id, workflow=start.workflow, version=start.version, traceparent=traceparent)
+
+
+def resumed(run: RunState, traceparent: str) -> told.RunResumed:
+    """It was parked, and goes on."""
+    return told.RunResumed(run=run.id, workflow=run.start.workflow, traceparent=traceparent)
+
+
+def timer_armed(live: LiveRun, step: str, due_at_ms: int) -> told.TimerArmed:
     """It begins to sleep."""
-    return told.TimerArmed(run=run.id, workflow=run.start.workflow, step=step, due_at_ms=due_at_ms)
+    run = live.state
+    return told.TimerArmed(
+        run=run.id, workflow=run.start.workflow, step=step, due_at_ms=due_at_ms, traceparent=live.traceparent
+    )
 
 
 def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_ms: int) -> told.TimerFired:

@@ -258,11 +258,12 @@ class Service:
         self._shared.observer.handler_abandoned(
             told.HandlerAbandoned(
                 run=abandoned.run_id,
-                workflow="",
+                workflow=abandoned.workflow,
                 step=abandoned.task,
                 handler=abandoned.handler,
                 number=abandoned.number,
                 reason=AbandonReason.THREAD if abandoned.in_thread else AbandonReason.SWALLOWED_CANCELLATION,
                 waited_ms=abandoned.after_ms,
+                traceparent=abandoned.anchor,
             )
         )

@@ -15,6 +15,7 @@ RESULT_BYTES_MAX = 1_000
 def call_of(handler: Handler[*tuple[Any, ...], Any], *args: object, **fields: Any) -> AttemptCall:
     defaults: dict[str, Any] = {
         "run_id": "3.abc",
+        "workflow": "shop",
         "task": f"/1/{handler.name}",
         "number": 1,
         "idempotency_key": "key-1",

@@ -11,6 +11,7 @@ import pytest
 from headrace import EventTrigger, Run, workflow
 from headrace.observability.label import StopReason
 from headrace.service import router
+from headrace.service.cli.exit_code import Conflict
 from headrace.service.cli.topic_rewind import begin_epoch
 from headrace.service.definitions.app import App
 from headrace.service.names import Names
@@ -175,9 +176,20 @@ async def test_a_second_rewind_is_another_epoch(tmp_path: Path) -> None:
         await until_ran(place, *DONE, 12)
         await rewind(place, 2, 3, 2)
         await until_ran(place, *DONE, 12, 12)
-        await rewind(place, 2, 0, 0)  # not newer
+        with pytest.raises(Conflict):
+            await rewind(place, 2, 0, 0)  # not newer
         await publish(place, 3)
         await until_ran(place, *DONE, 12, 12, 3)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+async def test_a_rewind_that_was_overtaken_says_so_and_sets_no_position(place: Place, epoch: int) -> None:
+    await publish(place, 0, 1, 2)
+    await rewind(place, 2, 3)
+    with pytest.raises(Conflict):
+        await rewind(place, epoch, 0)
+    assert (await place.view.committed("shop.epochs", [IN]))[IN].offset == 2
+    assert (await committed(place)).offset == 3
 
 
 async def test_a_rewind_while_nobody_runs(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from headrace.service import source_position
 from headrace.service.cli.client import opened
-from headrace.service.cli.exit_code import ExitCode, Usage
+from headrace.service.cli.exit_code import Conflict, ExitCode, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import show
 from headrace.service.cli.run_command import append
@@ -84,7 +84,7 @@ async def rewind(
 
 
 async def begin_epoch(log: Log, names: Names, epoch: Epoch) -> None:
-    """Tell every partition of the run log, then the routers' groups."""
+    """Tell every partition of the run log, then the routers' groups. Raises `Conflict` if another rewind told them something as new meanwhile."""
     identity = ClientId(f"cli-{uuid_utils.uuid7()}")
     for number in range(await log.partitions(names.runs)):
         await append(log, TopicPartition(names.runs, number), CommandRecord(id=identity, body=epoch))
@@ -92,7 +92,12 @@ async def begin_epoch(log: Log, names: Names, epoch: Epoch) -> None:
         TopicPartition(epoch.topic, number): SourcePosition(offset, clean=True, epoch=epoch.epoch).position()
         for number, offset in enumerate(epoch.offsets)
     }
-    await log.commit(names.epochs, {TopicPartition(epoch.topic, 0): committed_epoch(epoch.epoch, epoch.offsets)})
+    hint = TopicPartition(epoch.topic, 0)
+    newest = (await log.committed(names.epochs, [hint])).get(hint)
+    if newest is not None and newest.offset >= epoch.epoch:
+        message = f"Another rewind of {epoch.topic!r} was made meanwhile: epoch {newest.offset}, and this one was {epoch.epoch}."
+        raise Conflict(message, do="Rewind once more, when nobody else does.")
+    await log.commit(names.epochs, {hint: committed_epoch(epoch.epoch, epoch.offsets)})
     await log.commit(names.router, positions)
 
 

@@ -2,22 +2,28 @@
 
 Runs without a strike are tried a few at a time: whoever dies with them strikes all of them. A struck run is tried alone, after all others, and after a
 quiet time that grows with its strikes: what dies then, died of it. Who kills processes for other reasons mostly hits the quiet. Called by `awake_runs.py`.
+
+Source records that may end the process have trials of their own. `source.py` says when, so that a death is either a run's or a record's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import AsyncGenerator, Callable, Container
 
 # unstruck runs on trial at once: so many are tried alone after a death, each as long as its first outcome takes
 _TOGETHER = 16
 
 QUIET_S = 0.5
 """For each strike, between asking and being tried."""
+
+PATIENCE_S = 10.0
+"""Of records with a run's trial, from its begin on: it lasts until the run's first outcome, which may take hours."""
 
 
 class _Waiting(NamedTuple):
@@ -26,14 +32,24 @@ class _Waiting(NamedTuple):
     begin: Callable[[], None]
 
 
+class Trial(NamedTuple):
+    """A run's. `patience_ends_s` is a time of the loop's clock."""
+
+    alone: bool
+    patience_ends_s: float
+
+
 class Probes:
     """`ask`, then one of `over` and `forget`. `begin` says in the log that the run is about to be woken."""
 
     def __init__(self) -> None:
-        self.open: dict[str, bool] = {}  # runs on trial; True: alone
+        self.open: dict[str, Trial] = {}  # of runs
         self._unstruck: deque[_Waiting] = deque()
         self._struck: list[_Waiting] = []
         self._quiet: dict[str, asyncio.TimerHandle] = {}  # struck runs that wait for their time, not for their turn
+        self._careful = 0  # sources that read with care: no run is tried alone
+        self._records = 0  # on trial: no run is
+        self._ended = asyncio.Event()  # set when a trial of a run ends; then there is another one
 
     def ask(self, run: str, strikes: int, begin: Callable[[], None]) -> None:
         """Call `begin` when the run's turn has come: perhaps at once."""
@@ -54,6 +70,7 @@ class Probes:
     def over(self, run: str) -> None:
         """It has proven itself, or will not be woken."""
         if self.open.pop(run, None) is not None:
+            self._tell_ended()
             self._go_on()
 
     def forget(self, runs: Container[str]) -> None:
@@ -64,14 +81,58 @@ class Probes:
             self._quiet.pop(run).cancel()
         for run in [run for run in self.open if run in runs]:
             del self.open[run]
+            self._tell_ended()
         self._go_on()
 
+    # --- records ---------------------------------------------------------------------------------------------------
+
+    @contextlib.asynccontextmanager
+    async def none_alone(self) -> AsyncGenerator[None]:
+        """No struck run is tried meanwhile. Waits for the end of one that is."""
+        self._careful += 1
+        try:
+            await self._until_over(alone=True)
+            yield
+        finally:
+            self._careful -= 1
+            self._go_on()
+
+    @contextlib.asynccontextmanager
+    async def none(self) -> AsyncGenerator[None]:
+        """No run is tried meanwhile. Waits for the end of those that are."""
+        self._records += 1
+        try:
+            await self._until_over(alone=False)
+            yield
+        finally:
+            self._records -= 1
+            self._go_on()
+
+    async def _until_over(self, *, alone: bool) -> None:
+        now_s = asyncio.get_running_loop().time
+        while awaited := [trial.patience_ends_s for trial in self.open.values() if trial.alone or not alone]:
+            patience_s = max(awaited) - now_s()
+            if patience_s <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._ended.wait()
+
+    def _tell_ended(self) -> None:
+        self._ended.set()
+        self._ended = asyncio.Event()
+
+    # --- turns -----------------------------------------------------------------------------------------------------
+
     def _go_on(self) -> None:
-        while self._unstruck and len(self.open) < _TOGETHER and not any(self.open.values()):
-            waiting = self._unstruck.popleft()
-            self.open[waiting.run] = False
-            waiting.begin()
-        if self._struck and not self._unstruck and not self.open:
-            waiting = self._struck.pop(0)
-            self.open[waiting.run] = True
-            waiting.begin()
+        while self._unstruck and not self._records and len(self.open) < _TOGETHER and not self._tries_one_alone():
+            self._begin(self._unstruck.popleft(), alone=False)
+        if self._struck and not self._unstruck and not self.open and not (self._careful or self._records):
+            self._begin(self._struck.pop(0), alone=True)
+
+    def _tries_one_alone(self) -> bool:
+        return any(trial.alone for trial in self.open.values())
+
+    def _begin(self, waiting: _Waiting, *, alone: bool) -> None:
+        self.open[waiting.run] = Trial(alone, asyncio.get_running_loop().time() + PATIENCE_S)
+        waiting.begin()

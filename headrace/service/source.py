@@ -188,11 +188,7 @@ class Source:
             chunk = records[begin : begin + self._chunk]
             self.waiting_since_ms = chunk[0].timestamp_ms
             await self._shared.admission.intake(self.at.topic)
-            careful = 0
-            while careful < len(chunk) and chunk[careful].offset < self._careful_until:
-                await self._do_carefully(chunk[careful])
-                careful += 1
-            rest = chunk[careful:]
+            rest = await self._without_careful(chunk) if chunk[0].offset < self._careful_until else chunk
             if rest:
                 await self._note_touched(_last(rest[-1]) + 1)
                 await self._do_chunk(rest)
@@ -204,6 +200,14 @@ class Source:
             await self._note(self._position(self.floor, touched))
             self._touched = touched
             maybe(FaultPoint.SOURCE_TOUCHED)
+
+    async def _without_careful(self, chunk: Sequence[LogRecord | Unreadable]) -> Sequence[LogRecord | Unreadable]:
+        """Do what has to be done with care, and return the rest."""
+        careful = [record for record in chunk if record.offset < self._careful_until]
+        async with self._shared.probes.none_alone():
+            for record in careful:
+                await self._do_carefully(record)
+        return chunk[len(careful) :]
 
     async def _do_carefully(self, record: LogRecord | Unreadable) -> None:
         """One record at a time, the try noted before it is touched: it may be what ended the process."""
@@ -242,7 +246,7 @@ class Source:
 
         Deaths behind this are not the record's: they do not count as tries. That it was survived clears it of the earlier ones.
         """
-        async with self._trial:
+        async with self._shared.probes.none(), self._trial:
             await self._note_surely(self._position(record.offset, self._touched, tries + 1))
             maybe(FaultPoint.SOURCE_TRIED)
             with contextlib.suppress(EventRejected):

@@ -92,7 +92,7 @@ async def deaths_until_parked(place: Place, kitchen: Kitchen, *, most: int = 20)
                 await until(lambda process=process: open_runs(process) == 1)
                 return death
             if death > TAKEOVERS:  # a struck run is on trial alone
-                assert list(process.shared.probes.open.values()) == [True]
+                assert [trial.alone for trial in process.shared.probes.open.values()] == [True]
             if death > TAKEOVERS + 1:  # and one that was struck more often comes after all others
                 states = [owner.state for owner in process.service.owners]
                 assert [len(state.runs) for state in states if max_strikes(state) > 1] == [1]

@@ -1,6 +1,7 @@
 """Whose turn it is to be woken on trial."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 
@@ -26,6 +27,12 @@ class Order:
 
     def ask(self, run: str, strikes: int = 0) -> None:
         self.probes.ask(run, strikes, lambda: self.began.append(run))
+
+
+async def read(order: Order, alone: AbstractAsyncContextManager[None]) -> None:
+    """Read a record, once it may be."""
+    async with alone:
+        order.began.append("record")
 
 
 async def test_unstruck_runs_are_tried_a_few_at_a_time() -> None:
@@ -99,3 +106,70 @@ async def test_a_struck_run_waits_some_time_for_each_strike(monkeypatch: pytest.
     await turns()
     assert order.began == ["fine"]
     order.probes.forget({"struck"})
+
+
+async def test_no_run_is_tried_alone_while_records_are_read_with_care() -> None:
+    order = Order()
+    async with order.probes.none_alone():
+        order.ask("struck", 1)
+        order.ask("fine")
+        await turns()
+        order.probes.over("fine")
+        assert order.began == ["fine"]
+    assert order.began == ["fine", "struck"]
+
+
+async def test_records_are_read_with_care_when_no_run_is_tried_alone_any_more() -> None:
+    order = Order()
+    order.ask("struck", 1)
+    await turns()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(read(order, order.probes.none_alone()))
+        await turns()
+        order.ask("more", 1)
+        order.ask("fine")
+        assert order.began == ["struck"]
+        order.probes.over("struck")
+    assert order.began == ["struck", "fine", "record"]
+    order.probes.over("fine")
+    assert order.began[-1] == "more"
+
+
+async def test_a_record_on_trial_waits_for_every_run_on_trial_and_they_for_it() -> None:
+    order = Order()
+    for run in ("a", "b"):
+        order.ask(run)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(read(order, order.probes.none()))
+        await turns()
+        order.ask("c")
+        order.probes.over("a")
+        await turns()
+        assert order.began == ["a", "b"]
+        order.probes.forget({"b"})
+    assert order.began == ["a", "b", "record", "c"]
+
+
+async def test_records_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "PATIENCE_S", 0.01)
+    order = Order()
+    order.ask("slow")
+    await read(order, order.probes.none())
+    assert order.began == ["slow", "record"]
+    assert list(order.probes.open) == ["slow"]
+
+
+async def test_who_gives_up_waiting_holds_nobody_back() -> None:
+    order = Order()
+    order.ask("a")
+    async with asyncio.TaskGroup() as group:
+        trial = group.create_task(read(order, order.probes.none()))
+        await turns()
+        order.ask("b")
+        trial.cancel()
+    assert order.began == ["a", "b"]
+    order.ask("struck", 1)
+    await turns()
+    order.probes.over("a")
+    order.probes.over("b")
+    assert order.began == ["a", "b", "struck"]

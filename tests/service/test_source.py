@@ -10,6 +10,7 @@ import pytest
 
 from headrace import Event, EventTrigger, Run, workflow
 from headrace.observability.label import DiscardReason, StopReason
+from headrace.service import probes
 from headrace.service.definitions.app import App
 from headrace.service.engine.dedupe import Dedupe
 from headrace.service.fault_point import FaultPoint, armed
@@ -240,6 +241,52 @@ async def test_deaths_behind_the_decoding_give_no_record_up(place: Place, point:
         await until(lambda: process.floor() == 3)
     assert accepted(await place.starts()) == [0, 1, 2]
     assert await place.records("in.dlq") == []
+
+
+@pytest.fixture
+def no_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "QUIET_S", 0.0)
+
+
+async def test_no_struck_run_is_tried_while_a_record_may_end_the_process(place: Place, no_quiet: None) -> None:
+    await publish(place, 3)
+    await place.log.commit("shop.router", {IN: Position(0, '{"touched": 3, "tries": 0, "clean": false}')})
+    tried: list[int] = []
+    seen: list[int] = []
+
+    def look(found: Event[Any]) -> bool:
+        seen.append(len(tried))
+        process.shared.probes.ask(f"run-{found.data['n']}", 1, lambda: tried.append(found.data["n"]))
+        return True
+
+    async with routing(FaultLog(place.log), shop(look)) as process:
+        await until(lambda: tried == [0])
+        assert process.floor() == 3
+    assert seen == [0, 0, 0]
+
+
+async def test_a_record_on_trial_and_runs_on_trial_wait_for_each_other(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probes, "PATIENCE_S", 0.2)
+    await publish(place, 1)
+    await place.log.commit("shop.router", {IN: Position(0, '{"touched": 1, "tries": 2, "clean": false}')})
+    order: list[str] = []
+
+    def see(point: FaultPoint) -> None:
+        if point is FaultPoint.SOURCE_TRIED:
+            now_s = asyncio.get_running_loop().time()
+            order.append("noted" if all(run.patience_ends_s <= now_s for run in trials.open.values()) else "early")
+            trials.ask("other", 0, lambda: order.append("woken"))
+        elif point is FaultPoint.SOURCE_LOOKED_AT:
+            order.append("decoded")
+
+    with armed(see):
+        async with routing(FaultLog(place.log), shop()) as process:
+            trials = process.shared.probes
+            trials.ask("run", 0, lambda: order.append("on trial"))
+            await until(lambda: process.floor() == 1)
+    assert order == ["on trial", "noted", "decoded", "woken"]
 
 
 async def test_the_try_is_noted_before_the_record_is_touched(place: Place) -> None:

@@ -194,7 +194,6 @@ def _settings(random: Random) -> dict[str, dict[str, object]]:
 
 
 def _arrivals(random: Random, sources: int, chaos_s: float, taste: Taste) -> list[Arrival]:
-    """One deadly record at most: several of them end the process so often while an innocent run is on trial that it may be parked (docs/recovery.md)."""
     keys = [f"k{number}" for number in range(random.choice((1, 2, 5, 20)))]
     kinds = random.choice(
         (("free",), ("free", "queue"), ("queue",), ("free", "queue", "join", "reject", "both"), ("join", "reject"))
@@ -206,7 +205,7 @@ def _arrivals(random: Random, sources: int, chaos_s: float, taste: Taste) -> lis
         program = drawn(random, f"p{number}", key, taste)
         chance = random.random()
         kind = "unmatched" if chance < 0.06 else "broken" if chance < 0.1 else random.choice(kinds)
-        if random.random() < taste.deadly and not any(each.kind == "deadly" for each in arrivals):
+        if random.random() < taste.deadly:
             kind, program.deadly = "deadly", True
         record_key = key if random.random() < 0.5 else random.choice((None, f"other{number}", key))
         arrivals.append(

@@ -150,8 +150,8 @@ class World:
 
     def dies(self, program: str) -> None:
         instance = instance_at(self.loop.place)
-        if self.over or program in self.operator.cured or instance is None or instance.place.life is not Life.RUNNING:
-            return
+        if self.over or program in self.operator.cured or instance is None or instance.place.life is Life.DEAD:
+            return  # one that was stopped in the middle of this turn dies all the same
         self._strike("crash", instance, self.random.uniform(0.1, 3.0), "poison")
 
     def is_cured(self, run: str) -> bool:

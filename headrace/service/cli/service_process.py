@@ -11,6 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
+from headrace.handlers.loop_stop import refuse_stop_to_handlers
 from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
@@ -55,6 +56,7 @@ class Process:
         """Serve until a signal, or until what a limited feed has made is worked off."""
         _calm_the_collector()
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            refuse_stop_to_handlers(runner.get_loop())
             try:
                 attempts_left = runner.run(self._serve())
             except TopicMissing as error:

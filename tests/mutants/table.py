@@ -227,6 +227,7 @@ MUTANTS = (
         "service/outbox.py",
         "                floor=min(floor, identity.offset),\n",
         "                floor=identity.offset,\n",
+        test="tests/service/test_outbox.py",
     ),
     Mutant(
         "S8",
@@ -349,6 +350,7 @@ MUTANTS = (
         "service/live_run.py",
         "            self._said.update(turn.cancelled)\n",
         "            pass\n",
+        test="tests/service/test_live_run.py",
     ),
     Mutant(
         "S20",
@@ -412,5 +414,20 @@ MUTANTS = (
         "service/engine/dedupe.py",
         "if origin[0] == topic and marks.epoch < epoch]:",
         "if origin[0] == topic and marks.epoch <= epoch]:",
+    ),
+    Mutant(
+        "S29",
+        "a struck run is tried while records may end the process",
+        "service/source.py",
+        "        async with self._shared.probes.none_alone():\n",
+        "        async with contextlib.nullcontext():\n",
+    ),
+    Mutant(
+        "S30",
+        "a record is on trial beside runs",
+        "service/source.py",
+        "        async with self._shared.probes.none(), self._trial:\n",
+        "        async with self._trial:\n",
+        test="tests/service/test_source.py",
     ),
 )

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from headrace.service import publisher as publisher_file
 from headrace.service.definitions.app import App
 from headrace.topics.dead_letter import parse_dead_letter
 from headrace.topics.identity import Coordinates
-from headrace.topics.log import LogRecord, NewRecord, TopicPartition
+from headrace.topics.log import Appended, AppendFailed, Log, LogRecord, NewRecord, TopicPartition
 from headrace.topics.outcome import OutputRefused, RunEnded, RunStatus
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import CommandRecord, decode
@@ -185,6 +186,46 @@ async def test_starts_go_on_to_the_partition_of_their_key_with_a_floor_that_is_t
     assert {n for _, _, n in found} == set(range(6))
     assert len(all_offsets) == 6
     assert len(await place.outcomes(RunEnded)) == 6
+
+
+class LosesTheFirst(FaultLog):
+    """The start of order 0 does not arrive at partition 1 before that of order 1 has."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.lost = 0
+        self._second_is_there = False
+
+    async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
+        orders = {order for record in records if (order := forwarded(record)) is not None}
+        if 0 in orders and 1 not in orders and not self._second_is_there:
+            self.lost += 1
+            raise AppendFailed(f"The batch to {at} was lost.")
+        appended = await super().append(at, records)
+        self._second_is_there = self._second_is_there or 1 in orders
+        return appended
+
+
+def forwarded(record: NewRecord) -> int | None:
+    """The order of a start that comes from another partition."""
+    entry = decode(record.value)
+    if isinstance(entry, CommandRecord) and isinstance(entry.id, Coordinates) and entry.id.origin == "shop.runs":
+        return order_of(entry)
+    return None
+
+
+async def test_a_start_that_arrives_behind_a_later_one_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_file, "_AGAIN_S", 0.05)  # so that the later one is not in its batch
+    app, gate = keyed()
+    gate.set()
+    log = LosesTheFirst(place.log)
+    sent_from = next(key for n in range(100) if partition_of(key := f"r{n}".encode(), 2) == 0)
+    async with serving(log, app) as process:
+        for n in range(2):
+            await place.publish("in", event({"n": n, "key": key_of(1, n)}, key=sent_from.decode()))
+            await until(lambda: log.lost)
+        await until(lambda: len(process.observer.finished) == 2)
+    assert {order for _, _, order in await forwards(place, to=1)} == {0, 1}
 
 
 async def test_a_rejected_start_leaves_as_a_dead_letter_with_the_bytes_of_its_source(place: Place) -> None:

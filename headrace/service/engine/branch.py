@@ -73,6 +73,13 @@ class Branch(Step[T_co]):
         except BaseException:  # noqa: BLE001 - as above
             return
 
+    def let_go(self) -> None:
+        """Nothing will settle any more: steps that are still pending refer back to who waits for them."""
+        for step in (self, *self.owned):
+            step._watchers = None  # noqa: SLF001 - as in `Step`
+        self.awaits = None
+        self.owned.clear()
+
     def _give_up(self) -> Sequence[Step[Any]]:
         self.interrupted = True
         self._interpreter.ready(self)

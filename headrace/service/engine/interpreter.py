@@ -218,7 +218,11 @@ class Interpreter:
         if self._phase is _Phase.CLOSED:
             return
         self._phase = _Phase.CLOSED
+        branches = (*self._branches, self._body)
         self._drop_coroutines()
+        if self._outcome is None or self._outcome.status is not RunStatus.SUCCEEDED:
+            for branch in branches:
+                branch.let_go()
         vars(self).clear()  # run and steps refer back to us: thousands of ended runs shall not wait for the collector
         self._phase = _Phase.CLOSED
 
@@ -348,7 +352,7 @@ class Interpreter:
             if isinstance(error, RuntimeError) and "no running event loop" in message_of(error):
                 self._park(branch.ref, FOR_RUN_ALONE, "asyncio; use run.sleep(), run.gather() or a handler")
             else:
-                self._finish(branch, None, error)
+                self._finish(branch, None, error.with_traceback(None))  # it would refer to itself by our frames
         else:
             self._suspend(branch, awaited)
         finally:

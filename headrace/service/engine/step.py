@@ -61,8 +61,13 @@ class Step(Generic[T_co]):
             self._look()
         while self._settled is _PENDING:
             yield self
-        if self._error is not None:
-            raise self._error.with_traceback(None)
+        error = self._error
+        if error is not None:
+            del self  # the traceback will hold this frame: what is here must not lead back to the error
+            try:
+                raise error.with_traceback(None)
+            finally:
+                del error
         return cast("T_co", self._value)
 
     def done(self) -> bool:

@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Container
+    from collections.abc import AsyncGenerator, Callable, Container, Generator
 
 # unstruck runs on trial at once: so many are tried alone after a death, each as long as its first outcome takes
 _TOGETHER = 16
@@ -24,6 +24,9 @@ QUIET_S = 0.5
 
 PATIENCE_S = 10.0
 """Of records with a run's trial, from its begin on: it lasts until the run's first outcome, which may take hours."""
+
+HOLD_S = 60.0
+"""So long at most runs wait for a source: what it has to note or to send may be refused for hours."""
 
 
 class _Waiting(NamedTuple):
@@ -47,8 +50,8 @@ class Probes:
         self._unstruck: deque[_Waiting] = deque()
         self._struck: list[_Waiting] = []
         self._quiet: dict[str, asyncio.TimerHandle] = {}  # struck runs that wait for their time, not for their turn
-        self._careful = 0  # sources that read with care: no run is tried alone
-        self._records = 0  # on trial: no run is
+        self._careful: set[object] = set()  # sources that read with care: no run is tried alone
+        self._records: set[object] = set()  # on trial: no run is
         self._ended = asyncio.Event()  # set when a trial of a run ends; then there is another one
 
     def ask(self, run: str, strikes: int, begin: Callable[[], None]) -> None:
@@ -89,24 +92,32 @@ class Probes:
     @contextlib.asynccontextmanager
     async def none_alone(self) -> AsyncGenerator[None]:
         """No struck run is tried meanwhile. Waits for the end of one that is."""
-        self._careful += 1
-        try:
+        with self._hold(self._careful):
             await self._until_over(alone=True)
             yield
-        finally:
-            self._careful -= 1
-            self._go_on()
 
     @contextlib.asynccontextmanager
     async def none(self) -> AsyncGenerator[None]:
         """No run is tried meanwhile. Waits for the end of those that are."""
-        self._records += 1
-        try:
+        with self._hold(self._records):
             await self._until_over(alone=False)
             yield
-        finally:
-            self._records -= 1
+
+    @contextlib.contextmanager
+    def _hold(self, holds: set[object]) -> Generator[None]:
+        hold = object()
+        holds.add(hold)
+
+        def let_go() -> None:
+            holds.discard(hold)
             self._go_on()
+
+        alarm = asyncio.get_running_loop().call_later(HOLD_S, let_go)
+        try:
+            yield
+        finally:
+            alarm.cancel()
+            let_go()
 
     async def _until_over(self, *, alone: bool) -> None:
         now_s = asyncio.get_running_loop().time

@@ -7,6 +7,7 @@ import pytest
 
 from headrace.service import probes
 from headrace.service.probes import Probes
+from tests.service.shell import until
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +158,20 @@ async def test_records_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> 
     await read(order, order.probes.none())
     assert order.began == ["slow", "record"]
     assert list(order.probes.open) == ["slow"]
+
+
+async def test_runs_do_not_wait_for_ever_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a source has to note or to send may be refused for hours."""
+    monkeypatch.setattr(probes, "HOLD_S", 0.01)
+    order = Order()
+    async with order.probes.none_alone(), order.probes.none():
+        order.ask("struck", 1)
+        order.ask("fine")
+        assert order.began == []
+        await until(lambda: order.began)
+        order.probes.over("fine")
+        await until(lambda: len(order.began) == 2)
+    assert order.began == ["fine", "struck"]
 
 
 async def test_who_gives_up_waiting_holds_nobody_back() -> None:

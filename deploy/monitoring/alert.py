@@ -156,6 +156,14 @@ ALERTS: Final = (
         description="{{ $value | humanize }} records within 30 minutes, refused at stage {{ $labels.reason }}.",
     ),
     Alert(
+        name="HeadraceDeadLettersOpen",
+        expr=f"max by (job, topic) ({full_name('dead_letters_open')}) > 0",
+        wait="1d",
+        severity=Severity.TICKET,
+        summary="{{ $value }} dead letters lie in {{ $labels.topic }}.",
+        description="For a day there was always at least one: nobody has dealt with them.",
+    ),
+    Alert(
         name="HeadraceTimerLate",
         expr=f"histogram_quantile(0.99, sum by (job, le) (rate({full_name('timer_fire_delay_seconds')}_bucket[10m]))) > 5",
         wait="10m",
@@ -228,7 +236,6 @@ ALERTS: Final = (
 
 LATER: Final = {
     "history stale": "headrace_history_lag_seconds comes with the history",
-    "dead letters open": "headrace_dead_letters_open comes with redriving; until then HeadraceDeadLetters tells of new ones",
     "schedule missed": "headrace_schedule_misfires_total comes with schedules",
     "approvals waiting": "headrace_approvals_pending comes with approvals",
 }

@@ -257,6 +257,12 @@ OVERVIEW: Final = Dashboard(
                     queries=(Query(per_second("dead_letters_total", by="topic, reason"), "{{topic}} {{reason}}"),),
                 ),
                 Lines(
+                    title="Dead letters open",
+                    description="Records that lie in a dead-letter topic. Those that were dealt with are deleted by people.",
+                    unit=Unit.COUNT,
+                    queries=(Query(f"max by (topic) ({select('dead_letters_open')})", "{{topic}}"),),
+                ),
+                Lines(
                     title="Runs parked",
                     description="Runs taken out of progress: their code and the log disagree, or they ended the process again and again.",
                     unit=Unit.PER_SECOND,

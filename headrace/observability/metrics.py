@@ -86,7 +86,7 @@ TABLE: Final[tuple[Family, ...]] = (
         "workflow",
         "reason",
     ),
-    _gauge("dead_letters_open", "Dead letters neither redriven nor resolved.", "topic", emitted=False),
+    _gauge("dead_letters_open", "Records that lie in a dead-letter topic; dealt with, they are deleted.", "topic"),
     _counter("dead_letter_redrives_total", "Dead letters sent to their source again.", "result", emitted=False),
     # runs
     _counter("runs_started_total", "Runs admitted: their first instructions are carried out.", "workflow", "trigger"),

@@ -108,6 +108,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     log_partitions: tuple[LogPartitionNow, ...] = ()
     stopped: tuple[StoppedNow, ...] = ()
     source_backlog_bytes: dict[str, int] = {}  # by topic: unadmitted starts
+    dead_letters: dict[str, int] = {}  # records by dead-letter topic, of those that this process looks at
     active_runs: int = 0  # that take a slot of the process
     handlers_running: dict[tuple[str, str], int] = {}  # attempts in progress, by workflow and handler
     threads_abandoned: int = 0  # taken by handlers that nobody waits for any more

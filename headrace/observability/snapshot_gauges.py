@@ -41,5 +41,6 @@ def snapshot_gauges(now: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
         "checkpoint_bytes": [((str(part.partition),), part.checkpoint_bytes) for part in now.log_partitions],
         "partitions_stopped": [((stop.topic, stop.reason), stop.partitions) for stop in now.stopped],
         "source_backlog_bytes": [((topic,), size) for topic, size in now.source_backlog_bytes.items()],
+        "dead_letters_open": [((topic,), count) for topic, count in now.dead_letters.items()],
         "workflow_definitions": [((status,), count) for status, count in now.definitions.items()],
     }

@@ -21,7 +21,7 @@ from headrace.observability.snapshot import (
 from headrace.service.engine.run_state import Phase
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from headrace.service.owner import Owner
     from headrace.service.shared import Shared
@@ -33,7 +33,12 @@ _OF_PHASE = {Phase.OPEN: RunState.WAITING, Phase.QUEUED: RunState.QUEUED, Phase.
 
 
 def snapshot(
-    shared: Shared, owners: Iterable[Owner], sources: Iterable[Source], *, threads_abandoned: int = 0
+    shared: Shared,
+    owners: Iterable[Owner],
+    sources: Iterable[Source],
+    *,
+    threads_abandoned: int,
+    dead_letters: Mapping[str, int],
 ) -> Snapshot:
     """What is, now. Called on the loop; linear in runs that are not packed."""
     owners, sources = list(owners), list(sources)
@@ -62,6 +67,7 @@ def snapshot(
         active_runs=shared.admission.active_runs,
         handlers_running=running,
         threads_abandoned=threads_abandoned,
+        dead_letters=dict(dead_letters),
         broker_reachable=shared.log.reachable,
         definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.runs.held) for owner in owners)},
     )

@@ -27,6 +27,7 @@ from headrace.service.back_pressure import BackPressure
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
 from headrace.service.log_watch import LogWatch
+from headrace.service.open_letters import OpenLetters
 from headrace.service.outbox import Outbox
 from headrace.service.ownership import Ownership
 from headrace.service.publisher import Publisher
@@ -76,6 +77,7 @@ class Service:
         shared.outbox = Outbox(shared)
         shared.attempts = Attempts(shared, self._group)
         self.ownership = Ownership(shared)
+        self._letters = OpenLetters(shared)
         self.router = Router(shared)
         shared.epochs.replayed = self.ownership.replayed
         self._relieved = asyncio.Event()  # the group has placed everything elsewhere
@@ -102,6 +104,7 @@ class Service:
             self.owners,
             self.router.sources.values(),
             threads_abandoned=self._threads.statistics().abandoned,
+            dead_letters=self._letters.counts,
         )
 
     async def run(self) -> None:
@@ -124,6 +127,7 @@ class Service:
             tasks.append(background.create_task(BackPressure(shared, self.ownership).run()))
             tasks.append(background.create_task(shared.owner_positions.run()))
             if shared.topics is not None:
+                tasks.append(background.create_task(self._letters.run()))
                 tasks.append(background.create_task(LogWatch(shared, lambda: self.owners).run(shared.topics)))
             tasks.append(background.create_task(self._follow(membership)))
             tasks.append(background.create_task(self._look_when_told(membership)))
@@ -151,6 +155,7 @@ class Service:
             shared.member, shared.members = membership.member, frozenset(placement.members)
             self.router.follow(placement.sources)
             self.ownership.follow(placement)
+            self._letters.follow(placement)
             revoked = len(before.runs - placement.runs) + len(before.sources - placement.sources)
             if revoked:
                 self._tell_rebalanced(GroupEvent.REVOKED, revoked)

@@ -148,6 +148,13 @@ CASES: Final = (
         {"job": "shop"},
     ),
     Case(
+        "HeadraceDeadLettersOpen",
+        gauge("dead_letters_open", "0x5 2x1500", topic="orders.dlq"),
+        "1450m",
+        {"job": "shop", "topic": "orders.dlq"},
+    ),
+    Case("HeadraceDeadLettersOpen", gauge("dead_letters_open", "2x800 0x1 2x1000", topic="orders.dlq"), "1460m"),
+    Case(
         "HeadraceTimerLate",
         {
             'headrace_timer_fire_delay_seconds_bucket{job="shop", le="5.0"}': "0+1000x60",

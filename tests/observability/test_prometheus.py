@@ -57,6 +57,7 @@ NOW = Snapshot(
     log_partitions=(LogPartitionNow(partition=3, log_bytes=1000, checkpoint_bytes=70),),
     stopped=(StoppedNow(topic="orders", reason=label.StopReason.TOPIC_REMADE, partitions=1),),
     source_backlog_bytes={"orders": 4096},
+    dead_letters={"orders.dlq": 3},
     definitions={"loaded": 2},
 )
 

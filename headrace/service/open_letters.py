@@ -1,0 +1,59 @@
+"""How many dead letters lie in their topics: looked at now and then by the one process that has a topic's first partition.
+
+A letter that was dealt with is deleted by people; nothing else takes it away. Called by `service.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from headrace.topics.dead_letter import dead_letter_topic
+from headrace.topics.errors import HeadraceError
+from headrace.topics.event_wait import set_within
+from headrace.topics.log import TopicPartition
+
+if TYPE_CHECKING:
+    from headrace.service.shared import Shared
+    from headrace.topics.membership import Placement
+
+EVERY_S = 30.0
+
+
+class OpenLetters:
+    """`counts` are records by dead-letter topic, as last seen; of a topic that cannot be asked now, as seen before."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.counts: dict[str, int] = {}
+        self._shared = shared
+        self._topics: tuple[str, ...] = ()
+        self._placed = asyncio.Event()
+
+    def follow(self, placed: Placement) -> None:
+        """Look at the topics that belong to these partitions. Never waits."""
+        refused = [self._shared.names.refused] if 0 in placed.runs else []
+        letters = [dead_letter_topic(at.topic) for at in placed.sources if at.partition == 0]
+        self._topics = (*refused, *letters)
+        self._placed.set()
+
+    async def run(self) -> None:
+        """Look after each placement and every 30 s, for ever."""
+        while True:
+            await set_within(self._placed, EVERY_S)
+            self._placed.clear()
+            await self._look()
+
+    async def _look(self) -> None:
+        before, found = self.counts, dict[str, int]()
+        for topic in self._topics:
+            try:
+                found[topic] = await self._records(topic)
+            except HeadraceError:  # gone, or the broker is away: there are other alarms for that
+                if topic in before:
+                    found[topic] = before[topic]
+        self.counts = found
+
+    async def _records(self, topic: str) -> int:
+        log = self._shared.log
+        partitions = [TopicPartition(topic, number) for number in range(await log.partitions(topic))]
+        return sum(offsets.end - offsets.start for offsets in (await log.offsets(partitions)).values())

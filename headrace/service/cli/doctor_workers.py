@@ -14,12 +14,14 @@ from headrace.service.cli.worker_metrics import scraped, workers_of
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
-    from headrace.service.cli.top_view import View
+    from headrace.service.cli.top_view import View, WorkflowView
     from headrace.service.settings import Settings
 
 PARTITIONS_PER_WORKER = 4
 """Fewer, and one slow partition holds up a worker's only other ones; a worker without any is a spare."""
 _SOON_S = 1800.0
+_KEEPS_UP = 0.9  # of what comes: both are measured, and differ a little
+_NAMED_MAX = 3
 _TIMEOUT_S = 2.0
 
 
@@ -104,10 +106,22 @@ def _forecast(now: View) -> Iterator[Check]:
         when = f"in {each.breach_s:.0f} s" if each.breach_s else "now"
         found = f"starts of {each.workflow} wait longer than telemetry.delay_limit {when}"
         yield Check("forecast", State.WARN, found, _relief(now))
-    if now.bottleneck and not late:
+    behind = [each.workflow for each in now.workflows if not _keeps_up(each)]
+    if now.bottleneck and not late and behind:
+        found = f"{now.bottleneck} limits: {', '.join(behind[:_NAMED_MAX])} cannot keep up"
+        yield Check("forecast", State.WARN, found, _relief(now))
+    elif now.bottleneck and not late:
         yield Check("forecast", State.OK, f"{now.bottleneck} limits, and keeps up")
     elif not late and any(each.cpu is not None for each in now.workers):
         yield Check("forecast", State.OK, "nothing limits")
+
+
+def _keeps_up(flow: WorkflowView) -> bool:
+    """Whether what comes is served, as far as that is known."""
+    capacity, arrivals = flow.capacity_per_s, flow.arrivals_per_s
+    if capacity is None or arrivals is None:
+        return True
+    return capacity >= _KEEPS_UP * arrivals and (capacity > 0 or not any(flow.active.values()))
 
 
 def _relief(now: View) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import pty
 import re
@@ -23,6 +24,7 @@ from msgspec.structs import replace
 
 from headrace.observability import observer as o
 from headrace.observability.exposition import Exposition
+from headrace.observability.forecast_trend import Trend
 from headrace.observability.health import Condition, Health
 from headrace.observability.label import BreakerState, Ending, TriggerKind
 from headrace.observability.prometheus import PrometheusObserver, registry
@@ -148,6 +150,31 @@ def test_doctor_tells_how_the_workers_are_and_what_will_happen(headrace: Headrac
         "pool:mail limits: without it 4.0 times as much would pass. The load needs 4 workers."
         in checks["forecast"]["fix"]
     )
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "capacity", "state", "found"),
+    [
+        (12.0, 10.0, "warn", "pool:mail limits: fulfil cannot keep up"),
+        (0.0, 0.0, "warn", "pool:mail limits: fulfil cannot keep up"),  # seven runs are open, and nothing moves
+        (10.0, 10.4, "ok", "pool:mail limits, and keeps up"),
+        (10.0, None, "ok", "pool:mail limits, and keeps up"),  # nobody knows
+    ],
+)
+def test_doctor_says_keeps_up_only_of_what_does(
+    headrace: Headrace, workers: list[Worker], arrivals: float, capacity: float | None, state: str, found: str
+) -> None:
+    flow = replace(
+        FORECAST.workflows[0],
+        arrivals=Trend(per_s=arrivals, slope=0.0, holds_s=0.0),
+        capacity_per_s=capacity,
+        breach_s=math.inf,
+    )
+    for worker in workers:
+        worker.observer.show(lambda: replace(FORECAST, workflows=(flow,)))
+    answer = headrace("doctor", "--metrics-port", port_of(workers[0]), "-o", "json")
+    (check,) = [each for each in answer.json if each["check"] == "forecast"]
+    assert (check["state"], check["found"]) == (state, found)
 
 
 def test_doctor_tells_of_a_port_that_is_somebody_elses(headrace: Headrace) -> None:

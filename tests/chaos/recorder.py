@@ -18,6 +18,7 @@ from headrace.topics.errors import HeadraceError
 from headrace.topics.log import LogRecord
 from headrace.topics.log import TopicPartition as LogPartition
 from headrace.topics.log_embedded import EmbeddedLog
+from tests.chaos.let_go import let_go
 
 At = tuple[str, int]
 _QUIET_MS = 200
@@ -122,7 +123,7 @@ class KafkaSource:
             try:
                 await consumer.start()
             except BaseException:
-                await consumer.stop()
+                await let_go(consumer.stop())
                 raise
             self._consumer = consumer
         return self._consumer
@@ -131,7 +132,7 @@ class KafkaSource:
         consumer, self._consumer = self._consumer, None
         self._assigned.clear()
         if consumer is not None:
-            await consumer.stop()
+            await let_go(consumer.stop())
 
 
 class EmbeddedSource:

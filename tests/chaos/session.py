@@ -141,12 +141,13 @@ class Session:
         for load in self.loads:
             await load.close()
         await self.recorder.close()
-        if self.stuck and isinstance(error, asyncio.CancelledError):
+        if self.stuck and error is not None:
             line = asyncio.current_task()
             assert line is not None
-            line.uncancel()
+            while line.cancelling():
+                line.uncancel()
             self._temporary.cleanup()
-            raise Stuck(self.stuck) from None
+            raise Stuck(self.stuck) from error
         if error is not None and os.environ.get("CHAOS_KEEP"):
             print(f"kept: {self.folder}")
             self._temporary._finalizer.detach()  # pyright: ignore[reportAttributeAccessIssue]
@@ -179,7 +180,9 @@ class Session:
                 self._recorded_at = before
                 for load in self.loads:
                     load.turned_at = before
-        line.cancel()
+        while True:
+            line.cancel()
+            await asyncio.sleep(_LOOK_S)  # what the line waits for may swallow it
 
     def _what_is_stuck(self) -> str:
         assert self._recording is not None

@@ -16,7 +16,6 @@ async def _for_ever(*_: object) -> None:
 
 
 async def test_a_load_that_stands_still_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module, "STUCK_S", 1.0)
     monkeypatch.setattr(load_module, "_PUT_S", 3600.0)
 
     async def line() -> None:
@@ -25,6 +24,7 @@ async def test_a_load_that_stands_still_ends_the_session(monkeypatch: pytest.Mon
             async with session.load(ahead=5):
                 await session.works(5)
                 monkeypatch.setattr(EmbeddedDoor, "put", _for_ever)
+                monkeypatch.setattr(session_module, "STUCK_S", 3.0)
                 await _for_ever()
 
     with pytest.raises(Stuck, match="the load stands still"):

@@ -24,7 +24,7 @@ At = tuple[str, int]
 _QUIET_MS = 200
 _TRIES_S = 60
 _STUCK_S = 3.0  # without a record that is known to be there
-_LOOK_MAX_S = 20.0
+_LOOK_MAX_S = 15.0
 
 
 class Record(NamedTuple):
@@ -197,6 +197,7 @@ class Recorder:
         self.missed = 0
         """Offsets of the run log that were trimmed before they were read: what is judged then has a hole."""
         self._lock = asyncio.Lock()
+        self._look = 0
 
     def records(self, topic: str) -> list[Record]:
         """What was read of a kept topic, by partition in offset order."""
@@ -213,18 +214,27 @@ class Recorder:
     async def refresh(self) -> Self:
         """Read on to what are the ends now. Waits for a broker that is away, a minute."""
         async with self._lock, asyncio.timeout(_TRIES_S):
-            while True:
-                try:
-                    async with asyncio.timeout(_LOOK_MAX_S):
-                        await self._read_on()
-                    return self
-                except (KafkaError, OSError, HeadraceError, TimeoutError):
-                    await (
-                        self.source.close()
-                    )  # a client that lost its brokers may never find them again: the next is new
-                    await asyncio.sleep(0.1)
+            while not await self._looked():
+                await self.source.close()  # a client that lost its brokers may never find them again: the next is new
+                await asyncio.sleep(0.1)
+        return self
 
-    async def _read_on(self) -> None:
+    async def _looked(self) -> bool:
+        """Whether a look came to its end. One that does not, even cancelled, is left behind: what it finds later counts for nothing."""
+        self._look += 1
+        look = asyncio.get_running_loop().create_task(self._read_on(self._look))
+        try:
+            await asyncio.wait([look], timeout=_LOOK_MAX_S)
+        finally:
+            look.cancel()
+        if not look.done() or look.cancelled():
+            return False
+        try:
+            return look.result()
+        except (KafkaError, OSError, HeadraceError):
+            return False
+
+    async def _read_on(self, look: int) -> bool:
         for topic in (*self._kept, self._told):
             if not self.at(topic):
                 for number in range(await self.source.partitions(topic)):
@@ -234,13 +244,20 @@ class Recorder:
             start = self._next[at]
             if start >= end:
                 continue
-            for record in await self.source.some(at, start, end):
-                if at[0] == self._told:
-                    self.missed += record.offset - self._next[at]
-                    self._listener(record)
-                else:
-                    self._records[at[0]].append(record)
-                self._next[at] = record.offset + 1
+            found = await self.source.some(at, start, end)
+            if look != self._look:
+                return False
+            self._take(at, found)
+        return True
+
+    def _take(self, at: At, found: list[Record]) -> None:
+        for record in found:
+            if at[0] == self._told:
+                self.missed += record.offset - self._next[at]
+                self._listener(record)
+            else:
+                self._records[at[0]].append(record)
+            self._next[at] = record.offset + 1
 
     async def close(self) -> None:
         """Let go."""

@@ -389,7 +389,11 @@ class Fetcher:
         state = self._nodes[node]
         session = _NoSession() if catching_up else FetchSession()
         turn = 0
+        leaders = self._client.leader_changes
         while True:
+            if leaders != self._client.leader_changes:  # what was asked for here may be another's, whose poll is out
+                leaders = self._client.leader_changes
+                self._work.set()
             wake = state.catch_up if catching_up else state.tail
             wake.clear()
             readers = [

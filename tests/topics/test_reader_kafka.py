@@ -15,7 +15,7 @@ STAYS, MOVES = TopicPartition("t", 0), TopicPartition("t", 1)
 
 
 class Brokers:
-    """What a `Fetcher` asks of its client. Broker 1 answers that there is nothing new; broker 2 too, once, then nothing until it dies."""
+    """What a `Fetcher` asks of its client. Broker 1 answers that there is nothing new; broker 2 too, once, then nothing until it dies or goes on."""
 
     settings = KafkaClientSettings(bootstrap_servers=())
     backoff_s = 0.0
@@ -26,7 +26,8 @@ class Brokers:
         self.leader_changes = 0
         self.asked_of_1: list[set[int]] = []  # partitions of each request
         self.asked_2 = asyncio.Event()
-        self.dies_2 = asyncio.Event()
+        self.goes_on_2 = asyncio.Event()
+        self.dies_2 = False
 
     def leader(self, at: TopicPartition) -> int | None:
         return self.leaders[at]
@@ -39,8 +40,10 @@ class Brokers:
             if not self.asked_2.is_set():
                 self.asked_2.set()
                 return FetchResponse(0, 8, [Fetched(*MOVES, 0, 0, 0, [], memoryview(b""))])  # it is caught up
-            await self.dies_2.wait()
-            raise kafka_errors.KafkaConnectionError("it was killed")
+            await self.goes_on_2.wait()
+            if self.dies_2:
+                raise kafka_errors.KafkaConnectionError("it was killed")
+            return FetchResponse(0, 8, [])
         self.asked_of_1.append({wanted.partition for found in request._wanted.values() for wanted in found})
         await asyncio.sleep(0.001)  # a long poll, as the broker sees it
         return FetchResponse(0, 7, [])
@@ -57,8 +60,10 @@ async def no_offsets(_: object) -> Any:
     raise AssertionError
 
 
-async def test_a_new_leader_that_is_being_polled_is_asked_once_the_old_one_is_known_to_be_dead() -> None:
+@pytest.mark.parametrize("dies", [True, False], ids=["is-known-to-be-dead", "has-answered"])
+async def test_a_new_leader_that_is_being_polled_is_asked_once_the_old_one(*, dies: bool) -> None:
     brokers = Brokers()
+    brokers.dies_2 = dies
     client: Any = brokers
     fetcher = Fetcher(client, "all", no_offsets)
     fetcher.add(STAYS, 0)
@@ -70,7 +75,7 @@ async def test_a_new_leader_that_is_being_polled_is_asked_once_the_old_one_is_kn
             brokers.leaders[MOVES] = 1
             brokers.leader_changes += 1
             assert MOVES.partition not in await brokers.asked(20), "the old leader has not answered yet"
-            brokers.dies_2.set()
+            brokers.goes_on_2.set()
             while MOVES.partition not in await brokers.asked(1):
                 pass
     finally:

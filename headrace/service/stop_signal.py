@@ -1,8 +1,12 @@
-"""Which signals ask a process to stop in good order."""
+"""Which signals ask a process for what: to stop in good order, or to say more."""
 
 from __future__ import annotations
 
 import signal
+from typing import Final
+
+LEVEL_SIGNAL: Final = signal.SIGUSR1
+"""Every log line, and once more: those of the settings."""
 
 
 def stop_signals() -> tuple[signal.Signals, ...]:

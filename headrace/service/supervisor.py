@@ -24,7 +24,7 @@ import msgspec
 
 from headrace.service import discovery
 from headrace.service.sd_notify import SdNotify
-from headrace.service.stop_signal import stop_signals
+from headrace.service.stop_signal import LEVEL_SIGNAL, stop_signals
 from headrace.service.worker_link import VARIABLE, WorkerLink, WorkerStarted
 from headrace.topics.back_off import back_off_s
 from headrace.topics.errors import HeadraceError
@@ -71,6 +71,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in stop_signals():
             loop.add_signal_handler(number, self._signalled)
+        loop.add_signal_handler(LEVEL_SIGNAL, self._hand_on)
         self._say(f"Headrace supervises {len(self._workers)} workers; metrics of all: {self._file}")
         self._write_discovery()
         try:
@@ -190,6 +191,11 @@ class Supervisor:
         with contextlib.suppress(HeadraceError, TimeoutError):
             async with asyncio.timeout(_TELL_S):
                 await self._expel()
+
+    def _hand_on(self) -> None:
+        for worker in self._workers:
+            if worker.metrics:  # it has said that it works: before that, the signal would end it
+                worker.signal(LEVEL_SIGNAL)
 
     def _signalled(self) -> None:
         self._signals += 1

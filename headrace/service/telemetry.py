@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+import threading
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TextIO
@@ -21,6 +22,7 @@ from headrace.observability.fan_out import FanOut
 from headrace.observability.forecast_thread import ForecastThread
 from headrace.observability.health import Health
 from headrace.observability.latest import Latest
+from headrace.observability.log_event import LogEvent
 from headrace.observability.log_observer import LogObserver, exceeded_to, report_to
 from headrace.observability.log_text import Secrets
 from headrace.observability.logs import Format, Logs
@@ -36,6 +38,7 @@ from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
 from headrace.service.names import Names
 from headrace.service.settings_secret import secrets_of
+from headrace.service.stop_signal import LEVEL_SIGNAL
 from headrace.topics.trace_context import attempt_span_id, trace_id_in
 
 if TYPE_CHECKING:
@@ -79,6 +82,7 @@ class Telemetry:
         with ExitStack() as stack:
             stack.enter_context(self._logs.installed())
             stack.callback(self._logs.flush)
+            stack.enter_context(self._level_by_signal())
             prometheus = self._prometheus()
             self.observer = FanOut(
                 [
@@ -98,6 +102,26 @@ class Telemetry:
             prometheus.show_port_errors(port.errors)
             prometheus.show(stack.enter_context(self._forecast(prometheus)).newest)
             yield
+
+    @contextmanager
+    def _level_by_signal(self) -> Generator[None, None, None]:
+        """SIGUSR1: every line is written; once more: those of the settings. A loop in a thread hears no signals."""
+        loop = asyncio.get_running_loop()
+        usual = self._logs.level
+
+        def change() -> None:
+            self._logs.set_level(logging.DEBUG if self._logs.level == usual else usual)
+            least = logging.getLevelName(self._logs.level).lower()
+            self._logs.write(LogEvent.LEVEL_CHANGED, at=max(logging.INFO, self._logs.level), least=least)
+
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop.add_signal_handler(LEVEL_SIGNAL, change)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(LEVEL_SIGNAL)
 
     def _prometheus(self) -> PrometheusObserver:
         """The counters; gauges are asked of the service, on its loop, when somebody scrapes."""

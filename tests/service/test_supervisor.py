@@ -98,6 +98,16 @@ async def test_a_worker_that_dies_is_started_again_and_the_group_hears_of_it() -
     assert it.code == 0
 
 
+async def test_a_signal_for_more_lines_reaches_every_worker_that_works(tmp_path: Path) -> None:
+    notes = f"    signal.signal(signal.SIGUSR1, lambda *_: open(os.path.join({str(tmp_path)!r}, str(os.getpid())), 'x').close())"
+    async with watched(IMPORTS + notes + WAITS) as it:
+        await until(lambda: len(it.pids()) == 2)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await until(lambda: {file.name for file in tmp_path.iterdir()} == {str(pid) for pid in it.pids()})
+        assert not it.says("ended")
+    assert it.code == 0
+
+
 async def test_systemd_hears_of_it_when_all_workers_work_and_when_they_stop(tmp_path: Path) -> None:
     with Systemd(tmp_path, watchdog_s=0.03) as systemd:
         async with watched(WAITS, notify=SdNotify.from_environment(dict(systemd.environment))) as it:

@@ -1,7 +1,10 @@
 """Spans as a collector gets them: ids, parents, links, kinds, attributes, status."""
 
+import ast
+import re
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
@@ -272,3 +275,12 @@ def test_spans_for_an_endpoint_that_is_gone_are_counted_as_failed(
     counts = observer.counts()
     assert (counts["made"], counts["exported"]) == (100, 0)  # pyright: ignore[reportArgumentType] - a StrEnum's word
     assert 4 <= counts["failed"] < 100  # pyright: ignore[reportArgumentType] - the rest did not fit into the queue
+
+
+def test_the_page_lists_the_attributes() -> None:
+    code = ast.parse(Path(trace_observer.__file__).read_text())
+    texts = {node.value for node in ast.walk(code) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    page = (Path(__file__).parents[2] / "docs" / "tracing.md").read_text()
+    rows = re.findall(r"^\| (`(?:headrace|messaging|error)\.[^|]*) \|", page, re.MULTILINE)
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert listed == {text for text in texts if re.fullmatch(r"(headrace|messaging|error)\.[a-z_.]+", text)}

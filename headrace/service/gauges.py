@@ -173,15 +173,12 @@ def _state(owner: Owner, run: str, phase: Phase) -> RunState:
 
 
 def _lag(shared: Shared, source: Source) -> LagNow:
-    records = max(0, source.end_offset - source.floor)
-    since_ms = source.waiting_since_ms
-    seconds = max(0.0, (shared.clock.now_ms() - since_ms) / 1000) if records and since_ms is not None else 0.0
     return LagNow(
         topic=source.at.topic,
         partition=source.at.partition,
         group=shared.names.router,
-        records=records,
-        seconds=seconds,
+        records=max(0, source.end_offset - source.floor),
+        seconds=source.lag_ms() / 1000,
     )
 
 

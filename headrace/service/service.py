@@ -257,7 +257,7 @@ class Service:
             sources = dict(self.router.sources)
             with contextlib.suppress(HeadraceError):
                 for at, offsets in (await self._shared.log.offsets(list(sources))).items():
-                    sources[at].end_offset = max(sources[at].end_offset, offsets.end)
+                    sources[at].ends_at(offsets.end)
 
     def _abandoned(self, abandoned: Abandoned) -> None:
         self._shared.observer.handler_abandoned(

@@ -116,6 +116,7 @@ class Source:
         self._before = position.before
         self.end_offset = position.offset
         self.waiting_since_ms: int | None = None  # timestamp of the oldest record that is read and not done
+        self._behind_since_ms: int | None = None  # when it was seen that there is more than was read
         self.stopped = False
         self._positions = positions
         self._found = position
@@ -124,6 +125,19 @@ class Source:
         self._noted = -1  # the record whose try was noted last: once a process, for a broker that is away ends none
         self._chunk = max(1, min(_CHUNK, shared.settings.router.max_uncommitted // 2))
         self._ahead = max(1, min(_TOUCHED_AHEAD, shared.settings.router.max_uncommitted // 2))
+
+    def ends_at(self, end: int) -> None:
+        """The topic says where it ends; nobody has read that far, perhaps."""
+        self.end_offset = max(self.end_offset, end)
+        if self._behind_since_ms is None and self.end_offset > self.floor:
+            self._behind_since_ms = self._shared.clock.now_ms()
+
+    def lag_ms(self) -> int:
+        """Age of the first record that is not done. Of one that was never read, since it is known to be there."""
+        if self.end_offset <= self.floor:
+            return 0
+        since_ms = self._behind_since_ms if self.waiting_since_ms is None else self.waiting_since_ms
+        return 0 if since_ms is None else max(0, self._shared.clock.now_ms() - since_ms)
 
     # --- the task --------------------------------------------------------------------------------------------------
 
@@ -469,6 +483,7 @@ class Source:
     def _move(self, floor: int, done: LogRecord | Unreadable | None) -> None:
         """Everything below is done; `done` is the last record of it."""
         self.floor = floor
+        self._behind_since_ms = None
         self._before = Before(done.offset, done.timestamp_ms) if isinstance(done, LogRecord) else None
         self._positions.move(self.at, self._position(floor, self._touched))
 

@@ -73,6 +73,23 @@ async def test_the_position_moves_only_after_the_acknowledgement(place: Place) -
         await place.until(place.position, lambda found: found[0] == 3)
 
 
+async def test_a_record_that_is_there_and_never_comes_ages(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with routing(FaultLog(place.log), shop()) as process:
+        await publish(place, 1)
+        await until(lambda: process.floor() == 1)
+        source = process.router.sources[IN]
+        assert source.lag_ms() == 0
+        source.ends_at(3)  # says the topic; the reader has brought nothing of it
+        began_ms = process.shared.clock.now_ms()
+        monkeypatch.setattr(process.shared.clock, "now_ms", lambda: began_ms + 60_000)
+        assert 59_000 < source.lag_ms() <= 60_000
+        source.ends_at(3)
+        assert source.lag_ms() > 59_000
+        await publish(place, 1)
+        await until(lambda: process.floor() == 2)
+        assert source.lag_ms() == 0, "it goes on: nothing is known of the next one's age yet"
+
+
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.DONE, Fault.AWAY])
 async def test_after_a_failed_append_it_goes_on_from_the_floor_and_nothing_is_lost(place: Place, fault: Fault) -> None:
     log = FaultLog(place.log)

@@ -62,7 +62,8 @@ _REPLAY_SLICE_S = 0.005  # the same while a partition is replayed, beside others
 # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
 _LIVE_MAX = 256
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
-_PATIENCE_S = 2.0  # with a holder who is in the group and does not release: its loop is blocked, or it has not heard
+_PATIENCE_S = 2.0  # with a holder who is in the group, does not release and writes nothing: its loop is blocked, or it has not heard
+_PATIENCE_MAX_S = 10.0  # with one who writes: it is busy, and what it has begun would be done twice
 
 
 class OwnershipLost(Fatal):
@@ -119,6 +120,8 @@ class Owner:
         self._retry_at: asyncio.TimerHandle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._patient = True  # with a holder who is in the group and does not release
+        self._patient_until_s = 0.0  # at most, by the loop's clock
+        self._holder_writes = False  # since patience was looked at last
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -283,9 +286,12 @@ class Owner:
         folded = fold(self.state, record.offset, record.timestamp_ms, size, entry)
         if self._stage is _Stage.REPLAYING or self._stage is _Stage.WAITING:
             self._replayed += 1
-            if self._stage is _Stage.WAITING and isinstance(entry, Announce | Release) and folded.skip is None:
-                self._be_patient()
-                self._announce_if_free()
+            if self._stage is _Stage.WAITING and folded.skip is None:
+                if isinstance(entry, Announce | Release):
+                    self._be_patient()
+                    self._announce_if_free()
+                elif isinstance(entry, OutcomeRecord):
+                    self._holder_writes = True
             return
         if isinstance(entry, OutcomeRecord):
             if folded.skip is not None:
@@ -332,7 +338,10 @@ class Owner:
         if self.state.gate.token == NO_TOKEN or not self._patient or not self._shared.is_other_member(holder):
             self._announce()
         elif self._patience is None:
-            self._patience = asyncio.get_running_loop().call_later(_PATIENCE_S, self._lose_patience)
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(_PATIENCE_S, self._lose_patience)
+            self._patient_until_s = loop.time() + _PATIENCE_MAX_S
+            self._holder_writes = False
             self._writer.put(NewRecord(value=encode(self._announcement(uuid.uuid4().hex, KNOCK))))
 
     def _announcement(self, nonce: str, previous_token: int) -> Announce:
@@ -353,6 +362,11 @@ class Owner:
             self._patience = None
 
     def _lose_patience(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._holder_writes and loop.time() < self._patient_until_s:
+            self._holder_writes = False
+            self._patience = loop.call_later(_PATIENCE_S, self._lose_patience)
+            return
         self._patient = False
         if self._stage is _Stage.WAITING:
             self._announce_if_free()

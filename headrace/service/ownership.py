@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _SUCCESSOR_S = 3.0  # for a successor to read the log; then it is released all the same
 _LOOK_S = 0.1
-_OUTPUTS_HOME_S = 1.0  # for outputs that are out when a partition is given away: they would leave twice
+_OUTPUTS_HOME_S = 2.0  # for outputs that are out when a partition is given away: they would leave twice
 _BACK_OFF_S = (0.2, 10.0)  # before a partition that somebody else announced is taken again
 _LIVED_S = 30.0  # an owner that worked for so long was no quarrel
 

@@ -154,9 +154,8 @@ class Reading:
         while offsets.start > 0:
             try:
                 recovered = await Recovery(log, self.at, self._new_state, offsets, isolation=self._isolation).oldest()
-            except (
-                OffsetOutOfRange
-            ):  # it was trimmed further meanwhile, for a checkpoint that may lie behind the end we knew
+            except OffsetOutOfRange:
+                # it was trimmed further meanwhile, for a checkpoint that may lie behind the end we knew
                 offsets = (await log.offsets([self.at]))[self.at]
                 continue
             self.state = recovered.state

@@ -40,6 +40,7 @@ from tests.simulation.refold import Refold
 
 MEMBERS = "sim.members"
 _STILL_S = 200.0  # without a record landing while something is unfinished: it is stuck
+_SLOW_S = 500.0  # after the faults; then records come many at a time: a log of a thousand is read anew at every death, record by record
 _SETTLE_S = 20_000.0
 _LEAVE_S = 120.0
 _CLEAR_TURNS = 20_000
@@ -422,6 +423,8 @@ class World:
             if not unfinished:
                 return
             now = self.loop.now
+            if now - began > _SLOW_S:
+                self.broker.knobs.batch_records_max = 500
             if now - max(self.landed_at, began) > _STILL_S or now - began > _SETTLE_S:
                 self.violated(
                     f"I14 nothing has moved for {now - self.landed_at:.0f} s, and is not finished: {'; '.join(unfinished[:5])}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from headrace.handlers.breaker import BreakerStatus
 from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistics, outcome_of
 from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptError, AttemptOk
 from headrace.handlers.result import AttemptEnd as HandlerEnd
@@ -25,6 +26,7 @@ from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 
 if TYPE_CHECKING:
     from headrace.handlers.attempt_group import AttemptGroup, RunningAttempt
+    from headrace.handlers.breaker import Transition
     from headrace.service.engine.run_state import RunState
     from headrace.service.engine.step import CallStep
     from headrace.service.live_run import LiveRun
@@ -181,6 +183,7 @@ class Attempts:
                     breaker=transition.breaker,
                     before=BreakerState(transition.before),
                     after=BreakerState(transition.after),
+                    reason=self._why(transition),
                 )
             )
         for started in dispatched.started:
@@ -194,6 +197,13 @@ class Attempts:
             self._end(work, refused.error)
         if dispatched.transitions or dispatched.started or dispatched.held:
             self._set_alarm()
+
+    def _why(self, transition: Transition) -> str:
+        """What opened the breaker: its window, which stays as it was then."""
+        if transition.after is not BreakerStatus.OPEN:
+            return ""
+        seen = next(each for each in self.statistics().breakers if each.name == transition.breaker)
+        return f"of {seen.calls} calls, {seen.failed} failed and {seen.slow} were slow"
 
     def _set_alarm(self) -> None:
         wake_ms = self._dispatcher.next_wake_ms()

@@ -80,6 +80,7 @@ class Recorder(Silent):
         self.outages: list[Any] = []
         self.stopped: list[Any] = []
         self.breaker_calls: list[Any] = []
+        self.breaker_changes: list[Any] = []
         self.finished: list[Any] = []
         self.checkpoints: list[Any] = []
         self.trims_failed: list[Any] = []
@@ -110,6 +111,9 @@ class Recorder(Silent):
 
     def partition_stopped(self, told: Any, /) -> None:
         self.stopped.append(told)
+
+    def breaker_changed(self, told: Any, /) -> None:
+        self.breaker_changes.append(told)
 
     def breaker_called(self, told: Any, /) -> None:
         self.breaker_calls.append(told)

@@ -87,6 +87,11 @@ async def test_an_open_breaker_holds_and_its_attempts_begin_when_it_lets_them(pl
         assert counts(process) == (0, 0, 0)
     results = [told.result for told in process.observer.breaker_calls]
     assert BreakerResult.HELD in results
+    assert [(told.after, told.reason) for told in process.observer.breaker_changes] == [
+        ("open", "of 2 calls, 2 failed and 0 were slow"),
+        ("half_open", ""),
+        ("closed", ""),
+    ]
     assert [told.status for told in process.observer.finished[2:]] == [RunStatus.SUCCEEDED] * 2
     assert {each.number for each in await place.outcomes(AttemptSucceeded)} == {1}
 

@@ -12,14 +12,12 @@ from types import TracebackType
 from typing import Literal, Protocol, Self
 from zlib import crc32
 
-import aiokafka
 import msgspec
 from aiokafka.errors import KafkaError
 
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
-from tests.chaos.let_go import let_go
 from tests.chaos.program import Job, random_job
 
 What = Literal["job", "turn", "malformed", "unmatched"]
@@ -42,36 +40,6 @@ class Door(Protocol):
 
     async def put(self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers) -> None: ...
     async def close(self) -> None: ...
-
-
-class KafkaDoor:
-    """An idempotent aiokafka producer; a new one after an error."""
-
-    def __init__(self, servers: str) -> None:
-        self._servers = servers
-        self._producer: aiokafka.AIOKafkaProducer | None = None
-
-    async def put(self, topic: str, partition: int, key: bytes, value: bytes, headers: Headers) -> None:
-        if self._producer is None:
-            producer = aiokafka.AIOKafkaProducer(
-                bootstrap_servers=self._servers, enable_idempotence=True, acks="all", request_timeout_ms=20_000
-            )
-            try:
-                await producer.start()
-            except BaseException:
-                await let_go(producer.stop())
-                raise
-            self._producer = producer
-        try:
-            await self._producer.send_and_wait(topic, value, key=key, partition=partition, headers=list(headers))
-        except (KafkaError, OSError):
-            await self.close()
-            raise
-
-    async def close(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            await let_go(producer.stop())
 
 
 class EmbeddedDoor:

@@ -27,9 +27,11 @@ from aiokafka.errors import KafkaError
 
 from headrace.topics.errors import HeadraceError
 from tests.chaos.judge import Evidence, Position, Verdict, Violation, Window, judge
+from tests.chaos.kafka_door import KafkaDoor
+from tests.chaos.kafka_source import KafkaSource
 from tests.chaos.load import PARTITIONS as SOURCE_PARTITIONS
-from tests.chaos.load import EmbeddedDoor, KafkaDoor, Load
-from tests.chaos.recorder import EmbeddedSource, KafkaSource, Recorder
+from tests.chaos.load import EmbeddedDoor, Load
+from tests.chaos.recorder import EmbeddedSource, Recorder
 from tests.chaos.run_log import RunLog
 from tests.chaos.sink import ROOT, Sink
 from tests.service.end_to_end.instance import Instance, run

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiokafka
 import pytest
@@ -17,6 +17,13 @@ from tests.kafka_broker.broker import KafkaBroker
 _TOPIC = "chaos-source"
 _AT = (_TOPIC, 0)
 _HEADERS = (("ce_id", b"1"), ("ce_id", b"2"))
+
+
+@pytest.fixture
+async def closed() -> AsyncIterator[AsyncExitStack]:
+    """Closes what the test made, however it ends."""
+    async with AsyncExitStack() as stack:
+        yield stack
 
 
 @asynccontextmanager
@@ -38,9 +45,10 @@ async def _all(source: KafkaSource) -> list[Record]:
     return await source.some(_AT, 0, (await source.ends([_AT]))[_AT])
 
 
-async def test_everything_that_stands_there_is_read(kafka: KafkaBroker) -> None:
+async def test_everything_that_stands_there_is_read(kafka: KafkaBroker, closed: AsyncExitStack) -> None:
     servers = kafka.bootstrap_servers
     source = KafkaSource(servers)
+    closed.push_async_callback(source.close)
     assert await source.partitions(_TOPIC) == 0
     await _made(servers)
     expected: list[bytes] = []
@@ -75,17 +83,18 @@ async def test_everything_that_stands_there_is_read(kafka: KafkaBroker) -> None:
         await admin.delete_records({aiokafka.TopicPartition(_TOPIC, 0): RecordsToDelete(before_offset=5)})
     assert await source.begins([_AT]) == {_AT: 5}
     assert [each.offset for each in await _all(source)] == [*range(5, 16), 17]
-    await source.close()
 
 
 async def test_a_broker_that_hangs_or_dies_leaves_nothing_running_and_is_found_again(
-    own_kafka: Callable[..., Awaitable[KafkaBroker]],
+    own_kafka: Callable[..., Awaitable[KafkaBroker]], closed: AsyncExitStack
 ) -> None:
     broker = await own_kafka()
     await _made(broker.bootstrap_servers)
     before = asyncio.all_tasks()
     source = KafkaSource(broker.bootstrap_servers, request_s=0.5, patience_s=1.0)
     door = KafkaDoor(broker.bootstrap_servers, request_s=0.5, patience_s=60.0)
+    closed.push_async_callback(source.close)
+    closed.push_async_callback(door.close)
     await door.put(_TOPIC, 0, b"k", b"first", _HEADERS)
     assert [each.value for each in await _all(source)] == [b"first"]
     broker.pause()

@@ -71,9 +71,10 @@ def tell_memory(path: Path) -> None:
     libc.mallinfo2.restype = _MallocInfo
 
     def tell(number: int, frame: FrameType | None) -> None:
-        for cache in [each for each in gc.get_objects() if isinstance(each, _Cache)]:
-            if cache.cache_parameters()["maxsize"] is not None:
-                cache.cache_clear()
+        for module in list(sys.modules.values()):
+            for cache in vars(module).values():
+                if isinstance(cache, _Cache) and cache.cache_parameters()["maxsize"] is not None:
+                    cache.cache_clear()
         gc.collect()
         info = libc.mallinfo2()
         fresh = path.with_suffix(".new")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from headrace.topics.command import Start
 from headrace.topics.errors import HeadraceError
-from headrace.topics.log import LogCorrupt, LogRecord
+from headrace.topics.log import LogCorrupt, LogRecord, OffsetOutOfRange
 from headrace.topics.run_record import CommandRecord, decode
 
 if TYPE_CHECKING:
@@ -126,17 +126,31 @@ class Starts:
 
     async def _find(self, offset: int) -> LogRecord:
         if self._batches is None or not self._next <= offset < self._next + _NEAR:
-            await self._stack.aclose()
-            reading = self._log.read(self._partition, offset, isolation="committed")
-            self._batches = await self._stack.enter_async_context(reading)
+            await self._open(offset)
+        try:
+            await self._read_to(offset)
+        except OffsetOutOfRange as error:
+            if not error.offset < error.offsets.start <= offset:
+                raise
+            await self._open(offset)  # what lay before it was trimmed while it was read past
+            await self._read_to(offset)
+        if offset not in self._read:
+            raise self._missing(offset)
+        return self._read[offset]
+
+    async def _open(self, offset: int) -> None:
+        await self._stack.aclose()
+        reading = self._log.read(self._partition, offset, isolation="committed")
+        self._batches = await self._stack.enter_async_context(reading)
+
+    async def _read_to(self, offset: int) -> None:
+        """Until the batch at hand holds the offset, or lies behind it."""
+        assert self._batches is not None  # noqa: S101 - opened
         async for batch in self._batches:
             self._read = {each.offset: each for each in batch.records if isinstance(each, LogRecord)}
             self._next = batch.records[-1].offset + 1
             if offset < self._next:
                 break
-        if offset not in self._read:
-            raise self._missing(offset)
-        return self._read[offset]
 
     def _missing(self, offset: int) -> LogCorrupt:
         return LogCorrupt(

@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from headrace.service.owner_position import OwnerPosition, of
 from headrace.service.start_reader import StartReader, Starts
 from headrace.topics.command import Start
 from headrace.topics.errors import HeadraceError
-from headrace.topics.log import LogCorrupt, NewRecord, OffsetOutOfRange, TopicPartition
+from headrace.topics.log import Batch, Isolation, LogCorrupt, NewRecord, OffsetOutOfRange, TopicPartition
 from headrace.topics.outcome import RunEnded, RunStatus
 from headrace.topics.run_record import CommandRecord, decode
 from tests.service.fault_log import FaultLog
@@ -195,6 +196,37 @@ async def test_starts_are_read_by_offset_in_any_order(place: Place) -> None:
         await starts.at(0)  # an announce
     with pytest.raises(OffsetOutOfRange):
         await starts.at(10_000)
+    await starts.close()
+
+
+class Unhurried(FaultLog):
+    """Gives record by record, and fetches nothing before it is asked for."""
+
+    @asynccontextmanager
+    async def read(
+        self, at: TopicPartition, start: int, *, isolation: Isolation = "all"
+    ) -> AsyncGenerator[AsyncIterator[Batch]]:
+        async def batches() -> AsyncGenerator[Batch]:
+            position = start
+            while True:
+                async with self._log.read(at, position, isolation=isolation) as found:
+                    batch = await anext(found)
+                position = batch.records[0].offset + 1
+                yield Batch(at, batch.records[:1], batch.end_offset)
+
+        async with aclosing(batches()) as given:
+            yield given
+
+
+async def test_a_start_is_found_though_what_lies_before_it_is_trimmed_while_it_is_read_past(place: Place) -> None:
+    await place.publish("shop.runs", *(NewRecord(value=start_value(n)) for n in range(30)))
+    starts = Starts(Unhurried(place.log), RUNS)
+    assert bytes((await starts.at(2)).input) == b"2"
+    await place.log.trim(RUNS, 10)
+    assert bytes((await starts.at(20)).input) == b"20"
+    await place.log.trim(RUNS, 26)
+    with pytest.raises(OffsetOutOfRange):
+        await starts.at(25)
     await starts.close()
 
 

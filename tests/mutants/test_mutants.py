@@ -5,8 +5,8 @@ import pytest
 from tests.mutants.__main__ import ROOT, tried
 from tests.mutants.table import MUTANTS
 
-QUICK = ("M1", "M2", "M4", "M9", "M14", "M20", "S10")
-SEEDS = 150
+QUICK = ("M1", "M2", "M4", "M9", "M14", "M20", "S8", "S14")  # caught within 20 seeds, however programs are drawn
+SEEDS = 100
 
 
 def test_each_safeguard_is_where_the_table_says() -> None:

@@ -11,8 +11,9 @@ from aiokafka.errors import KafkaError
 
 from tests.chaos.kafka_door import KafkaDoor
 from tests.chaos.kafka_source import KafkaSource
-from tests.chaos.recorder import Record
+from tests.chaos.recorder import At, Record
 from tests.kafka_broker.broker import KafkaBroker
+from tests.service.end_to_end.waiting import eventually
 
 _TOPIC = "chaos-source"
 _AT = (_TOPIC, 0)
@@ -41,6 +42,10 @@ async def _made(servers: str) -> None:
         await admin.create_topics([NewTopic(_TOPIC, 2, 1)])
 
 
+async def _ends_at(source: KafkaSource, expected: dict[At, int]) -> bool:
+    return await source.ends(list(expected)) == expected
+
+
 async def _all(source: KafkaSource) -> list[Record]:
     return await source.some(_AT, 0, (await source.ends([_AT]))[_AT])
 
@@ -67,7 +72,9 @@ async def test_everything_that_stands_there_is_read(kafka: KafkaBroker, closed: 
             await producer.abort_transaction()
             expected.append(b"aborted")
     assert await source.partitions(_TOPIC) == 2
-    assert await source.ends([_AT, (_TOPIC, 1)]) == {_AT: 19, (_TOPIC, 1): 0}
+    await eventually(  # the coordinator answers before the last marker is written
+        lambda: _ends_at(source, {_AT: 19, (_TOPIC, 1): 0}), "both markers"
+    )
     records = await _all(source)
     assert [each.value for each in records] == expected
     assert [each.offset for each in records] == [*range(16), 17]

@@ -28,6 +28,7 @@ from headrace.service.engine.folded import Folded
 from headrace.service.engine.gate import NO_TOKEN
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner_position import OwnerPosition
+from headrace.service.patience import Patience
 from headrace.service.recovery import Recovery, unreadable
 from headrace.service.run_log_check import check_identity, position_of
 from headrace.service.stop import bug, reason_of
@@ -62,8 +63,6 @@ _REPLAY_SLICE_S = 0.005  # the same while a partition is replayed, beside others
 # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
 _LIVE_MAX = 256
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
-_PATIENCE_S = 2.0  # with a holder who is in the group, does not release and writes nothing: its loop is blocked, or it has not heard
-_PATIENCE_MAX_S = 10.0  # with one who writes: it is busy, and what it has begun would be done twice
 
 
 class OwnershipLost(Fatal):
@@ -118,10 +117,7 @@ class Owner:
         self._back_off = BackOff(_BACK_OFF_S)  # of announces
         self._given_token = -1  # of the release, for what is delivered after it
         self._retry_at: asyncio.TimerHandle | None = None
-        self._patience: asyncio.TimerHandle | None = None
-        self._patient = True  # with a holder who is in the group and does not release
-        self._patient_until_s = 0.0  # at most, by the loop's clock
-        self._holder_writes = False  # since patience was looked at last
+        self._patience = Patience(self._announce_if_waiting)
 
     # --- the loop --------------------------------------------------------------------------------------------------
 
@@ -288,10 +284,10 @@ class Owner:
             self._replayed += 1
             if self._stage is _Stage.WAITING and folded.skip is None:
                 if isinstance(entry, Announce | Release):
-                    self._be_patient()
+                    self._patience.renew()
                     self._announce_if_free()
                 elif isinstance(entry, OutcomeRecord):
-                    self._holder_writes = True
+                    self._patience.heard()
             return
         if isinstance(entry, OutcomeRecord):
             if folded.skip is not None:
@@ -335,13 +331,9 @@ class Owner:
     def _announce_if_free(self) -> None:
         """Announce, unless the holder is expected to release. Then its release, its end or our patience calls again."""
         holder = self.state.gate.holder
-        if self.state.gate.token == NO_TOKEN or not self._patient or not self._shared.is_other_member(holder):
+        if self.state.gate.token == NO_TOKEN or self._patience.over or not self._shared.is_other_member(holder):
             self._announce()
-        elif self._patience is None:
-            loop = asyncio.get_running_loop()
-            self._patience = loop.call_later(_PATIENCE_S, self._lose_patience)
-            self._patient_until_s = loop.time() + _PATIENCE_MAX_S
-            self._holder_writes = False
+        elif self._patience.begin():
             self._writer.put(NewRecord(value=encode(self._announcement(uuid.uuid4().hex, KNOCK))))
 
     def _announcement(self, nonce: str, previous_token: int) -> Announce:
@@ -354,20 +346,7 @@ class Owner:
             partitions=self._shared.partitions,
         )
 
-    def _be_patient(self) -> None:
-        """There is another holder, who may take as long."""
-        self._patient = True
-        if self._patience is not None:
-            self._patience.cancel()
-            self._patience = None
-
-    def _lose_patience(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._holder_writes and loop.time() < self._patient_until_s:
-            self._holder_writes = False
-            self._patience = loop.call_later(_PATIENCE_S, self._lose_patience)
-            return
-        self._patient = False
+    def _announce_if_waiting(self) -> None:
         if self._stage is _Stage.WAITING:
             self._announce_if_free()
 
@@ -377,7 +356,7 @@ class Owner:
             return TakeReason.START
         if gate.token == NO_TOKEN:
             return TakeReason.HANDOVER
-        return TakeReason.TAKEOVER if self._patient else TakeReason.REBALANCE
+        return TakeReason.REBALANCE if self._patience.over else TakeReason.TAKEOVER
 
     def _announce(self) -> None:
         if self._stage is _Stage.WAITING:
@@ -417,7 +396,7 @@ class Owner:
         elif self._stage is _Stage.ANNOUNCED and self._take_reason is not TakeReason.RETAKEN:
             # someone was first, and nothing of ours runs: our own announce will be skipped
             self._stage = _Stage.WAITING
-            self._be_patient()
+            self._patience.renew()
             self._announce_if_free()
         elif self._stage is _Stage.LIVE or self._stage is _Stage.ANNOUNCED:
             self._shared.observer.partition_lost(
@@ -576,10 +555,10 @@ class Owner:
             self._shared.attempts.cancel_all(self._attempt_ended)
 
     def _cancel_alarms(self) -> None:
-        for alarm in (self._retry_at, self._patience):
-            if alarm is not None:
-                alarm.cancel()
-        self._retry_at = self._patience = None
+        if self._retry_at is not None:
+            self._retry_at.cancel()
+            self._retry_at = None
+        self._patience.cancel()
 
     def _stop_partition(self, error: HeadraceError) -> None:
         self._drop()

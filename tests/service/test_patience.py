@@ -9,7 +9,7 @@ import pytest
 
 from headrace import EventTrigger, Run, workflow
 from headrace.observability.label import TakeReason
-from headrace.service import owner
+from headrace.service import patience
 from headrace.service.shared import Shared
 from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.outcome import OutboxProgress
@@ -60,8 +60,8 @@ async def holder(place: Place, monkeypatch: pytest.MonkeyPatch) -> Holder:
 async def test_with_one_who_writes_it_waits_for_the_release(
     place: Place, holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owner, "_PATIENCE_S", 0.7)
-    monkeypatch.setattr(owner, "_PATIENCE_MAX_S", 60.0)
+    monkeypatch.setattr(patience, "SILENT_S", 0.7)
+    monkeypatch.setattr(patience, "BUSY_S", 60.0)
     loop = asyncio.get_running_loop()
     async with serving(FaultLog(place.log), app_of(worker), ready=False, partitions=1) as process:
         await place.until(holder.knocked, bool)
@@ -78,8 +78,8 @@ async def test_with_one_who_writes_it_waits_for_the_release(
 async def test_it_ends_with_one_who_writes_nothing_and_in_the_end_with_everyone(
     place: Place, holder: Holder, monkeypatch: pytest.MonkeyPatch, *, writes: bool
 ) -> None:
-    monkeypatch.setattr(owner, "_PATIENCE_S", 0.2)
-    monkeypatch.setattr(owner, "_PATIENCE_MAX_S", 0.4 if writes else 600.0)
+    monkeypatch.setattr(patience, "SILENT_S", 0.2)
+    monkeypatch.setattr(patience, "BUSY_S", 0.4 if writes else 600.0)
     async with serving(FaultLog(place.log), app_of(worker), ready=False, partitions=1) as process:
         while not process.observer.taken:
             if writes:

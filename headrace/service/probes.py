@@ -13,6 +13,8 @@ import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from headrace.topics.event_wait import set_within
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Container, Generator
 
@@ -125,9 +127,7 @@ class Probes:
             patience_s = max(awaited) - now_s()
             if patience_s <= 0:
                 return
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(patience_s):
-                    await self._ended.wait()
+            await set_within(self._ended, patience_s)
 
     def _tell_ended(self) -> None:
         self._ended.set()

@@ -39,27 +39,23 @@ def started(live: LiveRun, now_ms: int) -> told.RunStarted:
 
 def finished(live: LiveRun, ended: RunEnded, at_ms: int) -> told.RunFinished:
     """Its terminal record was read back at `at_ms`."""
-    run = live.state
-    return told.RunFinished(
-        run=run.id,
-        workflow=run.start.workflow,
-        status=ended.status,
-        started_at_ms=run.started_at_ms,
-        duration_ms=at_ms - run.started_at_ms,
-        key=run.start.key,
-        version=run.start.version,
-        attempts=live.attempts,
-        retries=live.retries,
-        error=ended.error,
-        message=ended.message,
-        failed_step=ended.failed_step,
-        traceparent=live.traceparent,
-        tracestate=live.tracestate,
-    )
+    return _finished(live.state, ended, at_ms, live.traceparent, live.tracestate, live.attempts, live.retries)
 
 
 def finished_unseen(run: RunState, anchor: TraceContext, ended: RunEnded, at_ms: int) -> told.RunFinished:
     """The same of a run that is not awake here: its attempts were not counted."""
+    return _finished(run, ended, at_ms, anchor.traceparent, anchor.state or None)
+
+
+def _finished(
+    run: RunState,
+    ended: RunEnded,
+    at_ms: int,
+    traceparent: str,
+    tracestate: str | None,
+    attempts: int = 0,
+    retries: int = 0,
+) -> told.RunFinished:
     return told.RunFinished(
         run=run.id,
         workflow=run.start.workflow,
@@ -68,11 +64,13 @@ def finished_unseen(run: RunState, anchor: TraceContext, ended: RunEnded, at_ms:
         duration_ms=at_ms - run.started_at_ms,
         key=run.start.key,
         version=run.start.version,
+        attempts=attempts,
+        retries=retries,
         error=ended.error,
         message=ended.message,
         failed_step=ended.failed_step,
-        traceparent=anchor.traceparent,
-        tracestate=anchor.state or None,
+        traceparent=traceparent,
+        tracestate=tracestate,
     )
 
 

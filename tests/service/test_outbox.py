@@ -154,11 +154,20 @@ async def forwards(place: Place, to: int) -> list[tuple[int, int, int]]:
     """Offset of origin, floor and order of the starts that came from the other partition."""
     found: list[tuple[int, int, int]] = []
     for record in await place.records("shop.runs", to):
-        entry = decode(record.value)
-        if isinstance(entry, CommandRecord) and isinstance(entry.id, Coordinates) and entry.id.origin == "shop.runs":
-            assert entry.id.partition == 1 - to
-            found.append((entry.id.offset, entry.id.floor, order_of(entry)))
+        forward = forwarded(record)
+        if forward is not None:
+            identity, order = forward
+            assert identity.partition == 1 - to
+            found.append((identity.offset, identity.floor, order))
     return found
+
+
+def forwarded(record: NewRecord | LogRecord) -> tuple[Coordinates, int] | None:
+    """Identity and order of a start that comes from another partition."""
+    entry = decode(record.value)
+    if isinstance(entry, CommandRecord) and isinstance(entry.id, Coordinates) and entry.id.origin == "shop.runs":
+        return entry.id, order_of(entry)
+    return None
 
 
 @pytest.mark.parametrize("faults", [[], [Fault.LOST], [Fault.DONE, Fault.LOST, Fault.DONE]])
@@ -197,21 +206,13 @@ class LosesTheFirst(FaultLog):
         self._second_is_there = False
 
     async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
-        orders = {order for record in records if (order := forwarded(record)) is not None}
+        orders = {forward[1] for record in records if (forward := forwarded(record)) is not None}
         if 0 in orders and 1 not in orders and not self._second_is_there:
             self.lost += 1
             raise AppendFailed(f"The batch to {at} was lost.")
         appended = await super().append(at, records)
         self._second_is_there = self._second_is_there or 1 in orders
         return appended
-
-
-def forwarded(record: NewRecord) -> int | None:
-    """The order of a start that comes from another partition."""
-    entry = decode(record.value)
-    if isinstance(entry, CommandRecord) and isinstance(entry.id, Coordinates) and entry.id.origin == "shop.runs":
-        return order_of(entry)
-    return None
 
 
 async def test_a_start_that_arrives_behind_a_later_one_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

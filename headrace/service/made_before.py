@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.service.audit_entry import decoded
 from headrace.service.run_view.scan import Reading
 from headrace.topics.errors import Fatal
-from headrace.topics.log import LogUnavailable, OffsetOutOfRange, TopicPartition
+from headrace.topics.log import LogUnavailable, OffsetOutOfRange, TopicPartition, every_partition
 from headrace.topics.partition_hash import partition_of
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ async def _started(shared: Shared, at: TopicPartition, epoch: int, record: LogRe
 
 async def _listed(shared: Shared, at: TopicPartition, epoch: int, offset: int) -> bool:
     log = shared.log
-    audit = shared.names.audit
-    parts = [TopicPartition(audit, number) for number in range(await log.partitions(audit))]
-    for part, offsets in (await log.offsets(parts)).items():
+    for part, offsets in (await log.offsets(await every_partition(log, shared.names.audit))).items():
         if offsets.start >= offsets.end:
             continue
         async with log.read(part, offsets.start, isolation="committed") as batches:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.topics.dead_letter import dead_letter_topic
 from headrace.topics.errors import HeadraceError
 from headrace.topics.event_wait import set_within
-from headrace.topics.log import TopicPartition
+from headrace.topics.log import every_partition
 
 if TYPE_CHECKING:
     from headrace.service.shared import Shared
@@ -55,5 +55,5 @@ class OpenLetters:
 
     async def _records(self, topic: str) -> int:
         log = self._shared.log
-        partitions = [TopicPartition(topic, number) for number in range(await log.partitions(topic))]
-        return sum(offsets.end - offsets.start for offsets in (await log.offsets(partitions)).values())
+        spans = await log.offsets(await every_partition(log, topic))
+        return sum(span.end - span.start for span in spans.values())

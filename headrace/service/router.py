@@ -15,12 +15,13 @@ from headrace.service.source import Source
 from headrace.service.source_position import SourcePosition
 from headrace.topics.back_off import BackOff
 from headrace.topics.errors import HeadraceError
-from headrace.topics.log import TopicPartition
+from headrace.topics.log import every_partition
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.service.shared import Shared
+    from headrace.topics.log import TopicPartition
 
 _BACK_OFF_S = (0.1, 5.0)
 _EPOCHS_EVERY_S = 10.0
@@ -139,7 +140,7 @@ class Router:
         have one, a partition was added or its position is lost: it begins at the log start, and deduplication sorts it out.
         """
         log = self._shared.log
-        every = [TopicPartition(topic, number) for number in range(await log.partitions(topic))]
+        every = await every_partition(log, topic)
         found = await self._found(every, mine)
         missing = [at for at in (mine if found else every) if at not in found]
         if missing:

@@ -300,3 +300,8 @@ class Log(Protocol):
     async def nodes(self) -> int:
         """How many brokers there are (1 for the embedded log): decides the replication of new topics."""
         ...
+
+
+async def every_partition(log: Log, topic: str) -> list[TopicPartition]:
+    """All partitions of a topic, by number. Raises `TopicMissing`, or what else `Log.partitions` raises."""
+    return [TopicPartition(topic, number) for number in range(await log.partitions(topic))]

@@ -33,7 +33,7 @@ from headrace.service.settings_source import Loaded
 from headrace.service.topic_plan import TopicPlan, planned
 from headrace.service.topic_plan import check as topic_differences
 from headrace.topics.errors import HeadraceError, SettingsError
-from headrace.topics.log import Log, TopicPartition
+from headrace.topics.log import Log, TopicPartition, every_partition
 
 _COLUMNS = (Column("CHECK", "check"), Column("", "state"), Column("FOUND", "found"), Column("FIX", "fix"))
 _SKEW_WARN_MS = 1_000  # timers are judged by the log's clock: more than a second off shows
@@ -202,7 +202,7 @@ async def _clock(log: Log, topic: str) -> Check | None:
     """The log's clock is only known from its newest records: a time in our future means that ours is behind."""
     if topic not in await log.describe([topic]):
         return None
-    places = [TopicPartition(topic, number) for number in range(await log.partitions(topic))]
+    places = await every_partition(log, topic)
     newest_ms = 0
     for at, span in (await log.offsets(places)).items():
         if span.end > span.start:

@@ -18,7 +18,7 @@ from headrace.service.log_backend import log_of
 from headrace.service.names import Names
 from headrace.service.run_view.scan import scan
 from headrace.topics.errors import SettingsError
-from headrace.topics.log import TopicPartition
+from headrace.topics.log import TopicPartition, every_partition
 from headrace.topics.new_event import NewEvent, encode_event
 from headrace.topics.partition_hash import kafka_partition_of
 
@@ -89,7 +89,7 @@ class _OpenWork:
 
 
 async def _all_read(log: Log, group: str, sources: Sequence[str]) -> bool:
-    places = [TopicPartition(topic, number) for topic in sources for number in range(await log.partitions(topic))]
+    places = [at for topic in sources for at in await every_partition(log, topic)]
     positions = await log.committed(group, places)
     return all(
         span.end == span.start or (at in positions and positions[at].offset >= span.end)

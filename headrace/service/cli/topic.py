@@ -14,7 +14,7 @@ from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.topic_plan import check as differences_of
 from headrace.service.topic_plan import planned, prepare
-from headrace.topics.log import Log, TopicPartition
+from headrace.topics.log import Log, TopicPartition, every_partition
 
 AppArgument = Annotated[str | None, Parameter(help="The app whose topics are meant too: a module, a file or a folder.")]
 
@@ -121,7 +121,7 @@ def _topics_of(app: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 async def _lag(log: Log, topics: Sequence[str], group: str, *, all_: bool) -> list[dict[str, Any]]:
     """Rows of all partitions, or only of those that the group has a position in."""
-    places = [TopicPartition(topic, number) for topic in topics for number in range(await log.partitions(topic))]
+    places = [at for topic in topics for at in await every_partition(log, topic)]
     if not places:
         return []
     positions = await log.committed(group, places)

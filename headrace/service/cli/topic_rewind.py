@@ -26,7 +26,7 @@ from headrace.service.source_position import SourcePosition
 from headrace.topics.command import Epoch
 from headrace.topics.event import parse_time
 from headrace.topics.identity import ClientId
-from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreadable
+from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreadable, every_partition
 from headrace.topics.run_record import CommandRecord
 
 _READ_S = 10.0  # for a record; longer, and there is none: only what transactions leave behind
@@ -57,7 +57,7 @@ async def rewind(
     settings = common.load().settings
     names = Names(settings.app.name)
     async with opened(settings) as log:
-        places = [TopicPartition(topic, number) for number in range(await log.partitions(topic))]
+        places = await every_partition(log, topic)
         spans = await log.offsets(places)
         offsets = tuple([await _offset(log, at, spans[at], to) for at in places])
         committed = await log.committed(names.router, places)
@@ -86,8 +86,8 @@ async def rewind(
 async def begin_epoch(log: Log, names: Names, epoch: Epoch) -> None:
     """Tell every partition of the run log, then the routers' groups. Raises `Conflict` if another rewind told them something as new meanwhile."""
     identity = ClientId(f"cli-{uuid_utils.uuid7()}")
-    for number in range(await log.partitions(names.runs)):
-        await append(log, TopicPartition(names.runs, number), CommandRecord(id=identity, body=epoch))
+    for at in await every_partition(log, names.runs):
+        await append(log, at, CommandRecord(id=identity, body=epoch))
     positions = {
         TopicPartition(epoch.topic, number): SourcePosition(offset, clean=True, epoch=epoch.epoch).position()
         for number, offset in enumerate(epoch.offsets)

@@ -112,27 +112,18 @@ class Supervisor:
             deaths = 1 if loop.time() - began > _LIVED_S else deaths + 1
             wait_s = 0.0 if deaths == 1 else back_off_s(_BACK_OFF_S, deaths - 2)
             again = f"in {wait_s:g} s" if wait_s else "now"
-            self._say(f"Worker {worker.index} (pid {worker.pid}) {_ending(code)}; it is started again {again}.")
+            self._say(f"Worker {worker.index} {_ending(worker.pid, code)}; it is started again {again}.")
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._tell_group())
                 if wait_s:
                     await _first_of(self._stopping, timeout_s=wait_s)
 
-    async def _live(self, worker: _Worker) -> int:
-        """One life: its exit code, negative for a signal."""
-        lifeline, down = os.pipe()
-        up, reports = os.pipe()
+    async def _live(self, worker: _Worker) -> int | OSError:
+        """One life: its exit code, negative for a signal; or why there was none."""
         try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                stdin=asyncio.subprocess.DEVNULL,
-                env=self._environment(WorkerLink(worker.index, lifeline, reports, self._file)),
-                pass_fds=(lifeline, reports),
-                start_new_session=True,  # Ctrl-C is for the supervisor, which asks each worker once
-            )
-        finally:
-            os.close(lifeline)
-            os.close(reports)
+            process, down, up = await self._start(worker)
+        except OSError as error:  # no room for another process; or the installation is being replaced
+            return error
         worker.process, worker.pid, worker.lifeline = process, process.pid, down
         worker.ended.clear()
         try:
@@ -149,6 +140,25 @@ class Supervisor:
             worker.ended.set()
             self._write_discovery()
         return code
+
+    async def _start(self, worker: _Worker) -> tuple[asyncio.subprocess.Process, int, int]:
+        """Its process, and our ends of the pipes: down and up."""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            lifeline, down = os.pipe()
+            theirs.callback(os.close, lifeline)
+            ours.callback(os.close, down)
+            up, reports = os.pipe()
+            theirs.callback(os.close, reports)
+            ours.callback(os.close, up)
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                stdin=asyncio.subprocess.DEVNULL,
+                env=self._environment(WorkerLink(worker.index, lifeline, reports, self._file)),
+                pass_fds=(lifeline, reports),
+                start_new_session=True,  # Ctrl-C is for the supervisor, which asks each worker once
+            )
+            ours.pop_all()
+            return process, down, up
 
     async def _read_reports(self, worker: _Worker, up: int) -> None:
         loop = asyncio.get_running_loop()
@@ -188,6 +198,8 @@ class Supervisor:
     async def _warm_up(self) -> None:
         """Whatever telling the group needs is loaded and tried before it is needed."""
         await _first_of(self._workers[0].started, self._stopping)
+        if self._stopping.is_set():
+            return
         with contextlib.suppress(HeadraceError, TimeoutError):
             async with asyncio.timeout(_TELL_S):
                 await self._expel()
@@ -256,12 +268,14 @@ class _Worker:
                 os.write(self.lifeline, b"c")
 
 
-def _ending(code: int) -> str:
+def _ending(pid: int, code: int | OSError) -> str:
+    if isinstance(code, OSError):
+        return f"cannot be started: {code}"
     if code >= 0:
-        return f"ended with exit code {code}"
+        return f"(pid {pid}) ended with exit code {code}"
     with contextlib.suppress(ValueError):
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"was ended by signal {-code}"
+        return f"(pid {pid}) was ended by {signal.Signals(-code).name}"
+    return f"(pid {pid}) was ended by signal {-code}"
 
 
 async def _first_of(*events: asyncio.Event, timeout_s: float | None = None) -> None:

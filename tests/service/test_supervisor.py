@@ -39,7 +39,15 @@ WAITS = IMPORTS + "    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))" + 
 class Watched:
     """A supervisor that runs in this process."""
 
-    def __init__(self, program: str, *, workers: int = 2, notify: SdNotify | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        program: str,
+        *,
+        workers: int = 2,
+        notify: SdNotify | None = None,
+        python: str = sys.executable,
+        **settings: Any,
+    ) -> None:
         self.said: list[str] = []
         self.expelled = 0
         tables = {
@@ -51,7 +59,7 @@ class Watched:
         self.supervisor = Supervisor(
             Settings.model_validate(tables),
             workers=workers,
-            command=[sys.executable, "-c", textwrap.dedent(program)],
+            command=[python, "-c", textwrap.dedent(program)],
             expel=self._expel,
             say=self.said.append,
             notify=notify,
@@ -138,6 +146,37 @@ async def test_a_worker_that_dies_over_and_over_waits_longer_each_time(monkeypat
         waits = [line.split("again ")[1] for line in it.says("is started again")[:5]]
         assert waits == ["now.", "in 0.01 s.", "in 0.02 s.", "in 0.03 s.", "in 0.03 s."]
     assert it.code == 0
+
+
+async def test_a_worker_that_cannot_be_started_now_is_tried_again_and_the_others_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As while the installation is replaced, or where the machine has no more processes."""
+    monkeypatch.setattr("headrace.service.supervisor._BACK_OFF_S", (0.01, 0.03))
+    python = tmp_path / "python"
+    python.symlink_to(sys.executable)
+    async with watched(WAITS, python=str(python)) as it:
+        await until(lambda: len(it.pids()) == 2)
+        before, descriptors = it.pids(), len(list(Path("/proc/self/fd").iterdir()))
+        python.unlink()
+        os.kill(before[1], signal.SIGKILL)
+        await until(lambda: len(it.says("Worker 1 cannot be started: [Errno 2]")) >= 3)
+        assert it.pids() == before[:1]
+        assert (
+            len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+        )  # those of the dead one are closed, and no others opened
+        python.symlink_to(sys.executable)
+        await until(lambda: len(it.pids()) == 2)
+        assert it.pids()[0] == before[0]
+    assert it.code == 0
+
+
+async def test_the_group_is_not_asked_for_by_who_was_stopped_before_anything_worked() -> None:
+    """A broker that is away would hold up the stop."""
+    async with watched(IMPORTS + FOR_EVER) as it:
+        await until(lambda: it.supervisor._workers[0].process is not None)
+    assert it.code == 0
+    assert it.expelled == 0
 
 
 async def test_a_start_that_can_never_work_ends_with_its_exit_code_and_one_worker_tried() -> None:

@@ -26,7 +26,7 @@ async def opened(settings: Settings, *, make: bool = False) -> AsyncGenerator[Lo
 
     Raises `LogUnavailable`.
     """
-    logging.getLogger("aiokafka").addHandler(logging.NullHandler())  # what matters of it is in our errors
+    silence_kafka()
     if not make and _is_missing(settings):
         raise LogUnavailable(
             f"There is no embedded log at {settings.log.path}.",
@@ -40,6 +40,11 @@ async def opened(settings: Settings, *, make: bool = False) -> AsyncGenerator[Lo
         except TimeoutError:
             raise unreachable(settings) from None
         yield log
+
+
+def silence_kafka() -> None:
+    """Where no service has set up its log lines, those of the client library would come out bare. What matters of them is in our errors."""
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
 def unreachable(settings: Settings) -> LogUnavailable:

@@ -116,6 +116,7 @@ def _supervise(settings: Settings) -> ExitCode:
     import asyncio
     from collections.abc import Sequence
 
+    from headrace.service.cli.client import silence_kafka
     from headrace.service.log_backend import log_of
     from headrace.service.names import Names
     from headrace.service.sd_notify import SdNotify
@@ -136,6 +137,7 @@ def _supervise(settings: Settings) -> ExitCode:
         )
         return await supervisor.run()
 
+    silence_kafka()
     return ExitCode(asyncio.run(supervise()))
 
 

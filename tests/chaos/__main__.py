@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.lanes import side_by_side
@@ -43,8 +44,7 @@ def soak_of(seconds: float, leak_bytes: int, *, light: bool) -> Line:
     return Line("L7", f"a soak of {seconds:g} s: memory stays flat, the log is trimmed", run_line)
 
 
-def main() -> int:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # brokers and workers are ended too
+def main(arguments: Sequence[str] | None = None) -> int:
     known = ", ".join(line.id for line in LINES)
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--lines", default="all", help=f"ids with commas; known: {known}")
@@ -57,12 +57,17 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lanes", type=int, default=None, help="lines at a time; 2 unless the scale is ci")
     parser.add_argument("--json", type=Path, default=None, help="where the JSON goes")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     everything = [line.id for line in LINES if line.id != "L7"]
     wanted = everything if given.lines in {"", "all"} else given.lines.upper().split(",")
     if unknown := set(wanted) - {line.id for line in LINES}:
         parser.error(f"unknown lines {sorted(unknown)}; known: {known}")
+    if given.soak is not None and given.soak <= 0:
+        parser.error("--soak must be above 0")
+    if given.soak is not None and given.lines not in {"", "all", "L7"}:
+        parser.error("--soak runs instead of lines: leave --lines away")
     began = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # brokers and workers are ended too
     chosen = (
         [line for line in LINES if line.id in wanted]
         if given.soak is None

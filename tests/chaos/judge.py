@@ -19,7 +19,6 @@ from tests.chaos.run_log import CLOSED, RunFacts, RunLog
 from tests.chaos.sink import Effect
 
 _CLOCK_MS = 2  # append times are cut to milliseconds
-_STATUS = {"succeeded": "succeeded", "compensated": "compensated", "failed": "failed"}
 
 
 class Window(NamedTuple):

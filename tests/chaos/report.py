@@ -48,6 +48,7 @@ def write(outcomes: Sequence[Outcome], path: Path, facts: dict[str, Any]) -> Non
     """For machines."""
     facts = {**facts, "fired": sum(each.fired for each in outcomes), "kills": sum(each.kills for each in outcomes)}
     everything = {**facts, "lines": [msgspec.to_builtins(outcome) for outcome in outcomes]}
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(everything)) + b"\n")
 
 

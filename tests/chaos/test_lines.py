@@ -5,6 +5,7 @@ A soak is on demand: too short, it shows nothing.
 
 import pytest
 
+from tests.chaos.__main__ import main
 from tests.chaos.line import Bench, Line, Scale
 from tests.chaos.lines import LINES
 from tests.chaos.report import table
@@ -12,6 +13,13 @@ from tests.kafka_broker.broker import KafkaBroker
 
 OPEN: dict[str, str] = {}
 """Findings that are not mended, by line: such a line runs, and may fail."""
+
+
+@pytest.mark.parametrize("arguments", [["--lines", "X99"], ["--soak", "0"], ["--soak", "60", "--lines", "X1"]])
+def test_what_tries_nothing_is_no_verdict(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
 
 
 @pytest.mark.slow

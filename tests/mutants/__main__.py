@@ -104,6 +104,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
+    if unknown := sorted(set(options.ids) - {mutant.id for mutant in MUTANTS}):
+        parser.error(f"not in the table: {', '.join(unknown)}")
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1: nothing is caught by none")
     print(f"{'':5} {'switched off':62} {'caught by':9} {'seeds':>6} {'seconds':>7}", flush=True)
     survivors: list[str] = []
     for mutant in MUTANTS:
@@ -113,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line(verdict), flush=True)
         if verdict.by in {"", "start"}:
             survivors.append(mutant.id)
-    print(f"{len(options.ids) or len(MUTANTS)} safeguards, not caught: {survivors or 'none'}")
+    print(f"{len(set(options.ids)) or len(MUTANTS)} safeguards, not caught: {survivors or 'none'}")
     return 1 if survivors else 0
 
 

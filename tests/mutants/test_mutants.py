@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.mutants.__main__ import ROOT, tried
+from tests.mutants.__main__ import ROOT, main, tried
 from tests.mutants.table import MUTANTS
 
 QUICK = ("M1", "M2", "M4", "M9", "M14", "M20", "S8", "S14")  # caught within 20 seeds, however programs are drawn
@@ -13,6 +13,13 @@ def test_each_safeguard_is_where_the_table_says() -> None:
     for mutant in MUTANTS:
         assert (ROOT / "headrace" / mutant.file).read_text().count(mutant.old) == 1, mutant.id
     assert len({mutant.id for mutant in MUTANTS}) == len(MUTANTS) >= 48
+
+
+@pytest.mark.parametrize("arguments", [["M99"], ["M1", "m2"], ["M1", "--seeds", "0"]])
+def test_what_tries_nothing_is_no_verdict(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
 
 
 @pytest.mark.slow

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return _show(options.seed)
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1: nothing tried is nothing passed")
     return _many(options)
 
 

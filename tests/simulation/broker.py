@@ -130,14 +130,6 @@ class Broker:
         for number in range(spec.partitions):
             self.partitions[TopicPartition(spec.name, number)] = Partition()
 
-    def remake(self, topic: str) -> None:
-        """Delete a topic and make it again, empty."""
-        for number in range(self.topics[topic].partitions):
-            at = TopicPartition(topic, number)
-            old, self.partitions[at] = self.partitions[at], Partition()
-            for wake in old.waiting:
-                wake()
-
     def message_bytes_max(self, topic: str) -> int:
         return self.topics[topic].max_message_bytes or DEFAULT_MESSAGE_BYTES_MAX
 

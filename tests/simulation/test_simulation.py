@@ -13,7 +13,7 @@ import pytest
 
 from headrace.service.fault_point import FaultPoint
 from tests.project.repository import ROOT
-from tests.simulation.__main__ import kept
+from tests.simulation.__main__ import kept, main
 from tests.simulation.clock import places_of_clocks, virtual
 from tests.simulation.loop import Deadlock, Life, Place, SimLoop
 from tests.simulation.plan import AtPoint, Plan, plan_of
@@ -44,6 +44,13 @@ def test_clusters_keep_their_promises_under_faults(tmp_path: Path) -> None:
     assert found["stale_records"] > 0  # zombies had something to say
     assert found["states_compared"] > 10 * found["seeds"]
     assert found["points_struck"] >= 24
+
+
+@pytest.mark.parametrize("count", ["0", "-5"])
+def test_no_seeds_are_no_verdict(count: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--seeds", count])
+    assert ended.value.code == 2
 
 
 @pytest.mark.parametrize("name", KEPT)

@@ -17,7 +17,6 @@ _KILLS = {  # of a process on Kafka, of one on the embedded file, of workers und
     Scale.LONG: (100, 100, 100),
 }
 _KILLS_A_SESSION = 40
-RESTART_S = 3.0  # the aim: a single process works again so soon after it was started
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:

@@ -18,13 +18,18 @@ Series = tuple[str, tuple[str, ...]]
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
-    """What this process may come to count: names from the app's definitions. `group` is the members' group."""
+    """What this process may come to count: names from the app's definitions. `group` is the members' group.
+
+    `starts`: each source topic with a workflow that it starts; `emits`: each output topic with a workflow that emits to it.
+    """
 
     workflows: Sequence[str] = ()
     handlers: Sequence[str] = ()
     breakers: Sequence[str] = ()
     sources: Sequence[str] = ()
     outputs: Sequence[str] = ()
+    starts: Sequence[tuple[str, str]] = ()
+    emits: Sequence[tuple[str, str]] = ()
     group: str = ""
 
 
@@ -33,9 +38,11 @@ def expected_series(expected: Expected) -> Iterator[Series]:
     yield "event_loop_blocked_total", ("",)
     yield from (("log_skipped_records_total", (reason,)) for reason in SkipReason)
     yield from (("kafka_rebalances_total", (expected.group, event)) for event in GroupEvent)
-    for source in expected.sources:
-        yield from (("dead_letters_total", (source, "", stage)) for stage in (Stage.DECODE, Stage.MATCH, Stage.START))
+    yield from (("dead_letters_total", (source, "", Stage.DECODE)) for source in expected.sources)
     yield from (("outputs_refused_total", (output,)) for output in expected.outputs)
+    for source, workflow in expected.starts:  # who refuses a record that can be read has a name
+        yield from (("dead_letters_total", (source, workflow, stage)) for stage in (Stage.MATCH, Stage.START))
+    yield from (("dead_letters_total", (output, workflow, Stage.EMIT)) for output, workflow in expected.emits)
     for workflow in expected.workflows:
         yield from (("runs_finished_total", (workflow, status)) for status in RunStatus)
         yield from (("runs_parked_total", (workflow, reason)) for reason in ParkReason)

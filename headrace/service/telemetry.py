@@ -199,6 +199,8 @@ def _expected(settings: Settings, app: App) -> Expected:
         breakers=sorted({handler.breaker.name for handler in app.handlers if handler.breaker is not None}),
         sources=app.source_topics,
         outputs=app.emitted_topics,
+        starts=sorted({(trigger.topic, flow.name) for flow in app.newest() for trigger in flow.triggers}),
+        emits=sorted({(topic, flow.name) for flow in app.workflows for topic in flow.emits}),
         group=Names(settings.app.name).members,
     )
 

@@ -291,6 +291,8 @@ def test_what_alerts_ask_for_begins_at_0() -> None:
             breakers=["inventory"],
             sources=["orders"],
             outputs=["orders.fulfilled"],
+            starts=[("orders", "fulfil")],
+            emits=[("orders.fulfilled", "fulfil")],
             group="shop.members",
         )
     )
@@ -301,6 +303,9 @@ def test_what_alerts_ask_for_begins_at_0() -> None:
     assert value(metrics, "run_start_delay_seconds_bucket", workflow="fulfil", le="5.0") == 0
     assert value(metrics, "runs_parked_total", workflow="fulfil", reason="poison") == 0
     assert value(metrics, "dead_letters_total", topic="orders", workflow="", reason="decode") == 0
+    for stage in ("match", "start"):
+        assert value(metrics, "dead_letters_total", topic="orders", workflow="fulfil", reason=stage) == 0
+    assert value(metrics, "dead_letters_total", topic="orders.fulfilled", workflow="fulfil", reason="emit") == 0
     assert value(metrics, "outputs_refused_total", topic="orders.fulfilled") == 0
     assert value(metrics, "event_loop_blocked_total", handler="charge") == 0
     assert value(metrics, "kafka_rebalances_total", group="shop.members", event="assigned") == 0

@@ -32,6 +32,7 @@ SCOPE: Final = "headrace"
 MESSAGE_LENGTH_MAX: Final = 500
 """Of an error's message in a span's status."""
 PROTOCOL_MISSING: Final = "HR1303"
+REFUSED: Final = "HR1304"
 _PROTOCOL_VARIABLES: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _HTTP: Final = "http/protobuf"
 STOP_S: Final = 5.0
@@ -41,15 +42,28 @@ STOP_S: Final = 5.0
 def exporting(*, app: str, instance: str, version: str, mask: Callable[[str], str] = str) -> TraceObserver:
     """An observer that exports by OTLP, by the standard variables. `mask` hides secrets in errors.
 
-    Raises SettingsError for a protocol that is not at hand.
+    Raises SettingsError for a protocol that is not at hand, and for variables that OpenTelemetry refuses.
     """
     own: dict[str, str] = {"service.instance.id": instance, "service.version": version}
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
     if not named:
         own["service.name"] = app
     counts = SpanCounts()
-    processor = BatchSpanProcessor(_Counted(_exporter(), counts))
-    return TraceObserver(processor, Resource.create(own), mask, counts)
+    return TraceObserver(processor(counts), Resource.create(own), mask, counts)
+
+
+def processor(counts: SpanCounts) -> SpanProcessor:
+    """A queue with a thread, and the exporter behind it. Nothing is sent yet. Raises SettingsError as `exporting` does."""
+    try:
+        return BatchSpanProcessor(_Counted(_exporter(), counts))
+    except ValueError as error:
+        raise SettingsError(
+            f"OpenTelemetry refuses its OTEL_* variables: {error}",
+            code=REFUSED,
+            why="Spans cannot be queued or sent with them.",
+            do="Correct the variable that is meant, or leave it out. Batches (OTEL_BSP_MAX_EXPORT_BATCH_SIZE, 512) fit into the queue "
+            "(OTEL_BSP_MAX_QUEUE_SIZE, 2048).",
+        ) from error
 
 
 class SpanCounts:

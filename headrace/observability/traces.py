@@ -11,8 +11,9 @@ answers None: then the SDK is not even imported.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -20,6 +21,10 @@ from headrace.topics.trace_context import SAMPLED, TraceContext, context_of_run,
 
 if TYPE_CHECKING:
     from headrace.observability.trace_observer import TraceObserver
+
+ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+_HEADERS: Final = ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS")
+_SECRET_HEADERS: Final = ("auth", "token", "key", "secret", "password", "cookie")
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +94,26 @@ def configured(environment: Mapping[str, str] | None = None) -> bool:
         return False
     exporter = env.get("OTEL_TRACES_EXPORTER", "").strip().lower()
     if exporter:
-        return exporter == "otlp"
-    return bool(env.get("OTEL_EXPORTER_OTLP_ENDPOINT") or env.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))
+        return "otlp" in map(str.strip, exporter.split(","))
+    return any(env.get(name) for name in ENDPOINTS)
+
+
+def secrets_in(environment: Mapping[str, str] | None = None) -> Iterator[str]:
+    """What the standard variables hold that nobody may see: headers that let somebody in, and passwords of addresses.
+
+    A header whose name tells of no secret (a tenant, say) is none: its value may be any word.
+    """
+    env = os.environ if environment is None else environment
+    for pair in (pair for text in filter(None, map(env.get, _HEADERS)) for pair in text.split(",")):
+        name, equals, value = pair.partition("=")
+        if not equals or any(word in name.lower() for word in _SECRET_HEADERS):
+            value = unquote(value or name).strip()
+            yield from (pair.strip(), value, value.rpartition(" ")[2])
+    for address in filter(None, map(env.get, ENDPOINTS)):
+        try:
+            yield urlsplit(address).password or ""
+        except ValueError:
+            continue
 
 
 def tracing(*, app: str, instance: str, version: str, mask: Callable[[str], str] = str) -> TraceObserver | None:

@@ -29,7 +29,7 @@ from headrace.observability.logs import Format, Logs
 from headrace.observability.prometheus import PrometheusObserver, registry
 from headrace.observability.resource_watch import ResourceWatch
 from headrace.observability.snapshot import EMPTY, Snapshot
-from headrace.observability.traces import tracing
+from headrace.observability.traces import secrets_in, tracing
 from headrace.observability.watchdog import Watchdog, codes_of
 from headrace.service import discovery
 from headrace.service.definitions import determinism_guard
@@ -210,7 +210,7 @@ def _logs(settings: Settings, worker: int | None) -> Logs:
         stream=sys.stderr,
         style=_FORMATS[settings.telemetry.log_format],
         level=logging.getLevelNamesMapping()[settings.telemetry.log_level.upper()],
-        secrets=Secrets(secrets_of(settings)),
+        secrets=Secrets([*secrets_of(settings), *secrets_in()]),
         context=_attempt_fields,
         process=None if worker is None else {"worker": worker},
     )

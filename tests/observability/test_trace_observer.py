@@ -227,6 +227,16 @@ def test_a_protocol_that_is_not_there_is_refused_with_the_fix(
     assert fix in refused.value.do
 
 
+@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_SCHEDULE_DELAY"])
+def test_variables_that_opentelemetry_refuses_are_no_bug_of_ours(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "-1")
+    with pytest.raises(SettingsError, match="OTEL_") as refused:
+        trace_observer.exporting(app="shop", instance="i-1", version="1")
+    assert refused.value.code == "HR1304"
+
+
 def until_all_has_ended() -> None:
     """An exporter that tries again does so in a thread, with chance in its back-off: it must not outlive its test."""
     for thread in threading.enumerate():

@@ -6,7 +6,7 @@ import sys
 import pytest
 from opentelemetry.sdk.trace.sampling import Decision, TraceIdRatioBased
 
-from headrace.observability.traces import Sampling, configured, contexts
+from headrace.observability.traces import Sampling, configured, contexts, secrets_in
 from headrace.topics.trace_context import (
     TraceContext,
     attempt_context,
@@ -32,10 +32,24 @@ EXPORTING = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
         ({**EXPORTING, "OTEL_TRACES_EXPORTER": "none"}, False),
         ({**EXPORTING, "OTEL_SDK_DISABLED": "TRUE"}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
+        ({"OTEL_TRACES_EXPORTER": "console, otlp"}, True),
+        ({**EXPORTING, "OTEL_TRACES_EXPORTER": "jaeger"}, False),
     ],
 )
 def test_the_standard_variables_switch_tracing_on(environment: dict[str, str], wanted: bool) -> None:
     assert configured(environment) == wanted
+
+
+def test_what_lets_somebody_in_is_a_secret_and_a_tenants_name_is_none() -> None:
+    environment = {
+        "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer%20canary-1,X-Scope-OrgID=orders",
+        "OTEL_EXPORTER_OTLP_TRACES_HEADERS": "Authorization Bearer canary-2",  # malformed: a library quotes it
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://user:canary-3@collector:4318",
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://[::1",
+    }
+    found = set(secrets_in(environment))
+    assert found >= {"Bearer canary-1", "canary-1", "canary-2", "canary-3", "Authorization Bearer canary-2"}
+    assert "orders" not in found
 
 
 def test_without_an_exporter_the_sdk_is_not_even_imported() -> None:

@@ -33,7 +33,8 @@ __all__ = ["headrace", "here"]  # fixtures
 
 PASSWORD, URL = "canary-password-1a", "postgresql://user:canary-url-2b@db/history"
 PAYLOAD, HEADER = "canary-payload-3c", "canary-header-4d"
-SECRETS: Final = (PASSWORD, "canary-url-2b")
+TOKEN = "canary-token-5e"
+SECRETS: Final = (PASSWORD, "canary-url-2b", TOKEN)
 APP = f"""
 import logging
 import pydantic
@@ -162,10 +163,12 @@ def test_a_canary_appears_nowhere(
     with ExitStack() as stack:
         collector = stack.enter_context(OtlpReceiver())
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", f"Authorization: Bearer {TOKEN}")  # `=` is meant: it is quoted
         shown = asyncio.run(served(load(file=here / "headrace.toml").settings, app, collector))
     out, err = capfd.readouterr()
     assert shown.retries == 1
     assert "cannot log in with ***" in err  # it was there, and was masked
+    assert "Header format invalid" in err  # so is this
     assert "refused: ***" in shown.spans
     assert "headrace_runs_finished_total" in shown.pages[0]
     answers = {words: headrace(*words) for words in WATCHING}

@@ -8,11 +8,10 @@ any other failure.
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 from cyclopts import Parameter
@@ -20,7 +19,8 @@ from cyclopts import Parameter
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.doctor_check import Check, State, failed
-from headrace.service.cli.doctor_workers import traces_reachable, worker_checks
+from headrace.service.cli.doctor_traces import traces_checks
+from headrace.service.cli.doctor_workers import worker_checks
 from headrace.service.cli.exit_code import ExitCode, exit_code_of
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import counted, show
@@ -37,7 +37,6 @@ from headrace.topics.log import Log, TopicPartition, every_partition
 
 _COLUMNS = (Column("CHECK", "check"), Column("", "state"), Column("FOUND", "found"), Column("FIX", "fix"))
 _SKEW_WARN_MS = 1_000  # timers are judged by the log's clock: more than a second off shows
-_OTLP = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
 async def doctor(
@@ -84,7 +83,7 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
             sources, outputs = found.source_topics, found.emitted_topics
             counts = f"{counted(len(found.workflows), 'workflow')}, {counted(len(found.handlers), 'handler')}"
             yield Check("app", State.OK, counts), ExitCode.OK
-    for check in _telemetry_endpoints(os.environ.get):
+    for check in traces_checks(os.environ):
         yield check, ExitCode.ERROR
     if loaded is None:
         return
@@ -121,23 +120,6 @@ def _client() -> Check:
     except PackageNotFoundError:
         return Check("kafka client", State.OK, f"{found}; uvloop not installed (optional, faster)")
     return Check("kafka client", State.OK, found)
-
-
-def _telemetry_endpoints(environ: Callable[[str], str | None]) -> Iterator[Check]:
-    """Whether the standard OTLP variables hold addresses, and anybody listens there; nothing is sent."""
-    for name in _OTLP:
-        text = environ(name)
-        if not text:
-            continue
-        try:
-            parts = urlsplit(text)
-            sound = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            sound = False
-        if sound:
-            yield traces_reachable(name, text)
-        else:
-            yield Check("traces", State.FAIL, f"{name} is no address", f"Set {name}=http://host:4318.")
 
 
 async def _log_checks(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from headrace.service.cli.doctor_check import Check, State
 from headrace.service.cli.output import counted
@@ -22,7 +21,6 @@ PARTITIONS_PER_WORKER = 4
 _SOON_S = 1800.0
 _KEEPS_UP = 0.9  # of what comes: both are measured, and differ a little
 _NAMED_MAX = 3
-_TIMEOUT_S = 2.0
 
 
 def worker_checks(settings: Settings) -> Iterator[Check]:
@@ -50,18 +48,6 @@ def worker_checks(settings: Settings) -> Iterator[Check]:
         yield _placement(int(sum(owned)), len(owned))
     yield from _breakers(now)
     yield from _forecast(now)
-
-
-def traces_reachable(name: str, address: str) -> Check:
-    """Whether anybody listens where spans go. Nothing is sent."""
-    parts = urlsplit(address)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    try:
-        with socket.create_connection((parts.hostname or "", port), timeout=_TIMEOUT_S):
-            return Check("traces", State.OK, f"{name} is set, and its address answers")
-    except OSError as error:
-        found = f"{name} is set, but nobody answers there: {error.strerror or error}"
-        return Check("traces", State.WARN, found, "Start the collector; until then spans are dropped and runs go on.")
 
 
 def _port(settings: Settings) -> Check | None:

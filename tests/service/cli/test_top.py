@@ -196,6 +196,29 @@ def test_doctor_looks_whether_spans_would_arrive(headrace: Headrace, monkeypatch
     assert [each["state"] for each in gone.json if each["check"] == "traces"] == ["warn"]
 
 
+@pytest.mark.parametrize(
+    ("variables", "state", "found"),
+    [
+        ({"OTEL_SDK_DISABLED": "true"}, "ok", "turned off by OTEL_SDK_DISABLED"),
+        ({"OTEL_TRACES_EXPORTER": "none"}, "ok", "turned off by OTEL_TRACES_EXPORTER"),
+        ({"OTEL_TRACES_EXPORTER": "jaeger"}, "warn", "OTEL_TRACES_EXPORTER=jaeger sends no spans"),
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "fail", "OTEL_EXPORTER_OTLP_PROTOCOL"),
+        ({"OTEL_BSP_MAX_QUEUE_SIZE": "10"}, "fail", "OpenTelemetry refuses"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:99999"}, "fail", "is no address"),
+    ],
+)
+def test_doctor_says_of_traces_what_a_start_would(
+    headrace: Headrace, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], state: str, found: str
+) -> None:
+    for name, value in {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", **variables}.items():
+        monkeypatch.setenv(name, value)
+    answer = headrace("doctor", "--metrics-port", "0", "-o", "json")
+    (check,) = [each for each in answer.json if each["check"] == "traces"]
+    assert check["state"] == state
+    assert found in check["found"]
+    assert bool(check["fix"]) == (state != "ok")
+
+
 def _hang_up(server: socket.socket) -> None:
     """Accept and close whatever comes, until the server is closed."""
     server.settimeout(0.05)

@@ -26,8 +26,13 @@ EVERYTHING: Final[dict[str, Any]] = {
     "serviceMonitor": {"enabled": True},
     "prometheusRule": {"enabled": True},
     "dashboards": {"enabled": True},
-    "keda": {"enabled": True, "topics": ["orders", "returns"]},
-    "settings": {"app": {"name": "shop"}, "kafka": {"bootstrap_servers": "kafka-0:9092,kafka-1:9092"}},
+    "keda": {"enabled": True, "topics": ["orders", "returns"], "lagThreshold": 5_000_000},
+    "settings": {
+        "app": {"name": "shop"},
+        "kafka": {"bootstrap_servers": "kafka-0:9092,kafka-1:9092", "extra": {"retry.backoff.ms": 100}},
+        "worker": {"processes": 2, "max_active_runs": 8000, "idle_after": "2s"},
+        "telemetry": {"metrics_port": 9999, "series_budget": 2_000_000, "buckets": {"run_duration_seconds": [1, 2.5]}},
+    },
     "podAnnotations": {"note": "a: {{ b }}"},
 }
 pytestmark = pytest.mark.skipif(HELM is None, reason="no helm: go install helm.sh/helm/v3/cmd/helm@latest (on demand)")
@@ -91,11 +96,21 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == set(ports)
     assert {port["name"] for port in kinds["Service"][0]["spec"]["ports"]} == set(ports)
     assert {variable["name"] for variable in container["env"]} >= set(EVERYTHING["env"])
+    assert container["args"][-2:] == ["--workers", "3"]
 
     toml = next(each["data"]["headrace.toml"] for each in kinds["ConfigMap"] if "headrace.toml" in each["data"])
     assert tomllib.loads(toml)["app"]["name"] == "shop"
     (tmp_path / "headrace.toml").write_text(toml)
-    assert load(file=tmp_path / "headrace.toml").settings.kafka.bootstrap_servers == ("kafka-0:9092", "kafka-1:9092")
+    ours = {each["name"]: each["value"] for each in container["env"] if each["name"].startswith("HEADRACE_")}
+    settings = load(file=tmp_path / "headrace.toml", environ=ours).settings
+    assert settings.kafka.bootstrap_servers == ("kafka-0:9092", "kafka-1:9092")
+    assert settings.kafka.extra["retry.backoff.ms"] == 100
+    assert (settings.worker.max_active_runs, settings.worker.idle_after_ms) == (8000, 2000)
+    assert (settings.telemetry.metrics_host, settings.telemetry.metrics_port) == ("0.0.0.0", next(iter(ports.values())))
+    assert (settings.telemetry.series_budget, settings.telemetry.bounds) == (
+        2_000_000,
+        {"run_duration_seconds": (1, 2.5)},
+    )
 
     (scaled,) = kinds["ScaledObject"]
     assert scaled["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
@@ -103,6 +118,7 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
         ("orders", "shop.router"),
         ("returns", "shop.router"),
     ]
+    assert {each["metadata"]["lagThreshold"] for each in scaled["spec"]["triggers"]} == {"5000000"}
     (rule,) = kinds["PrometheusRule"]
     assert rule["spec"]["groups"] == [group for file in RULES for group in yaml.safe_load(file.read_text())["groups"]]
     boards = [each for each in kinds["ConfigMap"] if each["metadata"]["labels"].get("grafana_dashboard")]

@@ -18,3 +18,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- define "headrace.app" -}}
 {{- dig "app" "name" "headrace" .Values.settings -}}
 {{- end -}}
+
+{{/* A table as TOML. Not toToml: Helm reads 16 as a float and would write 16.0, which is no whole number. */}}
+{{- define "headrace.toml" -}}
+{{- range $key, $value := .table }}
+{{- if not (kindIs "map" $value) }}
+{{ toJson $key }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- range $key, $value := .table }}
+{{- if kindIs "map" $value }}
+{{- $path := append $.path (toJson $key) }}
+[{{ join "." $path }}]
+{{- include "headrace.toml" (dict "path" $path "table" $value) }}
+{{- end }}
+{{- end }}
+{{- end -}}

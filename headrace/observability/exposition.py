@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import gzip
+import re
 import socket
 import sys
 import threading
@@ -41,6 +42,8 @@ CONNECTION_S: Final = 10.0
 """The life of one connection; Prometheus' own scrape timeout is 10 s."""
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?")
+_EVERYWHERE: Final = re.compile(rb'"(?:0\.0\.0\.0|\[::\]):')
 
 Answer = tuple[HTTPStatus, str, bytes]
 
@@ -139,8 +142,8 @@ class Pages:
         self._health = health
         self._building = threading.Lock()
 
-    def answer(self, target: str, accept: str) -> Answer:
-        """Status, content type and body for a GET."""
+    def answer(self, target: str, accept: str, host: str = "") -> Answer:
+        """Status, content type and body for a GET. `host`: how the asker names this machine."""
         url = urlsplit(target)
         verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
         match url.path:
@@ -153,7 +156,7 @@ class Pages:
             case "/startupz":
                 return self._verdict(ok=self._health.started, verbose=verbose)
             case "/discovery":
-                return HTTPStatus.OK, JSON, self._discovery()
+                return HTTPStatus.OK, JSON, _seen_from_outside(self._discovery(), host)
             case "/":
                 return HTTPStatus.OK, TEXT, b"/metrics\n/livez\n/readyz?verbose\n/startupz\n/discovery\n"
             case _:
@@ -169,6 +172,14 @@ class Pages:
         if verbose:
             return status, JSON, msgspec.json.format(msgspec.json.encode(self._health.report()))
         return status, TEXT, b"ok\n" if ok else f"{self._health.report().status}\n".encode()
+
+
+def _seen_from_outside(document: bytes, host: str) -> bytes:
+    """Who listens on all addresses can be reached under the one that was asked: 0.0.0.0 would be the asker's own machine."""
+    name = _HOST.fullmatch(host)
+    if name is None:
+        return document
+    return _EVERYWHERE.sub(b'"' + name[1].encode() + b":", document)
 
 
 class _Server(ThreadingHTTPServer):
@@ -264,7 +275,9 @@ class _Connection(BaseHTTPRequestHandler):
     def _answer(self, *, body_wanted: bool) -> None:
         assert isinstance(self.server, _Server)  # noqa: S101 - who else makes connections
         try:
-            status, content_type, body = self.server.pages.answer(self.path, self.headers.get("Accept", ""))
+            status, content_type, body = self.server.pages.answer(
+                self.path, self.headers.get("Accept", ""), self.headers.get("Host", "")
+            )
         except Exception as error:  # noqa: BLE001 - a collector's failure is the scraper's to see
             self.server.errors.add(PortError.FAILED)
             status, content_type = HTTPStatus.INTERNAL_SERVER_ERROR, TEXT

@@ -108,6 +108,25 @@ def test_other_requests(port: int, method: str, path: str, status: int) -> None:
     assert get(port, path, method)[0].status == status
 
 
+@pytest.mark.parametrize("asked", ["host-7:9464", "10.1.2.3:9464", "[fd00::7]:9464", "host-7"])
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]"])
+def test_a_worker_that_listens_on_all_addresses_is_listed_under_the_one_that_was_asked(
+    health: Health, everywhere: str, asked: str
+) -> None:
+    listed = json.dumps([{"targets": [f"{everywhere}:9465"]}, {"targets": ["127.0.0.1:9466"]}]).encode()
+    with Exposition(CollectorRegistry(), health, port=0, discovery=lambda: listed) as served:
+        groups = json.loads(get(served.port, "/discovery", Host=asked)[1])
+    name = asked.removesuffix(":9464")
+    assert [group["targets"] for group in groups] == [[f"{name}:9465"], ["127.0.0.1:9466"]]
+
+
+@pytest.mark.parametrize("asked", ["", 'x"]', "a b", "host/path", ":9464", "host:port"])
+def test_who_asks_for_no_host_changes_nothing_in_the_list(health: Health, asked: str) -> None:
+    listed = b'[{"targets": ["0.0.0.0:9465"]}]'
+    with Exposition(CollectorRegistry(), health, port=0, discovery=lambda: listed) as served:
+        assert get(served.port, "/discovery", Host=asked)[1] == listed
+
+
 def test_a_taken_port_is_refused_with_code_and_fix() -> None:
     with Exposition(CollectorRegistry(), Health(), port=0) as first:
         with pytest.raises(SettingsError) as refused, Exposition(CollectorRegistry(), Health(), port=first.port):

@@ -11,6 +11,7 @@ from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import Format, counted, show
 from headrace.service.cli.terminal_table import Column
+from headrace.service.names import Names
 from headrace.topics.log import Log, NewRecord, TopicPartition
 from headrace.topics.partition_hash import kafka_partition_of
 
@@ -41,6 +42,12 @@ async def publish(
     rows: list[dict[str, object]] = []
     async with opened(settings) as log:
         count = await log.partitions(topic)
+        if topic == Names(settings.app.name).runs and not event.unchecked:
+            raise Usage(
+                f"{topic} is the run log: commands and outcomes of runs, not events.",
+                why="A record of another kind stops its partition, with all runs in it.",
+                do="Publish to a topic that a trigger names. With --unchecked it is sent all the same.",
+            )
         if partition is not None and not 0 <= partition < count:
             raise Usage(f"{topic} has no partition {partition}: it has {count}.")
         batch: list[NewRecord] = []

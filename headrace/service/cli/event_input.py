@@ -120,9 +120,9 @@ class EventInput:
         if self._is_plain:
             return NewRecord(data.rstrip(b"\n"), key, (("content-type", b"application/json"),))
         event = NewEvent(
-            id=self.id or str(uuid_utils.uuid7()),
-            source=self.source or SOURCE,
-            type=self.type or topic,
+            id=str(uuid_utils.uuid7()) if self.id is None else self.id,
+            source=SOURCE if self.source is None else self.source,
+            type=topic if self.type is None else self.type,
             subject=self.subject,
             time_ms=time.time_ns() // 1_000_000,
             key=None if key is None else key.decode(),

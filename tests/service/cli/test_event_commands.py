@@ -92,6 +92,23 @@ def test_a_line_that_cannot_be_is_named_and_what_is_before_it_is_published(
 
 
 @pytest.mark.usefixtures("topics")
+def test_an_event_for_the_run_log_is_a_slip_of_the_hand(headrace: Headrace) -> None:
+    answer = headrace("event", "publish", "headrace.runs", "--data", '{"id":"1"}')
+    assert answer.code == ExitCode.USAGE
+    assert "headrace.runs is the run log" in answer.err
+    assert headrace("run", "list").code == 0  # nothing was written that it cannot read
+
+
+@pytest.mark.usefixtures("topics")
+@pytest.mark.parametrize("attribute", ["type", "source", "id"])
+def test_an_attribute_given_as_nothing_is_not_filled_in(headrace: Headrace, attribute: str) -> None:
+    answer = headrace("event", "publish", "orders", "--data", "1", f"--{attribute}", "")
+    assert answer.code == ExitCode.USAGE
+    assert "HR3011" in answer.err
+    assert tail(headrace, "orders") == []
+
+
+@pytest.mark.usefixtures("topics")
 def test_no_line_is_no_event(headrace: Headrace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n")))
     answer = headrace("event", "publish", "orders", "--data", "-")

@@ -34,7 +34,8 @@ _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSIT
 class Handler(Generic[*Ts, T_co]):
     """A definition. Calling it directly runs the bare function, without policies: for unit tests.
 
-    `timeout_ms` is for one attempt; None: the setting `defaults.timeout`. `place` is `file:line`, for messages.
+    `timeout_ms` is for one attempt; None: the setting `defaults.timeout`. `retry` None: the settings `defaults.retry`. `place` is `file:line`, for
+    messages.
     """
 
     __slots__ = (
@@ -56,7 +57,7 @@ class Handler(Generic[*Ts, T_co]):
     is_async: bool
     place: str
     timeout_ms: int | None
-    retry: Retry
+    retry: Retry | None
     breaker: Breaker | None
     pool: Pool | None
     _arguments: ArgumentsType | None
@@ -133,7 +134,8 @@ class HandlerDecorator(Protocol):
     """`@handler` or `@handler(...)`, on `async def`, or on `def` (runs in a thread).
 
     `name`: what the run log calls it; None: the function's name. A run in flight finds its handlers by it. `timeout` is for one attempt; None: the
-    setting `defaults.timeout`. Without `retry` it is `Retry()`. Handlers that name the same breaker or pool share it. Raises DefinitionError.
+    setting `defaults.timeout`. Without `retry` the settings
+    `defaults.retry` hold, which are those of `Retry()`. Handlers that name the same breaker or pool share it. Raises DefinitionError.
     """
 
     @overload
@@ -154,7 +156,7 @@ class HandlerDecorator(Protocol):
 
 
 class HandlerPolicy:
-    """What `@handler(...)` was given; also the decorator itself. No `retry` given is `Retry()`."""
+    """What `@handler(...)` was given; also the decorator itself."""
 
     __slots__ = ("breaker", "name", "pool", "retry", "timeout_ms")
 
@@ -172,7 +174,7 @@ class HandlerPolicy:
         _check_kind("pool", pool, Pool)
         self.name = name
         self.timeout_ms = None if timeout is None else milliseconds(timeout, name="timeout")
-        self.retry = Retry() if retry is None else retry
+        self.retry = retry
         self.breaker = breaker
         self.pool = pool
 

@@ -129,17 +129,19 @@ def fraction_of(run_id: str, task: str, number: int) -> float:
     return (int.from_bytes(digest[:8], "big") >> (64 - _FRACTION_BITS)) / (1 << _FRACTION_BITS)
 
 
-def is_retryable(retry: Retry, error: BaseException) -> bool:
+def is_retryable(retry: Retry | None, error: BaseException) -> bool:
     """Whether what a handler raised allows another attempt.
 
     NonRetryable and Rejected: no. Then Retryable: yes. Then `never`, then `on`. A group is judged by what is in it:
     one that forbids is enough, and `on` must fit the group itself or all in it. What is no Exception (SystemExit,
-    say) is judged as a bare Exception.
+    say) is judged as a bare Exception. `retry` None: as `Retry()`, for the settings name no errors.
     """
     found = list(leaves(error))
     if any(isinstance(leaf, (NonRetryable, Rejected)) for leaf in found):
         return False
     if any(isinstance(leaf, Retryable) for leaf in found):
+        return True
+    if retry is None:
         return True
     if isinstance(error, retry.never) or any(_fits(leaf, retry.never) for leaf in found):
         return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from headrace.handlers.breaker import BreakerStatus
 from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistics, outcome_of
 from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptError, AttemptOk
 from headrace.handlers.result import AttemptEnd as HandlerEnd
-from headrace.handlers.retry import RetryAfter, after_failure, fraction_of
+from headrace.handlers.retry import Retry, RetryAfter, after_failure, fraction_of
 from headrace.observability import observer as told
 from headrace.observability.label import BreakerResult, BreakerState, Ending
 from headrace.service.fault_point import FaultPoint, maybe
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.service.engine.run_state import RunState
     from headrace.service.engine.step import CallStep
     from headrace.service.live_run import LiveRun
+    from headrace.service.settings import RetryDefaults
     from headrace.service.shared import Shared
 
 AttemptEnd = Callable[[AttemptSucceeded | AttemptFailed], None]
@@ -66,6 +68,7 @@ class Attempts:
         self._by_id: dict[int, _Work] = {}  # offered and not over
         self._ended_one = asyncio.Event()
         self._default_timeout_ms = shared.settings.defaults.timeout_ms
+        self._default_retry = _default_retry(shared.settings.defaults.retry)
         for handler in shared.app.handlers:
             self._dispatcher.register(handler)
 
@@ -152,7 +155,7 @@ class Attempts:
         """It waits, and the deadline of its Retry goes on."""
         work.held = True
         work.live.held.add(work.step.ref)
-        deadline_ms = work.step.handler.retry.deadline_ms
+        deadline_ms = self._retry_of(work.step).deadline_ms
         breaker = work.step.handler.breaker
         if breaker is not None:
             self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD))
@@ -166,7 +169,7 @@ class Attempts:
             self._set_alarm()
 
     def _deadline_error(self, work: _Work) -> AttemptError:
-        deadline_ms = work.step.handler.retry.deadline_ms
+        deadline_ms = self._retry_of(work.step).deadline_ms
         return AttemptError(
             cause=Cause.DEADLINE,
             error="TimeoutError",
@@ -175,6 +178,9 @@ class Attempts:
             ignored_by_breaker=True,
             duration_ms=0.0,
         )
+
+    def _retry_of(self, step: CallStep[Any]) -> Retry:
+        return step.handler.retry or self._default_retry
 
     def _carry_out(self, dispatched: Dispatched[int]) -> None:
         for transition in dispatched.transitions:
@@ -230,8 +236,9 @@ class Attempts:
         timeout_ms = handler.timeout_ms if handler.timeout_ms is not None else self._default_timeout_ms
         cause = Cause.TIMED_OUT
         now_ms = self._shared.clock.now_ms()
-        if handler.retry.deadline_ms is not None:
-            left_ms = step.issued_at_ms + handler.retry.deadline_ms - now_ms
+        deadline_ms = self._retry_of(step).deadline_ms
+        if deadline_ms is not None:
+            left_ms = step.issued_at_ms + deadline_ms - now_ms
             if left_ms < timeout_ms:
                 timeout_ms, cause = max(1, left_ms), Cause.DEADLINE
         work.began_at_ms = now_ms
@@ -327,7 +334,7 @@ class Attempts:
         step = work.step
         run_id = work.live.state.id
         decision = after_failure(
-            step.handler.retry,
+            self._retry_of(step),
             attempt_number=work.number,
             retryable=error.retryable,
             fraction=fraction_of(run_id, step.ref, work.number),
@@ -390,6 +397,16 @@ def idempotency_key(run: RunState, step: CallStep[Any]) -> str:
     if run.retried is None:
         return f"{run.id}{step.ref}"
     return run.retried.key(step.undoes or step.ref, step.ref)
+
+
+def _default_retry(settings: RetryDefaults) -> Retry:
+    return Retry(
+        attempts=settings.attempts,
+        backoff=settings.backoff,
+        delay=timedelta(milliseconds=settings.delay_ms),
+        cap=timedelta(milliseconds=settings.cap_ms),
+        deadline=None if settings.deadline_ms is None else timedelta(milliseconds=settings.deadline_ms),
+    )
 
 
 def _now_ms() -> int:

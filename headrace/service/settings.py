@@ -205,17 +205,23 @@ class RetryDefaults(Section):
     delay_ms: DurationMs = Field(default=200, alias="delay", description="Ceiling of the first wait (full jitter).")
     cap_ms: DurationMs = Field(default=30_000, alias="cap", description="Ceiling of all waits.")
     deadline_ms: DurationMsOrNone = Field(
-        default=None, alias="deadline", description="Spans all attempts and waits; `none`: no limit."
+        default=None, alias="deadline", ge=1, description="Spans all attempts and waits; `none`: no limit."
     )
+
+    @model_validator(mode="after")
+    def _waits_are_possible(self) -> Self:
+        if self.delay_ms > self.cap_ms:
+            raise ValueError("delay would never be waited: it must not be longer than defaults.retry.cap")
+        return self
 
 
 class DefaultsSettings(Section):
     """What handlers and workflows get that say nothing."""
 
-    timeout_ms: DurationMs = Field(default=30_000, alias="timeout", description="Of one attempt.")
+    timeout_ms: DurationMs = Field(default=30_000, alias="timeout", ge=1, description="Of one attempt.")
     retry: RetryDefaults = Field(default_factory=RetryDefaults, description="Of handlers without `retry`.")
     run_timeout_ms: DurationMsOrNone = Field(
-        default=None, alias="run_timeout", description="Of runs without `timeout`; `none`: no limit."
+        default=None, alias="run_timeout", ge=1, description="Of runs without `timeout`; `none`: no limit."
     )
 
 

@@ -117,6 +117,10 @@ NETWORK = Retry(on=(ConnectionError, TimeoutError), never=(Flaky,))
         (Retry(), KeyboardInterrupt(), True),
         (Retry(), asyncio.CancelledError(), True),
         (Retry(), NonRetryable("no"), False),
+        (None, ValueError(), True),
+        (None, SystemExit(), True),
+        (None, NonRetryable("no"), False),
+        (None, Retryable("yes"), True),
         (Retry(), Rejected("no"), False),
         (Retry(), Transient("later"), True),
         (Retry(never=(ValueError,)), ValueError(), False),
@@ -138,7 +142,7 @@ NETWORK = Retry(on=(ConnectionError, TimeoutError), never=(Flaky,))
         (Retry(on=(ExceptionGroup,)), ExceptionGroup("", [ValueError()]), True),
     ],
 )
-def test_which_errors_allow_another_attempt(retry: Retry, error: BaseException, expected: bool) -> None:
+def test_which_errors_allow_another_attempt(retry: Retry | None, error: BaseException, expected: bool) -> None:
     assert is_retryable(retry, error) is expected
 
 

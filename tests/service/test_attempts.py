@@ -223,6 +223,33 @@ async def test_the_decision_about_a_retry_is_in_the_record(place: Place) -> None
     assert process.observer.finished[0].retries == 2
 
 
+async def test_a_handler_that_says_nothing_about_retries_gets_those_of_the_settings(place: Place) -> None:
+    silent, own = Stove(), Stove(retry=Retry(attempts=1))
+    for stove, events in ((silent, 1), (own, 2)):
+        stove.fails = lambda _n: ConnectionError("cold")
+        defaults = {"retry": {"attempts": 3, "backoff": "constant", "delay": "1ms", "cap": "1ms"}}
+        async with serving(FaultLog(place.log), stove.app(), partitions=1, defaults=defaults) as process:
+            await place.publish("in", event({"n": events}))
+            await until(lambda process=process: process.observer.finished)
+    assert (len(silent.calls), len(own.calls)) == (3, 1)
+    assert [each.number for each in await place.outcomes(AttemptFailed)] == [1, 2, 3, 1]
+
+
+async def test_the_settings_deadline_ends_a_held_task_of_such_a_handler(place: Place) -> None:
+    stove = Stove(pool=Pool("stove", size=1))
+    stove.gate.clear()
+    defaults = {"retry": {"deadline": "1h"}}
+    async with serving(FaultLog(place.log), stove.app(), partitions=1, defaults=defaults) as process:
+        await place.publish("in", event({"n": 0}), event({"n": 1}))
+        await until(lambda: counts(process)[:2] == (2, 1))
+        process.shared.clock.skew_ms += 3_600_000
+        process.shared.timers._ring()
+        (failed,) = await place.until_outcomes(AttemptFailed)
+        assert failed.cause is Cause.DEADLINE
+        stove.gate.set()
+        await until(lambda: len(process.observer.finished) == 2)
+
+
 async def test_the_last_failure_and_one_that_never_helps_are_for_good(place: Place) -> None:
     stove = Stove(retry=Retry(attempts=2, delay="1ms"))
     stove.fails = lambda n: NonRetryable("no such dish") if n == 0 else ConnectionError("cold")

@@ -13,10 +13,11 @@ from headrace.observability import observer as told
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.engine.state import Forward, OutboxEntry, Output, Refusal, RefusedOutput
 from headrace.service.fault_point import FaultPoint, maybe
+from headrace.service.topic_plan import RUN_LOG_NAMED
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import HeadraceError, Rejected
 from headrace.topics.identity import Coordinates
-from headrace.topics.log import LogRecord, NewRecord, TopicPartition
+from headrace.topics.log import AppendRefused, LogRecord, NewRecord, TopicPartition
 from headrace.topics.new_event import NewEvent, Provenance, encode_output
 from headrace.topics.outcome import Sent
 from headrace.topics.run_record import CommandRecord, encode
@@ -50,6 +51,7 @@ class Outbox:
 
     def __init__(self, shared: Shared) -> None:
         self._shared = shared
+        self._run_log = shared.names.runs
         self._forwards: dict[tuple[int, int], _Forwards] = {}  # by (from, to)
 
     def send(self, tenure: Tenure, partition: int, entry: OutboxEntry, *, again: bool = False) -> None:
@@ -71,6 +73,7 @@ class Outbox:
             observer.output_resent(told.OutputResent(topic=emitted.topic))
 
         record = output_record(self._shared, entry)
+        wanted = _wanted(tenure, entry)
 
         def gone(at: TopicPartition, offset: int, refused: Rejected | None) -> None:
             if refused is not None:
@@ -101,9 +104,18 @@ class Outbox:
                 )
             )
 
+        if emitted.topic == self._run_log:  # a record of another kind would stop its partition
+            refused = AppendRefused(
+                f"{emitted.topic} is the run log: no event may be in it.",
+                code=RUN_LOG_NAMED,
+                do="Emit to another topic.",
+            )
+            at = TopicPartition(emitted.topic, 0)
+            asyncio.get_running_loop().call_soon(lambda: gone(at, -1, refused) if wanted() else None)
+            return
         # One without a key has a partition of its own all the same: what is sent again comes behind the first, and is dropped if that one arrives.
         partition = None if emitted.key else crc32(entry.id.encode())
-        self._shared.publisher.put(emitted.topic, partition, record, gone, _wanted(tenure, entry))
+        self._shared.publisher.put(emitted.topic, partition, record, gone, wanted)
 
     def _forward(self, tenure: Tenure, partition: int, entry: Forward) -> None:
         token = tenure.token

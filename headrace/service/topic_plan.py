@@ -3,7 +3,7 @@
 The run log is compared in all that matters to correctness; the other topics of ours may be kept as the operator likes,
 if they take what we write; users' topics only have to exist. Used by `dev` and `serve` before anything reads or writes,
 by `topic create`, `topic check` and `doctor`. Codes: HR1201 missing, HR1202 retention or compaction, HR1203 partitions,
-HR1204 replication, HR1205 record size, HR1206 timestamps, HR1207 leader election.
+HR1204 replication, HR1205 record size, HR1206 timestamps, HR1207 leader election, HR1209 the run log among the app's topics.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from headrace.topics.log import Log
 
 OTHER_PARTITIONS = "HR1203"
+RUN_LOG_NAMED = "HR1209"
 FOR_EVER = -1
 RUN_LOG_SEGMENT_BYTES = 128 << 20
 USER_TOPIC_PARTITIONS = 8  # of source and output topics that we make: room for a few instances, cheap to read for one
@@ -129,7 +130,7 @@ async def _known_everywhere(log: Log, wanted: TopicPlan) -> None:
 async def check(log: Log, wanted: TopicPlan, *, missing_is_fine: bool = False) -> list[SettingsError]:
     """All differences between the plan and what is there. Raises `LogUnavailable`."""
     found = await log.describe([spec.name for spec in wanted.all])
-    problems: list[SettingsError] = []
+    problems: list[SettingsError] = list(_run_log_among(wanted))
     missing = [spec.name for spec in wanted.all if spec.name not in found]
     if missing and not missing_is_fine:
         problems.append(_missing(missing))
@@ -139,6 +140,17 @@ async def check(log: Log, wanted: TopicPlan, *, missing_is_fine: bool = False) -
         if (there := found.get(spec.name)) is not None:
             problems.extend(_wrong_configuration(_least(spec), there, wanted.servers))
     return problems
+
+
+def _run_log_among(wanted: TopicPlan) -> Iterator[SettingsError]:
+    for specs, does in ((wanted.sources, "starts runs from"), (wanted.outputs, "emits to")):
+        if any(spec.name == wanted.runs.name for spec in specs):
+            yield SettingsError(
+                f"The app {does} {wanted.runs.name}, which is the run log.",
+                code=RUN_LOG_NAMED,
+                why="Only Headrace's own records may be there: anything else stops the partition it is in.",
+                do="Name another topic, or choose another app.name. Nothing was written.",
+            )
 
 
 def differences(wanted: TopicSpec, found: TopicSpec, servers: str) -> list[SettingsError]:

@@ -101,6 +101,20 @@ async def test_what_a_giver_had_not_sent_is_no_repeat(place: Place) -> None:
     assert len(await place.records("out")) == 1
 
 
+async def test_an_output_for_the_run_log_is_refused_and_stops_nothing(place: Place) -> None:
+    @workflow(on=EventTrigger("in", "order.placed"), name="order")
+    async def order(run: Run, order: dict[str, Any]) -> None:
+        await run.emit("order.done", {"n": order["n"]}, topic=order["to"])
+
+    async with serving(FaultLog(place.log), app_of(order), partitions=1) as process:
+        await place.publish("in", *(event({"n": n, "to": to}) for n, to in enumerate(["shop.runs", "out"])))
+        (refused,) = await place.until_outcomes(OutputRefused)
+        assert refused.code == "HR1209"
+        await until(lambda: len(process.observer.finished) == 2 and not process.service.owners[0].state.outbox)
+        assert not process.observer.stopped
+    assert len(await place.records("out")) == 1
+
+
 async def test_a_refused_output_fails_its_run_and_neighbours_arrive(place: Place) -> None:
     log = FaultLog(place.log)
     log.refuses = lambda topic, record: topic == "out" and json.loads(record.value or b"")["n"] == 1

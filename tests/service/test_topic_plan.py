@@ -67,6 +67,15 @@ def test_a_topic_that_is_read_and_written_is_planned_once() -> None:
     assert [spec.name for spec in wanted.outputs] == ["c"]
 
 
+@pytest.mark.parametrize(("sources", "outputs"), [(["shop.runs"], []), ([], ["shop.runs"])])
+async def test_the_run_log_is_no_topic_of_an_app(log: Log, sources: list[str], outputs: list[str]) -> None:
+    wanted = plan(settings(partitions=2), nodes=1, sources=sources, outputs=outputs)
+    with pytest.raises(SettingsError) as caught:
+        await prepare(log, wanted, create=True)
+    assert caught.value.code == "HR1209"
+    assert await log.describe(["shop.runs"]) == {}
+
+
 # --- differences ------------------------------------------------------------------------------------------------------
 
 RUNS = plan(KAFKA, nodes=3).runs

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -74,6 +75,12 @@ def _as_list(value: object) -> object:
     return value
 
 
+def _a_file(path: Path) -> Path:
+    if not path.name or os.path.isdir(path):  # noqa: PTH112 - a folder that may not be looked into is none
+        raise ValueError("it should name a file, not a folder")
+    return path
+
+
 Whole = Annotated[int, BeforeValidator(_whole_number)]
 Count = Annotated[Whole, Field(ge=1)]
 Port = Annotated[Whole, Field(ge=0, le=65535)]  # 0: any free one
@@ -106,7 +113,9 @@ class LogSettings(Section):
         description="`embedded` (one SQLite file) or `kafka`. Unset: `dev` embedded, `serve` kafka, "
         "others by `kafka.bootstrap_servers`.",
     )
-    path: Path = Field(description="The embedded log's file. Unset: `.headrace/<app.name>.sqlite`.")
+    path: Annotated[Path, AfterValidator(_a_file)] = Field(
+        description="The embedded log's file. Unset: `.headrace/<app.name>.sqlite`."
+    )
     partitions: Count = Field(description="Partitions of the run log, fixed when it is made. Unset: 64, or 8 embedded.")
     replication: Count | None = Field(
         default=None, description="Replicas of new topics. Unset: 3, or as many as there are brokers."

@@ -1,6 +1,7 @@
 """Settings: where they come from, what is refused, and that all of it is documented."""
 
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,9 @@ def test_a_section_is_no_setting(loading: Loader) -> None:
     ("key", "value"),
     [
         ("log.backend", "redis"),
+        ("log.path", "."),
+        ("log.path", "/"),
+        ("log.path", tempfile.gettempdir()),
         ("log.partitions", "0"),
         ("log.partitions", "8.0"),
         ("log.partitions", "many"),

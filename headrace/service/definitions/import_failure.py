@@ -71,6 +71,8 @@ def _why(error: BaseException, place: Place | None, folder: Path) -> str:
 
 
 def _do(error: BaseException) -> str:
+    if isinstance(error, TypeError) and str(error).startswith("workflow() takes 0 positional arguments"):
+        return 'Write @workflow() or @workflow(on=EventTrigger("orders")): it is called, and takes names only.'
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"Install {error.name.partition('.')[0]} in this environment, or put its file beside the app."
     if isinstance(error, ImportError) and "relative import" in str(error):

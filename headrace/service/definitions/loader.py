@@ -18,6 +18,7 @@ from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from headrace.handlers.definition import Handler
+from headrace.handlers.dispatch import Dispatcher
 from headrace.service.definitions import determinism_guard
 from headrace.service.definitions.app import AnyHandler, AnyWorkflow, App, Feed
 from headrace.service.definitions.app_files import OwnFiles
@@ -276,7 +277,15 @@ def _judged(workflows: list[AnyWorkflow], handlers: list[AnyHandler], own: OwnFi
                 code=HANDLER_TWICE,
                 do="Rename one of them, or give it another name: @handler(name=...).",
             )
+    _refuse_other_policies(found.values())
     return list(found.values())
+
+
+def _refuse_other_policies(handlers: Iterable[AnyHandler]) -> None:
+    """Breakers and pools are shared by name: one name with two settings is an error (HR2037)."""
+    dispatcher = Dispatcher[int]()
+    for handler in handlers:
+        dispatcher.register(handler)
 
 
 def _refuse_twice(workflows: list[AnyWorkflow]) -> None:

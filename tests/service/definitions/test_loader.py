@@ -209,6 +209,13 @@ def test_handlers_of_one_name_are_named_with_both_places(refusal: Refusal) -> No
     assert "two.py:3" in error.message
 
 
+def test_two_breakers_of_one_name_are_refused_before_anything_runs(refusal: Refusal) -> None:
+    other = "@handler(breaker=Breaker('bank', window=9))\nasync def refund() -> None: ...\n"
+    breaker = "from headrace import Breaker, handler\n@handler(breaker=Breaker('bank', window=8))\nasync def pay() -> None: ...\n"
+    error = refusal(orders=MINIMAL, tills=breaker + other)
+    assert error.code == "HR2037"
+
+
 @pytest.mark.parametrize("source", ["", "from headrace import handler\n@handler\nasync def charge() -> None: ..."])
 def test_an_app_without_workflows_is_refused(refusal: Refusal, source: str) -> None:
     error = refusal(app=source)
@@ -254,6 +261,11 @@ def test_an_error_of_the_users_is_shown_at_their_line(refusal: Refusal, source: 
     assert re.search(said, error.message), error.message
     assert "headrace/" not in error.report()
     assert "Traceback" not in error.report()
+
+
+def test_a_decorator_that_was_not_called_says_how_to(refusal: Refusal) -> None:
+    error = refusal(app="from headrace import workflow\n@workflow\nasync def order(run, order): ...\n")
+    assert "@workflow()" in error.do
 
 
 def test_the_line_that_failed_is_quoted(refusal: Refusal) -> None:

@@ -24,6 +24,7 @@ AppArgument = Annotated[str, Parameter(help="The app: a module, a file or a fold
 SEED_VARIABLE = "HEADRACE_DEMO_SEED"  # the examples' handlers read it
 _DEFAULT_SEED = 7
 _ORDERS = "orders"
+_LAST_PORT = 65_535
 
 
 def dev(
@@ -125,11 +126,20 @@ def _supervise(settings: Settings) -> ExitCode:
     async def expel() -> Sequence[str]:
         return await log_of(settings, owner=False).expel(Names(settings.app.name).members)
 
+    processes, port = settings.worker.processes, settings.telemetry.metrics_port
+    count = cores() if processes == "auto" else processes
+    if port and port + count - 1 > _LAST_PORT:
+        raise SettingsError(
+            f"{count} workers from telemetry.metrics_port = {port} on need ports up to {port + count - 1}.",
+            code=VALUE_INVALID,
+            why=f"Each worker has that port + its index; the last one there is is {_LAST_PORT}.",
+            do="Choose a lower telemetry.metrics_port, 0 for free ones, or fewer workers.",
+        )
+
     async def supervise() -> int:
-        count = settings.worker.processes
         supervisor = Supervisor(
             settings,
-            workers=cores() if count == "auto" else count,
+            workers=count,
             command=worker_command(),
             expel=expel,
             say=warn,

@@ -242,6 +242,11 @@ def test_missing_topics_are_refused_if_none_may_be_made(headrace: Headrace, app:
     [
         (["serve", "greeter", "--workers", "0", "--bootstrap-servers", "127.0.0.1:1"], 7, "worker.processes"),
         (["serve", "greeter", "--workers", "2", "--set", "log.backend=embedded"], 7, "needs Kafka"),
+        (
+            ["serve", "greeter", "--workers", "3", "--metrics-port", "65534", "--bootstrap-servers", "127.0.0.1:1"],
+            7,
+            "need ports up to 65536",
+        ),
         (["serve", "greeter"], 7, "HR1004"),
         (["dev", "greeter", "--feed"], 7, "HR2007"),
         (["dev", "nowhere"], 7, "HR2001"),

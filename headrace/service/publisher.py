@@ -56,12 +56,15 @@ class Publisher:
         self._home.set()
 
     async def run(self) -> None:
-        """Own the lanes until cancelled."""
+        """Own the lanes until cancelled. What is put later stays here."""
         async with asyncio.TaskGroup() as group:
             self._group = group
             for topic in self._topics.values():
                 topic.open(group)
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._group = None
 
     def put(
         self,

@@ -215,3 +215,12 @@ async def test_publish_returns_when_the_record_is_there_or_with_the_refusal(plac
         assert await desk.publisher.publish("out", 0, NewRecord(value=b"good")) is None
         assert isinstance(await desk.publisher.publish("out", 0, NewRecord(value=b"bad")), AppendRefused)
     assert await there(place) == ["good"]
+
+
+async def test_what_is_put_when_it_has_ended_stays_and_breaks_nothing(place: Place) -> None:
+    async with desk_on(FaultLog(place.log)) as desk:
+        desk.put("in time")
+        await until(lambda: desk.told)
+    desk.put("late", topic="never seen before")
+    desk.put("late")
+    assert desk.order == ["in time"]

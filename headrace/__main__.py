@@ -27,6 +27,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.write(f"headrace {version()}\n")
         return 0
     if argv is None and arguments and arguments[0] in _RUNS_WORKFLOWS:
+        from headrace.service.stop_signal import ignore_level_signal
+
+        ignore_level_signal()  # until the service is there: it would end us
         try:
             _fix_hash_seed()
         except OSError as error:

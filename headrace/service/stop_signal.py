@@ -14,3 +14,8 @@ def stop_signals() -> tuple[signal.Signals, ...]:
     if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
         return signal.SIGINT, signal.SIGTERM
     return signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+
+
+def ignore_level_signal() -> None:
+    """Of a process that does not write its log yet, or no more."""
+    signal.signal(LEVEL_SIGNAL, signal.SIG_IGN)

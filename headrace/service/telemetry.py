@@ -38,7 +38,7 @@ from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
 from headrace.service.names import Names
 from headrace.service.settings_secret import secrets_of
-from headrace.service.stop_signal import LEVEL_SIGNAL
+from headrace.service.stop_signal import LEVEL_SIGNAL, ignore_level_signal
 from headrace.topics.trace_context import attempt_span_id, trace_id_in
 
 if TYPE_CHECKING:
@@ -122,6 +122,7 @@ class Telemetry:
             yield
         finally:
             loop.remove_signal_handler(LEVEL_SIGNAL)
+            ignore_level_signal()
 
     def _prometheus(self) -> PrometheusObserver:
         """The counters; gauges are asked of the service, on its loop, when somebody scrapes."""

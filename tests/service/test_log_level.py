@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +41,12 @@ async def test_a_signal_has_every_line_written_and_once_more_ends_that(capsys: p
         telemetry.observer.timer_armed(NAP)
         assert seen("timer.armed") == 1
     assert [line["least"] for line in lines if line["event"] == "level.changed"] == ["debug", "warning"]
+
+
+def test_a_signal_before_the_service_is_there_ends_nothing(tmp_path: Path) -> None:
+    app = tmp_path / "early.py"
+    app.write_text("import os, signal\n\nos.kill(os.getpid(), signal.SIGUSR1)\nraise ValueError('got here')\n")
+    command = [sys.executable, "-m", "headrace", "dev", os.fspath(app)]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert said.returncode == 7, said
+    assert "got here" in said.stderr

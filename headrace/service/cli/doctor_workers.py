@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -58,8 +59,11 @@ def _port(settings: Settings) -> Check | None:
         with socket.socket(family, kind, number) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-    except OSError:
-        return None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return None
+        found = f"{host}:{port} cannot be bound: {error.strerror or error}"
+        return Check("metrics port", State.FAIL, found, "Correct telemetry.metrics_host and --metrics-port.")
     return Check("metrics port", State.OK, f"{host}:{port} is free")
 
 

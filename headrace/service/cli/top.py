@@ -6,12 +6,12 @@ on: one object a look.
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import msgspec
 from cyclopts import Parameter
 
-from headrace.service.cli.exit_code import Usage
+from headrace.service.cli.exit_code import ExitCode, Usage
 from headrace.service.cli.option import Common, options, seconds
 from headrace.service.cli.output import Format, is_utf8, show_one
 from headrace.service.cli.top_view import View, WorkerView, WorkflowView, view
@@ -29,7 +29,7 @@ def top(
     interval: Annotated[str, Parameter(help="Between two looks; rates are over it.")] = "2s",
     once: Annotated[bool, Parameter(help="Look once.", negative="")] = False,
     common: Common | None = None,
-) -> None:
+) -> ExitCode:
     """Watch workflows, tasks, lag, breakers and what limits."""
     common = options(common)
     every_s = seconds(interval, "--interval") or 0.0
@@ -41,13 +41,12 @@ def top(
     before = scraped(workers)
     if common.output is Format.TABLE and sys.stdout.isatty() and not once:
         _live(workers, before, every_s)
-        return
     while True:
         time.sleep(every_s)
         after = scraped(workers)
         _print(view(before, after), common.output)
         if once or common.output is not Format.JSONL:
-            return
+            return ExitCode.OK if any(not each.failure for each in after) else ExitCode.UNREACHABLE
         before = after
 
 
@@ -64,7 +63,7 @@ def _print(now: View, format_: Format) -> None:
     )
 
 
-def _live(workers: dict[str, str], before: list[Scrape], every_s: float) -> None:
+def _live(workers: dict[str, str], before: list[Scrape], every_s: float) -> NoReturn:
     from rich.console import Console
     from rich.live import Live
 

@@ -80,7 +80,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _STATES = ("open", "half_open", "closed")
-_FAILED = ("failed", "timed_out")
+_FAILED = ("failed", "timed_out", "compensated")
+"""Of runs as dashboards and the error budget count them; an attempt is never compensated."""
 
 
 def view(before: Sequence[Scrape], after: Sequence[Scrape]) -> View:

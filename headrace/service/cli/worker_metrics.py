@@ -96,7 +96,11 @@ def _get(place: str, path: str) -> tuple[int, bytes]:
 
 
 def _place(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.netloc:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        sound = parts.scheme == "http" and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        sound, parts = False, urlsplit("")
+    if not sound:
         raise Usage(f"--metrics-url {url} is no address.", do="Write it as http://127.0.0.1:9464.")
     return parts.netloc

@@ -186,6 +186,13 @@ def test_doctor_tells_of_a_port_that_is_somebody_elses(headrace: Headrace) -> No
     assert "no worker answers there" in check["found"]
 
 
+def test_doctor_tells_of_an_address_that_no_start_can_bind(headrace: Headrace) -> None:
+    answer = headrace("doctor", "--set", "telemetry.metrics_host=203.0.113.1", "-o", "json")
+    (check,) = [each for each in answer.json if each["check"] == "metrics port"]
+    assert (check["state"], answer.code) == ("fail", 1)
+    assert "telemetry.metrics_host" in check["fix"]
+
+
 def test_doctor_looks_whether_spans_would_arrive(headrace: Headrace, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as collector:
         address = f"http://127.0.0.1:{collector.getsockname()[1]}"
@@ -235,10 +242,21 @@ def test_nothing_there_is_unreachable(headrace: Headrace) -> None:
     answer = headrace("top", "--once", "--metrics-port", "1")
     assert answer.code == 6
     assert "--metrics-url" in answer.err
+    named = headrace("top", "--once", "--interval", "200ms", "--metrics-url", "127.0.0.1:1", "-o", "json")
+    assert named.code == 6
+    assert "no answer" in named.json["workers"][0]["status"]
 
 
 @pytest.mark.parametrize(
-    "wrong", [["--interval", "1ms"], ["-o", "name"], ["--metrics-url", "ftp://x"], ["--interval", "soon"]]
+    "wrong",
+    [
+        ["--interval", "1ms"],
+        ["-o", "name"],
+        ["--metrics-url", "ftp://x"],
+        ["--metrics-url", "http://[::1"],
+        ["--metrics-url", "127.0.0.1:99999"],
+        ["--interval", "soon"],
+    ],
 )
 def test_what_makes_no_sense_is_a_usage_error(headrace: Headrace, wrong: list[str]) -> None:
     assert headrace("top", "--once", *wrong).code == 2
@@ -265,6 +283,20 @@ def test_rates_are_between_two_looks_and_a_restart_counts_from_nothing(workers: 
     assert task.mean_ms == pytest.approx(20)
     again = view([at(each, 0) for each in after], [at(each, 5) for each in before])  # counters fell: restarted
     assert again.workflows[0].started_per_s == pytest.approx(3 / 5)
+
+
+def test_a_run_that_was_undone_has_failed() -> None:
+    def look(at_s: float, count: float) -> Scrape:
+        samples = {
+            "headrace_runs_finished_total": [
+                ({"workflow": "fulfil", "status": status}, count)
+                for status in ("succeeded", "compensated", "cancelled")
+            ]
+        }
+        return Scrape(worker="0", url="a", at_s=at_s, samples=samples)
+
+    (flow,) = view([look(0, 0)], [look(1, 2)]).workflows
+    assert (flow.finished_per_s, flow.failed_per_s) == (6, 2)
 
 
 def test_a_look_without_any_worker_has_nothing_to_say() -> None:

@@ -168,5 +168,5 @@ class PortError(StrEnum):
 class Resource(StrEnum):
     """What a process has a limit of."""
 
-    MEMORY = "memory"  # resident bytes
+    MEMORY = "memory"  # resident bytes, or those of a control group
     DESCRIPTORS = "descriptors"  # open files and sockets

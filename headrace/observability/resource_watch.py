@@ -84,39 +84,54 @@ class ResourceWatch(AbstractContextManager["ResourceWatch"]):
             self._observer.resource_measured(self._judgement.judged(resource, used, limit))
 
 
-def memory() -> Measured | None:
-    """Resident bytes, against the least of the control group's limits and the machine's memory. None: not Linux."""
+def memory(process: Path = Path("/proc/self"), groups: Path = Path("/sys/fs/cgroup")) -> Measured | None:
+    """Resident bytes against the machine's memory, or what a control group of ours uses against its limit, whichever is fuller. None: not Linux.
+
+    A group is ended as a whole: several workers in one container share its limit.
+    """
     try:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        pages = int((process / "statm").read_text().split()[1])
         page = os.sysconf("SC_PAGE_SIZE")
         machine = os.sysconf("SC_PHYS_PAGES") * page
     except (OSError, ValueError, IndexError):
         return None
-    return pages * page, min([machine, *_group_limits()])
+    own = pages * page
+    return max([(own, machine), *_groups(own, process, groups)], key=lambda found: found[0] / found[1])
 
 
-def _group_limits() -> list[int]:
-    """Of our control group and those above it, versions 2 and 1. None in a group without limits."""
-    found: list[int] = []
+def _groups(own: int, process: Path, groups: Path) -> list[Measured]:
+    """Our control group and those above it, versions 2 and 1. None in a group without limits."""
+    found: list[Measured] = []
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = (process / "cgroup").read_text().splitlines()
     except OSError:
         return found
     for line in lines:
         _, controllers, group = line.split(":", 2)
         if controllers and "memory" not in controllers.split(","):
             continue
-        root = Path("/sys/fs/cgroup") / ("memory" if controllers else "")
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        root = groups / ("memory" if controllers else "")
         inside = root / group.lstrip("/")
         for folder in (inside, *inside.parents):
             if root not in (folder, *folder.parents):
                 break
             try:
-                found.append(int((folder / name).read_text()))
+                limit = int((folder / ("memory.limit_in_bytes" if controllers else "memory.max")).read_text())
             except (OSError, ValueError):
                 continue  # "max", or not ours to see
-    return [limit for limit in found if limit > 0]
+            if limit > 0:
+                found.append((max(own, _working_set(folder, first=bool(controllers))), limit))
+    return found
+
+
+def _working_set(folder: Path, *, first: bool) -> int:
+    """What a group uses without files that can be read again, as Kubernetes counts it; 0 if that is not ours to see. `first`: version 1."""
+    try:
+        used = int((folder / ("memory.usage_in_bytes" if first else "memory.current")).read_text())
+        facts = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
+        return used - int(facts["total_inactive_file" if first else "inactive_file"])
+    except (OSError, ValueError, KeyError):
+        return 0
 
 
 def descriptors() -> Measured | None:

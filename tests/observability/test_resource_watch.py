@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
+
+import pytest
 
 from headrace.observability import observer as o
 from headrace.observability.label import Resource
@@ -37,6 +40,39 @@ def test_this_process_has_memory_and_descriptors() -> None:
     assert after is not None
     assert after[0] >= before[0] + 50
     assert after[1] == before[1]
+
+
+MIB = 1 << 20
+V2 = ("memory.max", "memory.current", "inactive_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "names"), [("0::/pod/box", "pod/box", V2), ("4:cpu,memory:/pod/box", "memory/pod/box", V1)]
+)
+def test_several_workers_of_one_container_share_its_memory(
+    tmp_path: Path, line: str, folder: str, names: tuple[str, str, str]
+) -> None:
+    process, groups = tmp_path / "proc", tmp_path / "cgroup"
+    process.mkdir()
+    (process / "statm").write_text(f"9999 {30 * MIB // os.sysconf('SC_PAGE_SIZE')} 1 1 0 1 0\n")
+    (process / "cgroup").write_text(f"9:cpuset:/\n{line}\n")
+    box = groups / folder
+    box.mkdir(parents=True)
+    limit, used, inactive = names
+    (box / limit).write_text(f"{100 * MIB}\n")
+    assert memory(process, groups) == (30 * MIB, 100 * MIB)  # what the group uses is not ours to see
+    (box / used).write_text(f"{95 * MIB}\n")
+    (box / "memory.stat").write_text(f"anon 1\n{inactive} {5 * MIB}\n")
+    assert memory(process, groups) == (90 * MIB, 100 * MIB)
+    (box.parent / limit).write_text(f"{60 * MIB}\n")  # a group above is nearer to its end
+    (box.parent / used).write_text(f"{58 * MIB}\n")
+    (box.parent / "memory.stat").write_text(f"{inactive} 0\n")
+    assert memory(process, groups) == (58 * MIB, 60 * MIB)
+    (process / "cgroup").unlink()
+    found = memory(process, groups)
+    assert found is not None
+    assert found[0] == 30 * MIB
 
 
 class Seen(Silent):

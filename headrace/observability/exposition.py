@@ -94,7 +94,9 @@ class Exposition(AbstractContextManager["Exposition"]):
                 f"Cannot listen on {self._host}:{self._port} for metrics: {error.strerror or error}.",
                 code=PortTaken.code if taken else "HR1302",
                 why="Another process listens there." if taken else "The address cannot be bound on this machine.",
-                do="Choose another port with --metrics-port (telemetry.metrics_port), or 0 for a free one.",
+                do="Choose another port with --metrics-port (telemetry.metrics_port), or 0 for a free one."
+                if taken
+                else "Correct telemetry.metrics_host and telemetry.metrics_port.",
             ) from error
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="headrace-metrics", daemon=True

@@ -132,7 +132,14 @@ def resolved(settings: KafkaClientSettings) -> tuple[KafkaClientSettings, dict[s
             changes[field] = Path(str(changes[field]))
     for field in changes.keys() & _WHOLE.keys():
         changes[field] = _whole(_WHOLE[field], changes[field])
-    return msgspec.structs.replace(settings, **changes, extra={}), arguments
+    found = msgspec.structs.replace(settings, **changes, extra={})
+    if 2 * found.heartbeat_interval_ms > found.session_timeout_ms:
+        raise SettingsError(
+            f"kafka.extra.heartbeat.interval.ms is {found.heartbeat_interval_ms}, more than half of session.timeout.ms, {found.session_timeout_ms}.",
+            why="The group would give this process up between two heartbeats, again and again.",
+            do="Leave heartbeat.interval.ms away (300), or choose a longer session.timeout.ms.",
+        )
+    return found, arguments
 
 
 def _whole(name: str, value: str | float) -> int:

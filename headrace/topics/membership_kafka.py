@@ -51,10 +51,11 @@ _BACK_OFF_S = (0.05, 2.0)
 _LOOK_FOR_DEAD_S = 0.05  # between looks at the group while a first join is out
 _LEAVE_S = 1.0
 
+_SESSION_REFUSED = 26
 _REFUSED = {
     23: "another program uses this group, or a version of Headrace that places in another way",
     24: "the group's name is not allowed",
-    26: "the broker does not allow our session timeout (group.min.session.timeout.ms)",
+    _SESSION_REFUSED: "the broker does not allow our session timeout (group.min.session.timeout.ms, group.max.session.timeout.ms)",
     30: "not allowed: READ on the group is missing",
 }
 _UNKNOWN_MEMBER, _ILLEGAL_GENERATION, _REBALANCING, _NEEDS_ID = 25, 22, 27, 79
@@ -381,6 +382,8 @@ def _judge(error: int) -> None:
         raise MembershipRefused(
             f"The group refuses this member: {error_kafka.words(error)}.",
             why=f"Probably {_REFUSED[error]}.",
-            do="Grant it, or choose another app.name.",
+            do="Choose kafka.extra.session.timeout.ms within what the broker allows, or change that there."
+            if error == _SESSION_REFUSED
+            else "Grant it, or choose another app.name.",
         )
     raise kafka_errors.for_code(error)

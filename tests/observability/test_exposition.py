@@ -140,6 +140,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
     with pytest.raises(SettingsError) as refused, Exposition(CollectorRegistry(), Health(), host="192.0.2.1", port=0):
         pass
     assert refused.value.code == "HR1302"
+    assert "metrics_host" in refused.value.do
 
 
 def test_the_port_is_free_again_afterwards() -> None:

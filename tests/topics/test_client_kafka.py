@@ -73,7 +73,7 @@ async def test_settings_that_do_not_go_together_are_refused() -> None:
 
 
 def test_every_known_name_is_taken() -> None:
-    values = dict.fromkeys(EXTRA_NAMES, 1000)
+    values = {**dict.fromkeys(EXTRA_NAMES, 1000), "session.timeout.ms": 6000}
     resolved(KafkaClientSettings(bootstrap_servers=SERVERS, extra=dict(values)))
 
 
@@ -91,3 +91,22 @@ def test_the_client_library_is_the_compiled_one() -> None:
     facts = client_facts()
     assert facts.compiled
     assert len(facts.bounded) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        ({"heartbeat.interval.ms": 5_000}, True),
+        ({"heartbeat.interval.ms": 5_001}, False),
+        ({"session.timeout.ms": 599}, False),
+        ({"session.timeout.ms": "60000", "heartbeat.interval.ms": "20000"}, True),
+    ],
+)
+def test_a_heartbeat_comes_at_least_twice_a_session(values: dict[str, str | int | float | bool], fits: bool) -> None:
+    settings = KafkaClientSettings(bootstrap_servers=SERVERS, extra=values)
+    if fits:
+        resolved(settings)
+        return
+    with pytest.raises(SettingsError, match="more than half of session") as refused:
+        resolved(settings)
+    assert refused.value.do

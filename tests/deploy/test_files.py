@@ -57,6 +57,16 @@ def test_compose_has_all_parts_and_they_fit_together() -> None:
     assert (DEPLOY.parent / headrace["build"]["dockerfile"]).is_file()
 
 
+def test_compose_can_make_what_it_describes() -> None:
+    """Not started here; what is known to be refused, or to be lost, is not asked for."""
+    services = COMPOSE["services"]
+    from_variables = {name for name, secret in COMPOSE["secrets"].items() if "environment" in secret}
+    for name, service in services.items():
+        assert not (service.get("read_only") and from_variables & set(service.get("secrets", ()))), name
+    volumes = {mount.partition(":")[2] for mount in services["kafka"]["volumes"]}
+    assert services["kafka"]["environment"]["KAFKA_LOG_DIRS"] in volumes
+
+
 def test_prometheus_takes_its_configuration_and_looks_at_both_workers() -> None:
     assert "SUCCESS" in promtool("check", "config", DEPLOY / "prometheus" / "prometheus.yaml")
     config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())

@@ -9,9 +9,9 @@ What happens per record is told per batch (`events_consumed`, `appended`, ...); 
 told as it happens. What *is* (runs active, lag, open timers) is not told at all: it is read from state when somebody
 asks, through `snapshot.Snapshot`.
 
-`workflow` is the workflow's name (`namespace/name` outside of the namespace `default`), `task` of interfaces section
-5 is the handler's name. Durations are milliseconds (float), moments are milliseconds since the epoch (int). `None`
-means "there is none", never "unknown zero".
+`workflow` is the workflow's name, without its namespace; `task` of interfaces section 5 is the handler's name.
+Durations are milliseconds (float), moments are milliseconds since the epoch (int). `None` means "there is none",
+never "unknown zero".
 """
 
 from __future__ import annotations

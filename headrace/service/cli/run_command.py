@@ -116,8 +116,8 @@ async def resume(
             f"Run {run} was resumed, and parked again: {detail.summary.parked}.",
             code="HR4104",
             why=f"At {detail.parked_step} the log has: {detail.expected}. The code did: {detail.found}."
-            if detail.expected
-            else detail.found,
+            if detail.parked_step
+            else f"Expected {detail.expected}; {detail.found}.",
             do="Mend the code, start the service with it, and resume once more.",
         )
     report(run, "resume", detail, common)

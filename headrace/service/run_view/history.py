@@ -287,7 +287,7 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
         case ProbePassed():
             return HistoryEntry(offset=offset, time=time, kind="probe.passed", detail="it waits")
         case RunParked():
-            sides = f": the log has {body.expected}, the code did {body.found}" if body.expected or body.found else ""
+            sides = f": expected {body.expected}, found: {body.found}" if body.expected or body.found else ""
             return HistoryEntry(
                 offset=offset, time=time, kind="run.parked", step=body.step or None, detail=f"{body.reason}{sides}"
             )

@@ -174,6 +174,7 @@ def test_get_shows_input_result_and_what_a_run_waits_for(headrace: Headrace, run
     parked = headrace("run", "get", runs["parked"]).out
     assert "call charge" in parked
     assert "sleep" in parked
+    assert "nondeterministic: expected call charge, found: sleep" in headrace("run", "history", runs["parked"]).out
 
 
 def test_history_has_every_record_and_why_some_do_not_count(headrace: Headrace, runs: dict[str, str]) -> None:

@@ -28,9 +28,9 @@ _SECRET_HEADERS: Final = ("auth", "token", "key", "secret", "password", "cookie"
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):
-    """Decides once per run, from the run's trace id alone.
+    """Decides from the run's trace id alone, or as the producer did, whose context the log keeps.
 
-    Every instance comes to the same answer, and the answer is kept in the anchor's flags.
+    Every instance with the same rule comes to the same answer at any time; it is in the anchor's flags.
 
     `ratio` of the traces that begin here; a producer that was sampled (or not) is followed if `follow_producer`.
     """

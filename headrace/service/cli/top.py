@@ -6,6 +6,7 @@ on: one object a look.
 
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -18,7 +19,8 @@ from headrace.service.cli.top_view import View, WorkerView, WorkflowView, view
 from headrace.service.cli.worker_metrics import Scrape, scraped, workers_of
 
 _AT_LEAST_S = 0.2  # between two looks: each is a scrape of every worker
-_ROWS_MAX = 20  # tasks on a terminal
+_ROWS_MAX = 20  # of a table on a terminal
+_BREAKERS = ("BREAKER", "STATE")
 
 
 def top(
@@ -59,7 +61,7 @@ def _print(now: View, format_: Format) -> None:
 
     terminal = sys.stdout.isatty()
     Console(width=None if terminal else 160, soft_wrap=not terminal).print(
-        _drawn(now, rows_max=0 if not terminal else _ROWS_MAX)
+        drawn(now, rows_max=0 if not terminal else _ROWS_MAX)
     )
 
 
@@ -72,58 +74,81 @@ def _live(workers: dict[str, str], before: list[Scrape], every_s: float) -> NoRe
         while True:
             time.sleep(every_s)
             after = scraped(workers)
-            live.update(_drawn(view(before, after), rows_max=max(3, min(_ROWS_MAX, console.height // 3))), refresh=True)
+            live.update(drawn(view(before, after), lines=console.height), refresh=True)
             before = after
 
 
-def _drawn(now: View, *, rows_max: int) -> Any:
-    """Tables one above the other. `rows_max` 0: everything."""
+def drawn(now: View, *, rows_max: int = 0, lines: int = 0) -> Any:
+    """Tables one above the other, what matters most at their top. `rows_max` 0: everything; `lines`: so that all fit into as many."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    def table(*headings: str) -> Table:
+    tables = [table for table in _tables(now) if table[1]]
+    sizes = [len(rows) for _, rows in tables]
+    room = shares(sizes, lines - 1 - 2 * len(tables)) if lines else [rows_max or max(sizes, default=0)] * len(tables)
+    parts: list[Any] = [Text(_headline(now), "bold")]
+    for (headings, rows), most in zip(tables, room, strict=True):
         made = Table(box=None, pad_edge=False, header_style="bold")
         for index, heading in enumerate(headings):
             made.add_column(heading, justify="left" if index == 0 or heading.isupper() else "right", overflow="fold")
-        return made
-
-    workflows = table(
-        "WORKFLOW", "started/s", "finished/s", "failed/s", "comes/s", "capacity/s", "drained in", "ACTIVE"
-    )
-    for each in now.workflows:
-        workflows.add_row(*map(Text, _workflow(each)))
-    tasks = table("TASK", "WORKFLOW", "attempts/s", "failed/s", "mean ms")
-    busiest = sorted(now.tasks, key=lambda each: each.attempts_per_s, reverse=True)
-    for each in busiest[: rows_max or None]:
-        row = (
-            each.task,
-            each.workflow,
-            _number(each.attempts_per_s),
-            _number(each.failed_per_s),
-            _number(each.mean_ms),
-        )
-        tasks.add_row(*map(Text, row))
-    lag = table("TOPIC", "lag", "oldest s", "worst partition")
-    for each in now.lag:
-        lag.add_row(*map(Text, (each.topic, str(each.records), _number(each.seconds), str(each.worst_partition))))
-    breakers = table("BREAKER", "STATE")
-    for each in now.breakers:
-        breakers.add_row(Text(each.breaker), Text(each.state, "" if each.state == "closed" else "bold red"))
-    workers = table("WORKER", "STATUS", "cpu", "slots", "memory", "LIMITS")
-    for each in now.workers:
-        workers.add_row(*map(Text, _worker(each)))
-    parts: list[Any] = [Text(_headline(now), "bold")]
-    for filled, made in (
-        (now.workers, workers),
-        (now.workflows, workflows),
-        (now.tasks, tasks),
-        (now.lag, lag),
-        (now.breakers, breakers),
-    ):
-        if filled:
-            parts += [Text(""), made]
+        shown = rows if len(rows) <= most else rows[: max(1, most - 1)]
+        for row in shown:
+            alarming = headings is _BREAKERS and row[1] != "closed"
+            made.add_row(Text(row[0]), *(Text(cell, "bold red" if alarming else "") for cell in row[1:]))
+        parts += [Text(""), made]
+        if len(shown) < len(rows):
+            parts.append(Text(f"and {len(rows) - len(shown)} more", "dim"))
     return Group(*parts)
+
+
+def shares(sizes: Sequence[int], room: int) -> list[int]:
+    """How many rows each of some tables may have so that all have room: small ones stay whole, the others get the same. At least 2 each."""
+    given = [0] * len(sizes)
+    for left, index in zip(range(len(sizes), 0, -1), sorted(range(len(sizes)), key=lambda at: sizes[at]), strict=True):
+        given[index] = min(sizes[index], max(2, room // left))
+        room -= given[index]
+    return given
+
+
+def _tables(now: View) -> Iterator[tuple[tuple[str, ...], list[tuple[str, ...]]]]:
+    """Headings and rows."""
+    yield (
+        ("WORKER", "STATUS", "cpu", "slots", "memory", "LIMITS"),
+        [_worker(each) for each in sorted(now.workers, key=lambda each: each.status == "ready")],
+    )
+    yield (
+        ("WORKFLOW", "started/s", "finished/s", "failed/s", "comes/s", "capacity/s", "drained in", "ACTIVE"),
+        [_workflow(each) for each in sorted(now.workflows, key=_busy, reverse=True)],
+    )
+    yield (
+        ("TASK", "WORKFLOW", "attempts/s", "failed/s", "mean ms"),
+        [
+            (
+                each.task,
+                each.workflow,
+                _number(each.attempts_per_s),
+                _number(each.failed_per_s),
+                _number(each.mean_ms),
+            )
+            for each in sorted(now.tasks, key=lambda each: each.attempts_per_s, reverse=True)
+        ],
+    )
+    yield (
+        ("TOPIC", "lag", "oldest s", "worst partition"),
+        [
+            (each.topic, str(each.records), _number(each.seconds), str(each.worst_partition))
+            for each in sorted(now.lag, key=lambda each: each.seconds, reverse=True)
+        ],
+    )
+    yield (
+        _BREAKERS,
+        [(each.breaker, each.state) for each in sorted(now.breakers, key=lambda each: each.state == "closed")],
+    )
+
+
+def _busy(each: WorkflowView) -> tuple[float, int]:
+    return each.started_per_s + each.finished_per_s, sum(each.active.values())
 
 
 def _headline(now: View) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import math
 import os
 import pty
@@ -21,6 +22,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from rich.console import Console
 
 from headrace.observability import observer as o
 from headrace.observability.exposition import Exposition
@@ -30,7 +32,8 @@ from headrace.observability.label import BreakerState, Ending, TriggerKind
 from headrace.observability.prometheus import PrometheusObserver, registry
 from headrace.observability.snapshot import BreakerNow, LagNow, RunState, Snapshot, WorkflowNow
 from headrace.service import discovery
-from headrace.service.cli.top_view import view
+from headrace.service.cli.top import drawn, shares
+from headrace.service.cli.top_view import BreakerView, LagView, View, WorkerView, WorkflowView, view
 from headrace.service.cli.worker_metrics import Scrape, scraped
 from headrace.topics.outcome import RunStatus
 from tests.observability.test_prometheus import FORECAST
@@ -283,6 +286,47 @@ def test_rates_are_between_two_looks_and_a_restart_counts_from_nothing(workers: 
     assert task.mean_ms == pytest.approx(20)
     again = view([at(each, 0) for each in after], [at(each, 5) for each in before])  # counters fell: restarted
     assert again.workflows[0].started_per_s == pytest.approx(3 / 5)
+
+
+def test_however_much_there_is_the_screen_shows_of_everything_what_matters_most() -> None:
+    def flow(number: int) -> WorkflowView:
+        rate = 5.0 if number == 150 else 0.0
+        known = {"arrivals_per_s": None, "capacity_per_s": None, "drain_s": None, "breach_s": None}
+        return WorkflowView(
+            workflow=f"flow-{number}", started_per_s=rate, finished_per_s=rate, failed_per_s=0, active={}, **known
+        )
+
+    now = View(
+        workers=[WorkerView(worker=str(n), url="a", status="unready" if n == 9 else "ready") for n in range(10)],
+        workflows=[flow(number) for number in range(200)],
+        tasks=[],
+        lag=[LagView(topic=f"t{n}", records=n, seconds=n, worst_partition=0) for n in range(30)],
+        breakers=[BreakerView(breaker=f"b{n}", state="open" if n == 29 else "closed") for n in range(30)],
+        bottleneck="",
+        relief=None,
+        workers_needed=None,
+    )
+    screen = io.StringIO()
+    Console(file=screen, width=120).print(drawn(now, lines=40))
+    lines = screen.getvalue().splitlines()
+    assert 36 <= len(lines) <= 40
+    for first in ("9 ", "flow-150 ", "t29 ", "b29 "):
+        (heading,) = [number - 1 for number, line in enumerate(lines) if line.startswith(first)]
+        assert lines[heading].split()[0] in {"WORKER", "WORKFLOW", "TOPIC", "BREAKER"}
+    assert sum(line.startswith("and ") for line in lines) == 4
+    screen = io.StringIO()
+    Console(file=screen, width=120).print(drawn(now))
+    assert len(screen.getvalue().splitlines()) == 1 + 4 * 2 + 10 + 200 + 30 + 30
+
+
+@pytest.mark.parametrize(
+    ("sizes", "room", "wanted"),
+    [([3, 100, 2], 30, [3, 25, 2]), ([50, 60], 20, [10, 10]), ([1, 9], 0, [1, 2]), ([], 10, []), ([4, 5], 90, [4, 5])],
+)
+def test_small_tables_stay_whole_and_the_others_share_what_is_left(
+    sizes: list[int], room: int, wanted: list[int]
+) -> None:
+    assert shares(sizes, room) == wanted
 
 
 def test_a_run_that_was_undone_has_failed() -> None:

@@ -8,7 +8,7 @@ from headrace.observability.label import StopReason
 from headrace.service.recovery import LogGap
 from headrace.service.run_log_check import LogReplaced, PartitionsChanged
 from headrace.topics.errors import Fatal, HeadraceError
-from headrace.topics.log import OffsetOutOfRange, TopicMissing
+from headrace.topics.log import OffsetOutOfRange, TopicForbidden, TopicMissing
 
 
 def reason_of(error: HeadraceError) -> StopReason:
@@ -18,6 +18,8 @@ def reason_of(error: HeadraceError) -> StopReason:
             return StopReason.OUT_OF_RANGE
         case TopicMissing():
             return StopReason.TOPIC_MISSING
+        case TopicForbidden():
+            return StopReason.REFUSED
         case HeadraceError(code="HR9002"):
             return StopReason.BUG
         case LogGap():

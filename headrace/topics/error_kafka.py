@@ -26,12 +26,18 @@ _REFUSED = frozenset(
         87,  # invalid record
     }
 )
+_FORBIDDEN = frozenset({29, 31})
 _UNCERTAIN = frozenset({-1, 7, 20, 46})  # unknown, timed out, too few replicas after the append, duplicate sequence
 
 
 def is_refusal(code: int) -> bool:
     """The broker will never take this batch, and did not."""
     return code in _REFUSED
+
+
+def is_forbidden(code: int) -> bool:
+    """We are not allowed to."""
+    return code in _FORBIDDEN
 
 
 def is_uncertain(code: int) -> bool:

@@ -138,6 +138,16 @@ class AppendRefused(Rejected):
     code = "HR5003"
 
 
+class AppendForbidden(AppendRefused):
+    """The broker does not allow us to write there."""
+
+
+class TopicForbidden(Rejected):
+    """The broker does not allow us to read the topic."""
+
+    code = "HR5013"
+
+
 class TopicMissing(Rejected):
     """The topic (or the partition) does not exist. A missing output topic keeps its outbox entries; a missing source
     topic refuses the start.
@@ -228,7 +238,7 @@ class Log(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[Batch]]:
         """Read from `start` on, for ever, waking when records arrive.
 
-        The iterator raises `OffsetOutOfRange`, `TopicMissing` or `LogCorrupt`; outages it waits out. At most one reader
+        The iterator raises `OffsetOutOfRange`, `TopicMissing`, `TopicForbidden` or `LogCorrupt`; outages it waits out. At most one reader
         per (partition, isolation)
         at a time for one `Log` object (a second one is a `RuntimeError`). `start` may be the end offset. What is
         buffered ahead is bounded in bytes.

@@ -24,6 +24,7 @@ from headrace.topics.deadlines import Deadlines
 from headrace.topics.log import (
     Appended,
     AppendFailed,
+    AppendForbidden,
     AppendRefused,
     LogUnavailable,
     NewRecord,
@@ -389,9 +390,15 @@ class Producer:
             self._limits.pop(batch.at.topic, None)  # it may have been lowered
             self._settle(
                 batch,
-                AppendRefused(
+                AppendForbidden(
+                    f"The broker does not let us write to {batch.at.topic}.",
+                    why=error_kafka.words(error),
+                    do=f"Grant WRITE on {batch.at.topic}; `headrace doctor` says what else is missing.",
+                )
+                if error_kafka.is_forbidden(error)
+                else AppendRefused(
                     f"The broker refused an append to {batch.at}: {error_kafka.words(error)}",
-                    do="See the topic's settings and what we are allowed to do.",
+                    do="See the topic's settings.",
                 ),
             )
         elif error == error_kafka.UNKNOWN_TOPIC and not batch.sent and self._is_gone(batch):

@@ -46,6 +46,7 @@ from headrace.topics.log import (
     NewRecord,
     OffsetOutOfRange,
     Offsets,
+    TopicForbidden,
     TopicMissing,
     TopicPartition,
     Unreadable,
@@ -61,13 +62,16 @@ _ALL_PARTITIONS_BYTES = 8 * 1024 * 1024  # shared by all readers: 64 readers get
 _POLL_BYTES_MAX = 16 * 1024 * 1024
 _PACE_S = 0.005  # between polls while they bring nothing that is not known: so long another process's record may wait
 _ASK_BYTES_MAX = 128 * 1024 * 1024  # for a batch larger than what was asked for; brokers refuse more by default
-_MISSING_S = 10.0  # a broker that starts may not know a topic yet; after this long it is gone
+_MISSING_S = (
+    10.0  # a broker that starts may not know a topic or its rules yet; after this long it is gone, or forbidden
+)
 
 TOO_LARGE = "HR5010"
 UNREADABLE = "HR5011"
 
 _OUT_OF_RANGE = 1
 _UNKNOWN_TOPIC = 3
+_FORBIDDEN = 29
 
 _LARGE: Literal["large"] = "large"
 
@@ -515,14 +519,16 @@ class Fetcher:
         return _Brought(fed, news)
 
     async def _heal(self, troubled: list[tuple[Reader, int]]) -> None:
-        """What to do about partitions that gave an error: stop at a wrong offset or a missing topic, wait out
-        everything else.
+        """What to do about partitions that gave an error: stop at a wrong offset, at a topic that is missing or
+        forbidden, wait out everything else.
         """
         for reader, error in troubled:
             if error == _OUT_OF_RANGE:
                 await self._check_range(reader)
             elif error == _UNKNOWN_TOPIC:
                 self._note_missing(reader)
+            elif error == _FORBIDDEN and self._lasts(reader):
+                reader.fail(_forbidden(reader.at))
         self._client.refresh_soon()
         await asyncio.sleep(self._client.backoff_s)
         self._work.set()
@@ -544,11 +550,23 @@ class Fetcher:
                 reader.missing_since = None
 
     def _note_missing(self, reader: Reader) -> None:
+        if self._lasts(reader):
+            reader.fail(TopicMissing(f"{reader.at} does not exist any more.", do="Make the topic again, or remove it."))
+
+    def _lasts(self, reader: Reader) -> bool:
+        """Whether it has been like this for so long that it will stay."""
         now = asyncio.get_running_loop().time()
         if reader.missing_since is None:
             reader.missing_since = now
-        elif now - reader.missing_since > _MISSING_S:
-            reader.fail(TopicMissing(f"{reader.at} does not exist any more.", do="Make the topic again, or remove it."))
+        return now - reader.missing_since > _MISSING_S
+
+
+def _forbidden(at: TopicPartition) -> TopicForbidden:
+    return TopicForbidden(
+        f"The broker does not let us read {at.topic}.",
+        why="READ on the topic is missing.",
+        do=f"Grant READ on {at.topic}, then start again; `headrace doctor` says what else is missing.",
+    )
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from headrace.topics.errors import DefinitionError, HeadraceError, SettingsError
-from headrace.topics.log import LogOwned, LogUnavailable, TopicMissing
+from headrace.topics.log import AppendForbidden, LogOwned, LogUnavailable, TopicForbidden, TopicMissing
 
 
 class ExitCode(IntEnum):
@@ -57,6 +57,8 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
             return ExitCode.NOT_FOUND
         case Conflict() | LogOwned():
             return ExitCode.CONFLICT
+        case AppendForbidden() | TopicForbidden():
+            return ExitCode.NOT_ALLOWED
         case LogUnavailable():
             return ExitCode.UNREACHABLE
         case SettingsError() | DefinitionError():

@@ -8,11 +8,13 @@ import pytest
 
 from headrace.service.cli.doctor_check import Check, State
 from headrace.service.cli.doctor_cluster import cluster_checks
+from headrace.service.cli.exit_code import ExitCode, exit_code_of
 from headrace.service.log_backend import kafka_client_settings
 from headrace.service.settings import Settings
 from headrace.service.topic_plan import TopicPlan, planned
-from headrace.topics import cluster_kafka
+from headrace.topics import cluster_kafka, reader_kafka
 from headrace.topics.client_kafka import KafkaClient, Lane
+from headrace.topics.log import AppendForbidden, NewRecord, TopicForbidden, TopicPartition
 from headrace.topics.log_kafka import KafkaLog
 from tests.kafka_broker.broker import KafkaBroker
 
@@ -89,6 +91,19 @@ async def test_permissions_api_versions_and_groups_are_looked_at(monkeypatch: py
             assert found["permissions"].found == (
                 "not allowed: Read on topic orders; Delete, DescribeConfigs, Read on topic shop.runs"
             )
+
+            monkeypatch.setattr(reader_kafka, "_MISSING_S", 0.0)
+            with pytest.raises(TopicForbidden) as unread:
+                async with log.read(TopicPartition("orders", 0), 0, isolation="committed") as batches:
+                    await anext(batches)
+            await allowed_only(settings, TOPIC, "results", READ)
+            while "Write on topic results" not in (await looked(settings, wanted))["permissions"].found:
+                pass
+            with pytest.raises(AppendForbidden) as unwritten:
+                await log.publish(TopicPartition("results", 0), [NewRecord(value=b"{}")])
+            for error, right in ((unread.value, "READ on orders"), (unwritten.value, "WRITE on results")):
+                assert right in error.do
+                assert exit_code_of(error) is ExitCode.NOT_ALLOWED
 
             monkeypatch.setitem(cluster_kafka._SPOKEN_BY_US, "Fetch", (1, (99,)))
             found = await looked(settings, wanted)

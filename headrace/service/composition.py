@@ -20,7 +20,7 @@ from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
 from headrace.service.log_opening import opened, refuse_owned
-from headrace.service.run_log_check import refuse_other_partitions
+from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Backend
 from headrace.service.shared import Shared
@@ -94,6 +94,7 @@ async def _checked_topics(log: Log, settings: Settings, app: App, *, create: boo
     topics = await topic_plan.planned(log, settings, sources=app.source_topics, outputs=app.emitted_topics)
     made = await topic_plan.prepare(log, topics, create=create)
     await refuse_other_partitions(log, settings.app.name, topics.runs.partitions)
+    await refuse_emptied(log, settings.app.name, app.source_topics, topics.runs.partitions)
     return topics, tuple(made)
 
 

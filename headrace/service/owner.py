@@ -151,6 +151,7 @@ class Owner:
 
     async def _follow(self) -> None:
         """Fold the log from where the state begins, announce, and go on for ever."""
+        read_before = self.state.gate.first
         known = await position_of(self._shared, self.at)  # before the offsets: what it knows of lies below them
         offsets = await self._offsets()
         if known.offset > offsets.end:
@@ -159,7 +160,7 @@ class Owner:
         async with self._shared.log.read(self.at, self.state.next_offset) as batches:
             if self.state.next_offset < offsets.end:
                 await self._replay(batches, offsets.end)
-            check_identity(self.at, self.state, known, self._shared.partitions)
+            check_identity(self.at, self.state, known, self._shared.partitions, read_before=read_before)
             maybe(FaultPoint.REPLAYED)
             self._stage = _Stage.WAITING
             self._announce_if_free()

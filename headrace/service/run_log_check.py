@@ -7,18 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from headrace.service import source_position
 from headrace.service.names import Names
 from headrace.service.owner_position import OwnerPosition, of
 from headrace.service.topic_plan import OTHER_PARTITIONS
 from headrace.topics.errors import Fatal, SettingsError, Transient
-from headrace.topics.log import TopicPartition
+from headrace.topics.log import TopicPartition, every_partition
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from headrace.service.engine.state import PartitionState
     from headrace.service.shared import Shared
     from headrace.topics.log import Log
 
 _UNKNOWN = OwnerPosition(offset=-1)
+_MADE_ANEW = "The topic was deleted and made anew; all open runs were in the old one."
+_RESTORE = "Restore the topic from a copy. If those runs may be forgotten, choose a new app.name, or delete the positions of the groups of this app."
 
 
 class LogReplaced(Fatal):
@@ -29,8 +34,8 @@ class LogReplaced(Fatal):
     def __init__(self, at: TopicPartition) -> None:
         super().__init__(
             f"{at} is not the run log that it was: its first announce is another one.",
-            why="The topic was deleted and made anew; all open runs were in the old one.",
-            do="Restore the topic from a copy. If those runs may be forgotten, choose a new app.name, or delete the positions of the groups of this app.",
+            why=_MADE_ANEW,
+            do=_RESTORE,
         )
 
 
@@ -62,6 +67,28 @@ async def refuse_other_partitions(log: Log, app: str, partitions: int) -> None:
             raise SettingsError(changed.message, code=changed.code, why=changed.why, do=changed.do)
 
 
+async def refuse_emptied(log: Log, app: str, sources: Iterable[str], partitions: int) -> None:
+    """At the start, before anything is read: the run log is empty, but commands went into it. Raises `SettingsError`.
+
+    With a topic brokers forget the positions of its owners, and so which log it was. Those of the sources stay.
+    """
+    names = Names(app)
+    try:
+        runs = await log.offsets([TopicPartition(names.runs, number) for number in range(partitions)])
+        if any(offsets.end for offsets in runs.values()):
+            return
+        places = [at for topic in sources for at in await every_partition(log, topic)]
+        if not places:
+            return
+        found = await log.committed(names.router, places)
+    except Transient:
+        return  # as above
+    for at, position in sorted(found.items()):
+        if source_position.of(position).made:
+            message = f"{names.runs} is empty, but runs were started in it from {at}."
+            raise SettingsError(message, code=LogReplaced.code, why=_MADE_ANEW, do=_RESTORE)
+
+
 async def position_of(shared: Shared, at: TopicPartition) -> OwnerPosition:
     """What the partition's last owner committed; nothing, if it cannot be had: it is a hint."""
     try:
@@ -71,10 +98,13 @@ async def position_of(shared: Shared, at: TopicPartition) -> OwnerPosition:
     return _UNKNOWN if found is None else of(found)
 
 
-def check_identity(at: TopicPartition, state: PartitionState, known: OwnerPosition, partitions: int) -> None:
-    """Raises `LogReplaced` or `PartitionsChanged` if the folded log is not what it should be."""
+def check_identity(
+    at: TopicPartition, state: PartitionState, known: OwnerPosition, partitions: int, *, read_before: str = ""
+) -> None:
+    """Raises `LogReplaced` or `PartitionsChanged` if the folded log is not what it should be. `read_before`: which one we have read before, if any."""
     gate = state.gate
-    if known.log and gate.first != known.log:
+    first = known.log or read_before
+    if first and gate.first != first:
         raise LogReplaced(at)
     if gate.partitions and gate.partitions != partitions:
         raise PartitionsChanged(at, gate.partitions, partitions)

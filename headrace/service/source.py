@@ -114,6 +114,7 @@ class Source:
         self.floor = position.offset
         self.epoch = position.epoch
         self._before = position.before
+        self._made = position.made
         self.end_offset = position.offset
         self.waiting_since_ms: int | None = None  # timestamp of the oldest record that is read and not done
         self._behind_since_ms: int | None = None  # when it was seen that there is more than was read
@@ -288,7 +289,7 @@ class Source:
             await self._no_trial()
         pending = _Pending()
         unmatched: list[tuple[int, str]] = []
-        refused = 0
+        refused, made = 0, self._made
         now_ms = self._shared.clock.now_ms()
         began = perf_counter()
         slice_ends = began + _SLICE_S
@@ -305,7 +306,7 @@ class Source:
                 refused += 1
             match self._shared.matcher.match(event, record):
                 case Matched(starts=starts):
-                    self._put(record, starts, pending)
+                    made = self._put(record, starts, pending) or made
                 case Unmatched(reason=reason):
                     unmatched.append((record.offset, reason))
                 case Refused(stage=stage, code=code, error=error, workflow=workflow):
@@ -322,10 +323,11 @@ class Source:
         maybe(FaultPoint.SOURCE_DECODED)
         await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
+        self._made = made
         self._move(_last(records[-1]) + 1, records[-1])
 
-    def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending) -> None:
-        """Queue the commands of one record: all of them, or a dead letter if one is too large."""
+    def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending) -> bool:
+        """Queue the commands of one record: all of them, or a dead letter if one is too large. False: that."""
         shared = self._shared
         at = self.at
         bytes_max = shared.settings.log.max_record_bytes
@@ -343,12 +345,13 @@ class Source:
             if len(value) > bytes_max:
                 message = f"The start of {start.workflow} has {len(value)} bytes; log.max_record_bytes is {bytes_max}."
                 self._dead_letter(_Letter(record, Stage.START, START_TOO_LARGE, message, start.workflow), pending)
-                return
+                return False
             commands.append(NewRecord(value=value))
         writer = shared.writers.runs(home_of(at, record, shared.partitions))
         for command in commands:
             pending.add()
             writer.put(command, pending.written)
+        return True
 
     # --- what does not start a run -----------------------------------------------------------------------------------
 
@@ -478,7 +481,7 @@ class Source:
     # --- positions -------------------------------------------------------------------------------------------------
 
     def _position(self, offset: int, touched: int, tries: int = 0, *, clean: bool = False) -> SourcePosition:
-        return SourcePosition(offset, touched, tries, clean, epoch=self.epoch, before=self._before)
+        return SourcePosition(offset, touched, tries, clean, epoch=self.epoch, before=self._before, made=self._made)
 
     def _move(self, floor: int, done: LogRecord | Unreadable | None) -> None:
         """Everything below is done; `done` is the last record of it."""

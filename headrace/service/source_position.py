@@ -23,6 +23,7 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     """`offset` is the next record to do. `touched`: all below it may have been begun. `tries` is of the record at `offset`. `clean`: stopped in good order.
 
     `by`: the group member that committed it, where it is not clean. `epoch`: of the replay, 0 if the topic was never rewound.
+    `made`: a command made of this partition is in the run log, which so can never be empty again.
     """
 
     offset: int
@@ -32,6 +33,7 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str = ""
     epoch: int = 0
     before: Before | None = None
+    made: bool = False
 
     def position(self, by: str = "", /) -> Position:
         """As it is committed by this member."""
@@ -42,6 +44,8 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
             metadata["epoch"] = self.epoch
         if self.before is not None:
             metadata["before"] = self.before
+        if self.made:
+            metadata["made"] = True
         return Position(self.offset, msgspec.json.encode(metadata).decode())
 
 
@@ -52,6 +56,7 @@ class _Metadata(msgspec.Struct):
     by: str = ""
     epoch: int = 0
     before: Before | None = None
+    made: bool = False
 
 
 def of(position: Position) -> SourcePosition:
@@ -68,4 +73,5 @@ def of(position: Position) -> SourcePosition:
         metadata.by,
         metadata.epoch,
         metadata.before,
+        metadata.made,
     )

@@ -24,9 +24,11 @@ MUTANTS = (
         "service/source.py",
         """        await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
+        self._made = made
         self._move(_last(records[-1]) + 1, records[-1])
 """,
-        """        self._move(_last(records[-1]) + 1, records[-1])
+        """        self._made = made
+        self._move(_last(records[-1]) + 1, records[-1])
         await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
 """,

@@ -193,13 +193,14 @@ class Place:
         return await self.until(lambda: self.outcomes(kind), lambda found: len(found) >= count)
 
     async def position(self, topic: str = "in", partition: int = 0) -> tuple[int, dict[str, Any]]:
-        """Committed offset and metadata of the router, or (-1, {}); without what it remembers of the record before."""
+        """Committed offset and metadata of the router, or (-1, {}); without what it remembers of what was read."""
         at = TopicPartition(topic, partition)
         found = (await self.view.committed("shop.router", [at])).get(at)
         if found is None:
             return (-1, {})
         metadata = json.loads(found.metadata or "{}")
         metadata.pop("before", None)
+        metadata.pop("made", None)
         return (found.offset, metadata)
 
 

@@ -366,6 +366,22 @@ async def test_a_run_log_made_anew_under_its_name_is_refused(place: Place) -> No
         assert (stopped[0].reason, stopped[0].code) == (StopReason.LOG_REPLACED, "HR1208")
 
 
+async def test_a_run_log_made_anew_under_a_live_owner_is_refused(place: Place) -> None:
+    """Brokers forget what was committed for a topic with it; who has read it has not forgotten."""
+    shop, archive = Shop(), Archive(place)
+    log = ArchivedLog(archive)
+    async with serving(log, shop.app(), partitions=1) as process:
+        await publish(place, range(2))
+        await finished(process, place, 2)
+        owner = process.service.owners[0]
+        owner.state.gate.first = "of another one"
+        await place.log.commit("shop.owners", {RUNS: Position(0, "")})
+        log.truncate(RUNS, Offsets(0, 0))
+        await publish(place, range(2, 3))
+        stopped = await until(lambda: process.observer.stopped)
+        assert (stopped[0].reason, stopped[0].code) == (StopReason.LOG_REPLACED, "HR1208")
+
+
 async def test_a_run_log_of_other_partitions_than_its_records_say_is_refused(place: Place) -> None:
     shop, archive = Shop(), Archive(place)
     async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:

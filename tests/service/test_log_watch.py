@@ -9,17 +9,18 @@ import pytest
 
 from headrace import EventTrigger, Run, handler, workflow
 from headrace.observability import observer as told
-from headrace.service import checkpointer
+from headrace.service import checkpointer, source_position
 from headrace.service.log_watch import LogWatch
-from headrace.service.run_log_check import refuse_other_partitions
+from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
 from headrace.service.topic_plan import TopicPlan, plan
 from headrace.topics.errors import SettingsError
-from headrace.topics.log import TopicPartition
+from headrace.topics.log import NewRecord, Position, TopicPartition
 from headrace.topics.spec import TopicSpec
 from tests.service.archive import Archive, ArchivedLog
 from tests.service.shell import Place, Recorder, app_of, event, serving, until
 
 RUNS = TopicPartition("shop.runs", 0)
+IN = TopicPartition("in", 0)
 
 
 class Alarms(Recorder):
@@ -111,3 +112,32 @@ async def test_a_start_with_other_partitions_than_the_log_was_written_for_is_ref
     with pytest.raises(SettingsError) as raised:
         await refuse_other_partitions(place.log, "shop", 1)
     assert raised.value.code == "HR1203"
+
+
+async def test_a_start_on_an_empty_run_log_from_which_runs_were_started_is_refused(place: Place) -> None:
+    """As after it was deleted and made anew: the positions of its owners are gone with it, those of the sources are not."""
+    async with serving(ArchivedLog(Archive(place)), app_of(nothing, order), partitions=1) as process:
+        await place.publish("in", NewRecord(value=b"no event"))  # a dead letter proves nothing
+        await place.until(lambda: place.view.committed("shop.router", [IN]), lambda found: _before(found) == 0)
+        assert not _made(await place.view.committed("shop.router", [IN]))
+        await place.publish("in", event({"n": 1}))
+        await until(lambda: process.running() == 1)
+        await place.until(lambda: place.view.committed("shop.router", [IN]), _made)
+    positions = await place.view.committed("shop.router", [IN])
+    await refuse_emptied(place.log, "shop", ["in"], 1)
+    for app in ("new", "emptied"):
+        await place.log.create([TopicSpec(name=f"{app}.runs", partitions=1)])
+    await refuse_emptied(place.log, "new", ["in"], 1)
+    await place.log.commit("emptied.router", positions)
+    with pytest.raises(SettingsError, match=r"emptied\.runs is empty") as raised:
+        await refuse_emptied(place.log, "emptied", ["in"], 1)
+    assert raised.value.code == "HR1208"
+
+
+def _before(found: Mapping[TopicPartition, Position]) -> int | None:
+    before = source_position.of(found[IN]).before if IN in found else None
+    return None if before is None else before.offset
+
+
+def _made(found: Mapping[TopicPartition, Position]) -> bool:
+    return IN in found and source_position.of(found[IN]).made

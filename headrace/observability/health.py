@@ -7,7 +7,7 @@ topic, say).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -66,6 +66,11 @@ class Health:
         if detail:
             self._notes[name] = detail
         else:
+            self._notes.pop(name, None)
+
+    def keep(self, kind: str, names: Collection[str]) -> None:
+        """Of the notes whose names begin with `kind`, take back all but these."""
+        for name in [name for name in self._notes if name.startswith(kind) and name not in names]:
             self._notes.pop(name, None)
 
     def start(self) -> None:

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from headrace.observability.label import Dependency, Resource
 from headrace.observability.silent import Silent
+from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
     from headrace.observability.health import Health
     from headrace.observability.observer import OutageBegan, OutageEnded, PartitionStopped, ResourceMeasured
 
+STOPPED = "partition "
+"""Begins the notes of partitions that stand still; `service.py` takes them back once they do not."""
 _UNITS = {Resource.MEMORY: "bytes", Resource.DESCRIPTORS: "descriptors"}
 
 
@@ -34,6 +37,5 @@ class HealthObserver(Silent):
             self._health.note(measured.resource, used if measured.short else "")
 
     def partition_stopped(self, stopped: PartitionStopped, /) -> None:
-        self._health.note(
-            f"partition {stopped.topic}/{stopped.partition}", f"stopped: {stopped.code} {stopped.message}"
-        )
+        at = TopicPartition(stopped.topic, stopped.partition)
+        self._health.note(f"{STOPPED}{at}", f"stopped: {stopped.code} {stopped.message}")

@@ -26,6 +26,7 @@ from headrace.service.attempts import Attempts
 from headrace.service.back_pressure import BackPressure
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
+from headrace.service.health_observer import STOPPED
 from headrace.service.log_watch import LogWatch
 from headrace.service.open_letters import OpenLetters
 from headrace.service.outbox import Outbox
@@ -233,7 +234,7 @@ class Service:
                 await asyncio.sleep(_REPLAYED_EVERY_S)
 
     async def _watch_broker(self) -> None:
-        """Keep `/readyz` and the log honest about the broker."""
+        """Keep `/readyz` and the log honest about the broker, and about partitions that go on elsewhere or anew."""
         down_since: float | None = None
         while True:
             ok = self._shared.log.reachable
@@ -248,6 +249,7 @@ class Service:
                     told.OutageBegan(dependency=Dependency.BROKER, message="the broker does not answer")
                 )
             self._health.set(Condition.BROKER, ok=ok, detail="" if ok else "does not answer")
+            self._health.keep(STOPPED, {f"{STOPPED}{at}" for at in self._shared.stops})
             await asyncio.sleep(_REACHABLE_EVERY_S)
 
     async def _watch_lag(self) -> None:

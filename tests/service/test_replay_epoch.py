@@ -14,6 +14,7 @@ from headrace.service import router
 from headrace.service.cli.exit_code import Conflict
 from headrace.service.cli.topic_rewind import begin_epoch
 from headrace.service.definitions.app import App
+from headrace.service.health_observer import HealthObserver
 from headrace.service.names import Names
 from headrace.service.replay_epochs import ReplayEpochs, committed_epoch
 from headrace.service.source_position import Before, SourcePosition
@@ -221,9 +222,12 @@ async def test_a_source_that_stopped_because_its_topic_was_made_anew_goes_on_wit
         await place.view.commit("shop.router", {IN: Position(700), OTHER: Position(0)})
         async with serving(FaultLog(place.log), shop()) as process:
             await until(lambda: IN in process.shared.stops)
+            HealthObserver(process.health).partition_stopped(process.observer.stopped[0])
+            assert process.health.report().notes
             await rewind(place, 1, 0, 0)
             await until_ran(place, 0, 1)
             await until(lambda: not process.shared.stops)
+            await until(lambda: not process.health.report().notes)
 
 
 async def test_a_router_without_owners_hears_of_an_epoch_too(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,5 +44,6 @@ def check_creatable(spec: TopicSpec, nodes: int) -> None:
         raise TopicRefused(f"{spec.name} cannot have {spec.partitions} partitions.", do=f"Use 1 to {_NUMBERS_MAX}.")
     if not 1 <= spec.replication <= nodes:
         raise TopicRefused(
-            f"{spec.name} cannot have {spec.replication} replicas: there are {nodes} brokers.", do=f"Use 1 to {nodes}."
+            f"{spec.name} cannot have {spec.replication} replicas: brokers there are {nodes}.",
+            do=f"Set log.replication to {nodes} or less, or leave it out.",
         )

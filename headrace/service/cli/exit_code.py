@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 
 from headrace.topics.errors import DefinitionError, HeadraceError, SettingsError
-from headrace.topics.log import AppendForbidden, LogOwned, LogUnavailable, TopicForbidden, TopicMissing
+from headrace.topics.log import AppendForbidden, LogOwned, LogUnavailable, TopicForbidden, TopicMissing, TopicRefused
 
 
 class ExitCode(IntEnum):
@@ -61,7 +61,7 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
             return ExitCode.NOT_ALLOWED
         case LogUnavailable():
             return ExitCode.UNREACHABLE
-        case SettingsError() | DefinitionError():
+        case SettingsError() | DefinitionError() | TopicRefused():
             return ExitCode.INVALID
         case TimedOut():
             return ExitCode.TIMED_OUT

@@ -107,6 +107,12 @@ def test_a_missing_embedded_log_is_unreachable(headrace: Headrace) -> None:
     assert "--bootstrap-servers" in answer.err
 
 
+def test_a_topic_that_no_cluster_could_make_is_a_wrong_setting(headrace: Headrace) -> None:
+    answer = headrace("topic", "create", "--set", "log.replication=3")
+    assert answer.code == ExitCode.INVALID
+    assert "log.replication" in answer.err
+
+
 def test_a_bug_is_one_line_with_the_place_of_its_traceback(
     headrace: Headrace, capfd: pytest.CaptureFixture[str]
 ) -> None:

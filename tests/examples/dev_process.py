@@ -64,8 +64,9 @@ class DevProcess:
         self._wait_for("succeeded", "out")
 
     def logged(self, event: str) -> list[dict[str, Any]]:
-        """Log lines of the latest start with this event name."""
-        lines = [line for line in self._errors().splitlines() if line.startswith("{")]
+        """Log lines of the latest start with this event name; one that is being written is none yet."""
+        whole, _, _ = self._errors().rpartition("\n")
+        lines = [line for line in whole.splitlines() if line.startswith("{")]
         return [said for said in map(json.loads, lines) if said["event"] == event]
 
     def cli(self, *arguments: str, stdin: str = "") -> str:

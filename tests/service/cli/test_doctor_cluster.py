@@ -17,6 +17,7 @@ from headrace.topics.client_kafka import KafkaClient, Lane
 from headrace.topics.log import AppendForbidden, NewRecord, TopicForbidden, TopicPartition
 from headrace.topics.log_kafka import KafkaLog
 from tests.kafka_broker.broker import KafkaBroker
+from tests.service.end_to_end.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,11 +87,13 @@ async def test_permissions_api_versions_and_groups_are_looked_at(monkeypatch: py
             await allowed_only(settings, TOPIC, "shop.runs", WRITE)
             await allowed_only(settings, TOPIC, "orders", WRITE)
             await allowed_only(settings, GROUP, "shop.owners", READ)
-            found = await looked(settings, wanted)
-            assert found["permissions"].state is State.FAIL
-            assert found["permissions"].found == (
-                "not allowed: Read on topic orders; Delete, DescribeConfigs, Read on topic shop.runs"
-            )
+            refused = "not allowed: Read on topic orders; Delete, DescribeConfigs, Read on topic shop.runs"
+
+            async def permissions() -> Check | None:  # a broker hears of a rule after who made it has its answer
+                check = (await looked(settings, wanted))["permissions"]
+                return check if check.found == refused else None
+
+            assert (await eventually(permissions, refused)).state is State.FAIL
 
             monkeypatch.setattr(reader_kafka, "_MISSING_S", 0.0)
             with pytest.raises(TopicForbidden) as unread:

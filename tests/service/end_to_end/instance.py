@@ -61,8 +61,9 @@ class Instance:
         return [line for line in self.all_lines() if line["event"] == event]
 
     def all_lines(self) -> list[dict[str, Any]]:
-        """All log lines so far."""
-        return [json.loads(line) for line in self.stderr.splitlines() if line.startswith("{") and line.endswith("}")]
+        """All log lines so far; one that is being written is none yet."""
+        whole, _, _ = self.stderr.rpartition("\n")
+        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
 
     # --- while it runs ---
 
@@ -132,7 +133,7 @@ class Instance:
 def status_of(url: str) -> int:
     """The HTTP status of a GET; 0 if nobody answers."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         return error.code

@@ -127,9 +127,13 @@ async def sandwich(
 
 
 async def letter_at(view: View, topic: str, partition: int, offset: int) -> DeadLetter:
-    found = [
-        letter for letter in await view.dead_letters(topic) if (letter.partition, letter.offset) == (partition, offset)
-    ]
+    """The only dead letter of a record. It may be on its way while the record behind has its result already."""
+
+    async def look() -> list[DeadLetter]:
+        letters = await view.dead_letters(topic)
+        return [letter for letter in letters if (letter.partition, letter.offset) == (partition, offset)]
+
+    found = await eventually(look, f"a dead letter of {topic}/{partition}/{offset}")
     assert len(found) == 1, f"{len(found)} dead letters of {topic}/{partition}/{offset}"
     return found[0]
 
@@ -211,6 +215,13 @@ async def test_what_no_trigger_wants_is_listed_in_ranges_before_the_commit(kitch
             first.append(await view.publish("in", [unwanted] * 3, partition=1))
 
         await sandwich(kitchen, view, "unmatched", publish, partition=1)
+        end = first[0] + 4  # behind the good one that follows
+
+        async def passed() -> bool:
+            position = await view.position("in", 1)
+            return position is not None and position.offset >= end
+
+        await eventually(passed, f"a position of {end}")
         listed = {
             offset: entry
             for entry in await view.audit()

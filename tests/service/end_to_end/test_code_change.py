@@ -7,7 +7,7 @@ from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.event import event
 from tests.service.end_to_end.station import Station, View
-from tests.service.end_to_end.waiting import eventually
+from tests.service.end_to_end.waiting import eventually, eventually_now
 
 KEY = b"k"  # of all records: neighbours on one run-log partition
 
@@ -52,6 +52,7 @@ async def test_a_changed_workflow_parks_its_runs_and_resume_goes_on_after_the_fi
         assert record.reason is ParkReason.NONDETERMINISTIC
         assert "first" in record.expected
         assert "other" in record.found
+        await eventually_now(lambda: service.lines("run.parked"), "it has read that back, and says so")
         [line] = service.lines("run.parked")
         assert (line["run_id"], line["reason"]) == (changed, "nondeterministic")
 
@@ -130,7 +131,7 @@ async def test_a_run_whose_version_is_gone_is_held_and_comes_back_with_it(
 
         await eventually(young_ended, "a run of the new version ends")
         assert run not in view.ledger.ended()
-        assert 'workflow_definitions{status="held"} 1.0' in second.scrape()
+        await eventually_now(lambda: 'workflow_definitions{status="held"} 1.0' in second.scrape(), "it is counted")
         assert second.stop() == 0
         await place.spawn(env={"E2E_VERSION": "1"}).ready()
         ledger = await view.all_ended(2)

@@ -3,12 +3,13 @@
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from headrace.topics.dead_letter import Kept
+from headrace.topics.dead_letter import DeadLetter, Kept
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.station import Station
 from tests.service.end_to_end.test_bad_input import GOOD, sandwich
+from tests.service.end_to_end.waiting import eventually
 
 MIB = 1 << 20
 BOMB_RECORDS = 200  # of 1 MiB each: 200 KB or less on the wire
@@ -44,7 +45,12 @@ async def test_a_compressed_bomb_is_one_dead_letter_with_coordinates_and_memory_
                     await (await producer.send_batch(batch, kitchen.topic("in"), partition=0))
 
             await sandwich(kitchen, view, codec, publish)
-        letters = [letter for letter in await view.dead_letters("in") if letter.code == "HR5010"]
+
+        async def both() -> list[DeadLetter]:
+            found = [letter for letter in await view.dead_letters("in") if letter.code == "HR5010"]
+            return found if len(found) >= len(codecs) else []
+
+        letters = await eventually(both, "a dead letter of each bomb")
         assert len(letters) == len(codecs)
         for letter in letters:
             assert letter.stage == "decode"

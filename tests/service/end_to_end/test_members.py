@@ -159,8 +159,7 @@ async def test_a_restarted_process_tells_the_group_of_its_predecessor(kafka: Kaf
     for _ in range(3):
         await place.spawn().ready()
         place.now.kill()
-    await place.spawn().ready()
-    assert owned(place.now) == set(range(PARTITIONS))
+    await shared(await place.spawn().ready())
     assert place.now.stop() == 0
 
 
@@ -193,7 +192,12 @@ async def test_a_process_that_was_stopped_and_continued_does_no_harm(kafka: Kafk
 
 async def test_what_runs_when_a_partition_moves_ends_where_it_runs(kafka: KafkaBroker, station: MakeStation) -> None:
     """Scale-out and SIGTERM: the attempts are listed, left alone by the successor, and their results delivered."""
-    place = station(Backend("kafka", kafka.bootstrap_servers), "patience.py")
+    place = station(
+        Backend("kafka", kafka.bootstrap_servers),
+        "patience.py",
+        worker__handoff_grace="60s",  # none of it is waited for: the gates open when both moves are over
+        worker__shutdown_grace="90s",
+    )
     first = await place.spawn().ready()
     async with place.view() as view:
         runs = 16
@@ -242,7 +246,7 @@ async def test_a_process_whose_loop_stood_still_fences_itself_before_kafka_would
     assert line["stalled_ms"] >= session_ms / 2
     assert line["partitions"] == held
     assert [lost["reason"] for lost in fenced.lines("partition.lost")] == ["stalled"] * held
-    (blocked,) = fenced.lines("loop.blocked")
+    (blocked,) = [line for line in fenced.lines("loop.blocked") if "handler" in line]  # a busy machine blocks it, too
     assert (blocked["handler"], blocked["level"]) == ("hog", "warning")
     assert "patience.py" in blocked["where"]
     assert not other.lines("partition.lost")

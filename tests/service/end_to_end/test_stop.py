@@ -4,7 +4,7 @@ import signal
 
 from headrace.topics.command import Deliver
 from headrace.topics.outcome import RunStatus
-from tests.service.end_to_end.backend import Backend
+from tests.service.end_to_end.backend import PARTITIONS, Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.event import event
 from tests.service.end_to_end.judge import judge
@@ -28,7 +28,7 @@ async def test_a_running_attempt_is_delivered_within_the_grace_and_not_made_agai
         await view.publish("in", [event("gate", {"id": "coroutine"}), event("thread", {"id": "thread"})])
         await eventually_now(lambda: place.effects.count() >= 4, "both are in their handlers")
         first.terminate()
-        await eventually_now(lambda: first.lines("partition.released"), "the partitions are released")
+        await eventually_now(lambda: len(first.lines("partition.released")) == PARTITIONS, "all are released")
         assert first.probe("readyz") != 200
         open_gate(place, "coroutine")
         open_gate(place, "thread")
@@ -86,7 +86,7 @@ async def test_a_stop_under_load_loses_nothing_and_repeats_nothing(backend: Back
 
 
 async def test_the_second_signal_leaves_at_once_and_the_log_survives_it(backend: Backend, station: MakeStation) -> None:
-    place = station(backend, "patience.py", worker__handoff_grace="1s")  # for so long its successor will wait
+    place = station(backend, "patience.py", worker__handoff_grace="3s")  # for so long its successor will wait
     first = await place.spawn().ready()
     async with place.view() as view:
         await view.publish("in", [event("gate", {"id": "gate"})])

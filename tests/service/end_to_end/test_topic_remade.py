@@ -55,7 +55,7 @@ async def test_a_topic_made_again_is_not_read_until_somebody_says_where(
         await eventually_now(lambda: place.now.lines("partition.stopped"), "the source stops")
         (line,) = place.now.lines("partition.stopped")
         assert (line["topic"], line["reason"], line["code"]) == (place.topic("in"), "topic_remade", "HR5012")
-        assert stopped(place)
+        await eventually_now(lambda: stopped(place), "the alarm is up")
         await view.publish("in", [RECORD], partition=1)  # a neighbour, which nobody had read before
         await view.all_ended(4)
         code, out, err = place.command("topic", "rewind", place.topic("in"), "--to", "earliest", "-o", "json")

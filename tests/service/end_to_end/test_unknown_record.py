@@ -37,6 +37,7 @@ async def test_a_newer_record_stops_its_partition_and_nothing_else(backend: Back
             (line,) = place.now.lines("partition.stopped")
             assert (line["partition"], line["offset"], line["reason"]) == (STOPPED, offset, "unknown_record")
             assert line["code"] == "HR5101"
+            await eventually_now(lambda: alarms(place), "the alarm is up")
             (alarm,) = alarms(place)
             assert 'reason="unknown_record"' in alarm
             keys = [key_in(n) for n in range(PARTITIONS)]

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from effect_file import effect
@@ -14,6 +15,7 @@ from headrace import EventTrigger, NonRetryable, Retry, Run, TaskFailed, handler
 NAME = os.environ["E2E_NAME"]
 TOPIC = f"{NAME}.out"
 RELEASED = threading.Event()
+GATES = Path(os.environ["E2E_EFFECTS"]).parent
 
 
 @dataclass
@@ -42,8 +44,10 @@ async def never_returns(job: Job) -> str:
 
 @handler(retry=Retry(attempts=1))
 async def blocks_the_loop(job: Job) -> str:
+    """Until somebody makes a file of its name."""
     effect("start")
-    time.sleep(5)  # noqa: ASYNC251 - the mistake is meant
+    while not (GATES / "blocks_the_loop").exists():
+        time.sleep(0.01)  # noqa: ASYNC251 - the mistake is meant
     return "late"
 
 

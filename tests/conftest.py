@@ -1,14 +1,21 @@
-"""Fixtures for all tests: real Kafka brokers."""
+"""For all tests: real Kafka brokers, and patience with slow machines."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 
 from tests.kafka_broker.broker import KafkaBroker
 from tests.kafka_broker.jars import KafkaUnavailable, jars, java
 from tests.requirement import missing
+
+# How long an example takes says nothing here. All else stays: with CI=true Hypothesis draws the same examples every time.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 
 
 @pytest.fixture(scope="session")

@@ -34,8 +34,11 @@ def test_what_tries_nothing_is_no_verdict(arguments: list[str]) -> None:
 )
 async def test_nothing_is_lost_and_nothing_is_doubled(kafka: KafkaBroker, line: Line) -> None:
     async with Bench(kafka) as bench:
-        outcome = await line.outcome(bench, Scale.CI, seed=1)
-    print(table([outcome]))
+        for seed in (1, 2, 3):  # a fault that hit nothing says nothing: once more
+            outcome = await line.outcome(bench, Scale.CI, seed=seed)
+            print(table([outcome]))
+            if outcome.verdict != "void" or outcome.void.startswith("this machine"):
+                break
     if outcome.void.startswith("this machine"):
         pytest.skip(outcome.void)
     assert outcome.verdict == "passed", table([outcome])

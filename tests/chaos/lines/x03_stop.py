@@ -11,14 +11,14 @@ from tests.chaos.program import Job, random_job
 from tests.chaos.session import Session
 
 _STOPS = {Scale.CI: 3, Scale.FULL: 10, Scale.LONG: 100}
-_GRACE_S = 10.0  # worker.shutdown_grace of these workers
+_GRACE_S = 30.0  # worker.shutdown_grace of these workers: far above what a stop takes, on any machine
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
     """One app, stopped again and again."""
     rng = random.Random(seed)
     async with Session(
-        await bench.place(), seed=seed, worker__handoff_grace="5s", worker__shutdown_grace=f"{_GRACE_S:g}s"
+        await bench.place(), seed=seed, worker__handoff_grace="15s", worker__shutdown_grace=f"{_GRACE_S:g}s"
     ) as session:
         late: list[Violation] = []
         await session.spawn().ready()

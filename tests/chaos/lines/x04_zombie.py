@@ -45,7 +45,6 @@ async def _stop_and_continue(session: Session, zombie: Instance, stopped_s: floa
                 await eventually_now(
                     lambda: all(session.owner_of(at) != zombie.pid for at in mine),
                     lambda: f"{mine} taken over; owners {[session.owner_of(at) for at in range(session.partitions)]}",
-                    patience_s=30,
                 )
                 hit.fired = True
         finally:

@@ -24,10 +24,10 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
                         session.story,
                     )
                     blocked = [line for worker in workers for line in worker.lines("loop.blocked")]
-                    hit.fired = any(line["handler"] == "block" for line in blocked)
+                    hit.fired = any(line.get("handler") == "block" for line in blocked)
                 await session.works(50)
         verdict = await session.verdict()
-        named = sum(line["handler"] == "block" for worker in workers for line in worker.lines("loop.blocked"))
+        named = sum(line.get("handler") == "block" for worker in workers for line in worker.lines("loop.blocked"))
         if named < _BLOCKS[scale]:
             tally.violations.append(f"X5: {named} of {_BLOCKS[scale]} blocked handlers were named in a warning")
         tally.add(session, verdict)

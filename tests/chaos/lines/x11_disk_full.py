@@ -15,7 +15,7 @@ from tests.service.end_to_end.instance import Instance
 from tests.service.end_to_end.waiting import eventually_now
 
 _TRIES = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
-_FULL_S = 10.0  # patience with what notices it
+_FULL_S = 30.0  # patience with what notices it
 _DISK_MB = 12
 
 

@@ -38,7 +38,7 @@ def options() -> argparse.Namespace:
 async def run_all(chosen: list[Scenario], given: argparse.Namespace) -> list[Figures]:
     """One broker, one scenario after the other. Before the first a burst that nobody counts: the broker compiles itself."""
     done: list[Figures] = []
-    async with KafkaBroker() as broker:
+    async with KafkaBroker(steady=True) as broker:
         setup = Setup(broker.bootstrap_servers, broker.pid, given.set, given.profile)
         await measure(Scenario(TargetName.FLOOR, 0, given.burst, 0), setup)
         for scenario in chosen:

@@ -252,7 +252,7 @@ KINDS = {"drain": drain, "burst": burst, "hot": hot}
 
 async def main(given: argparse.Namespace) -> None:
     folder = Path(tempfile.mkdtemp(prefix="headrace-backlog-"))
-    async with KafkaBroker() as broker:
+    async with KafkaBroker(steady=True) as broker:
         for kind in given.only.split(","):
             print(f"{kind} ...", file=sys.stderr, flush=True)
             async with placed(f"backlog-{kind}", broker.bootstrap_servers, folder) as place:

@@ -118,7 +118,7 @@ async def main(kafka: str | None) -> None:
         return
     async with AsyncExitStack() as stack:
         if kafka is None:
-            kafka = (await stack.enter_async_context(KafkaBroker())).bootstrap_servers
+            kafka = (await stack.enter_async_context(KafkaBroker(steady=True))).bootstrap_servers
         await measure("kafka", KafkaLog(KafkaClientSettings(bootstrap_servers=tuple(kafka.split(",")))))
 
 

@@ -210,7 +210,9 @@ def settings_of(backend: str, folder: Path, servers: str, app: str) -> Settings:
 async def recover(backend: str, runs: int) -> None:
     """Print a line for each log."""
     async with AsyncExitStack() as stack:
-        servers = (await stack.enter_async_context(KafkaBroker())).bootstrap_servers if backend == "kafka" else ""
+        servers = (
+            (await stack.enter_async_context(KafkaBroker(steady=True))).bootstrap_servers if backend == "kafka" else ""
+        )
         for name, share in (("no checkpoint", 0.0), ("checkpoint at the end", 1.0), ("checkpoint at half", 0.5)):
             folder = Path(tempfile.mkdtemp(prefix="headrace-recovery-"))
             stack.callback(shutil.rmtree, folder, ignore_errors=True)

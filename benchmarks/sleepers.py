@@ -226,7 +226,7 @@ async def main(arguments: argparse.Namespace) -> None:
         if arguments.kafka:
             from tests.kafka_broker.broker import KafkaBroker  # noqa: PLC0415 - only where one is wanted
 
-            broker = await stack.enter_async_context(KafkaBroker())
+            broker = await stack.enter_async_context(KafkaBroker(steady=True))
             servers = broker.bootstrap_servers
         report("started, asleep", await measured("die", folder, servers, arguments))
         report("taken over after kill -9", await measured("take", folder, servers, arguments))

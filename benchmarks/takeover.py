@@ -369,7 +369,7 @@ async def main(given: argparse.Namespace) -> None:
     table = Table()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="headrace-takeover-"))
     folder.mkdir(parents=True, exist_ok=True)
-    async with KafkaBroker() as broker:
+    async with KafkaBroker(steady=True) as broker:
         for number, kind in enumerate(given.only.split(",")):
             print(f"{kind} ...", file=sys.stderr, flush=True)
             async with placed(f"takeover{number}", broker.bootstrap_servers, given, folder) as place:

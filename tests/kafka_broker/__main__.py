@@ -14,7 +14,7 @@ async def run(port: int, data: Path | None) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with KafkaBroker(port=port, data=data) as broker:
+    async with KafkaBroker(port=port, data=data, steady=True) as broker:
         print(f"Kafka is ready: {broker.bootstrap_servers} (pid {broker.pid}); Ctrl-C stops it", flush=True)
         await stop.wait()
 

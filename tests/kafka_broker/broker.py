@@ -4,7 +4,6 @@ Tests and benchmarks use it. Its data and ports outlive kill and restart: a clie
 """
 
 import asyncio
-import base64
 import os
 import random
 import shutil
@@ -14,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +21,8 @@ from typing import Final, NamedTuple, Self
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
+from tests.kafka_broker import storage
+from tests.kafka_broker.identity import new_id
 from tests.kafka_broker.jars import HERE, jars, java
 
 READY_TIMEOUT_S: Final = 60  # 3 s on an idle machine, 5 s after kill -9; a loaded CI machine takes its time
@@ -30,6 +30,8 @@ STOP_TIMEOUT_S: Final = 30
 # Below the range from which systems take ports for outgoing connections: nobody grabs ours between kill and restart,
 # and a client that reconnects to the dead broker cannot connect to itself.
 PORTS: Final = range(20_000, 32_000)
+# A JVM that compiles once and quickly takes half the processor time until it serves; one for measurements is as in production.
+HURRY: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 class BrokerFailed(Exception):
@@ -50,6 +52,7 @@ class KafkaBroker:
     `port`: of the Kafka listener, 0 or none = a free one. `properties`: added to server.properties, same key wins.
     `data`: folder to keep; default a temporary one that goes with the broker. `advertised`: more listeners, each by the
     port that clients are told (a proxy's) and the port it listens on. `quorum`: one of several nodes (`cluster.py`).
+    `steady`: a JVM as in production, for measurements; others start sooner.
     Raises KafkaUnavailable if the machine cannot run one, BrokerFailed if it does not start.
     """
 
@@ -62,12 +65,12 @@ class KafkaBroker:
         heap_mb: int = 512,
         advertised: Mapping[int, int] | None = None,
         quorum: Quorum | None = None,
+        steady: bool = False,
     ) -> None:
         self._port = port or free_port()
-        self._quorum = quorum
-        self._controller_port = (
-            free_port(but=self._port) if quorum is None else int(quorum.voters[quorum.node - 1].rpartition(":")[2])
-        )
+        self._quorum = quorum or Quorum(1, (f"1@127.0.0.1:{free_port(but=self._port)}",), new_id())
+        self._controller_port = int(self._quorum.voters[self._quorum.node - 1].rpartition(":")[2])
+        self._steady = steady
         self._advertised = dict(advertised or {})
         self._own_data = data is None
         self._data = data or Path(tempfile.mkdtemp(prefix="headrace-kafka-"))
@@ -174,29 +177,26 @@ class KafkaBroker:
         self._data.mkdir(parents=True, exist_ok=True)
         configuration = self._data / "server.properties"
         configuration.write_text("".join(f"{key}={value}\n" for key, value in self._server_properties().items()))
-        base = [runtime, f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-cp", f"{libraries}/*"]
-        if not (self._data / "log" / "meta.properties").exists():
-            self._format([*base, "kafka.tools.StorageTool", "format"], configuration)
-        return [base[0], f"-Xmx{self._heap_mb}m", *base[1:], "kafka.Kafka", str(configuration)]
-
-    def _format(self, tool: list[str], configuration: Path) -> None:
-        alone = ["--standalone", "-t", new_cluster_id()] if self._quorum is None else ["-t", self._quorum.cluster_id]
-        command = [*tool, *alone, "-c", str(configuration)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=READY_TIMEOUT_S)
-        if done.returncode != 0:
-            raise BrokerFailed(f"Formatting the broker's storage failed:\n{done.stdout}{done.stderr}")
+        base = [f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}", "-cp", f"{libraries}/*"]
+        try:
+            storage.make(
+                self._data / "log",
+                node=self._quorum.node,
+                cluster_id=self._quorum.cluster_id,
+                java=[runtime, *HURRY, *base],
+            )
+        except storage.FormatFailed as error:
+            raise BrokerFailed(str(error)) from error
+        kind = () if self._steady else HURRY
+        return [runtime, f"-Xmx{self._heap_mb}m", *kind, *base, "kafka.Kafka", str(configuration)]
 
     def _server_properties(self) -> dict[str, str]:
         own = {"PLAINTEXT": self._port, "CONTROLLER": self._controller_port}
         told = {f"ADVERTISED{index}": ports for index, ports in enumerate(self._advertised.items())}
         return {
             "process.roles": "broker,controller",
-            "node.id": "1" if self._quorum is None else str(self._quorum.node),
-            **(
-                {"controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}"}
-                if self._quorum is None
-                else {"controller.quorum.voters": ",".join(self._quorum.voters)}
-            ),
+            "node.id": str(self._quorum.node),
+            "controller.quorum.voters": ",".join(self._quorum.voters),
             "listeners": _listeners({**own, **{name: listens for name, (_, listens) in told.items()}}),
             "advertised.listeners": _listeners({**own, **{name: says for name, (says, _) in told.items()}}),
             "controller.listener.names": "CONTROLLER",
@@ -249,7 +249,7 @@ class KafkaBroker:
         try:
             await admin.start()
             told = await admin.describe_cluster()
-            if told["cluster_id"] != self._cluster_id():
+            if told["cluster_id"] != storage.cluster_of(self._data / "log"):
                 raise BrokerFailed(
                     f"Another broker listens on {self.bootstrap_servers}, of cluster {told['cluster_id']}."
                 )
@@ -259,20 +259,9 @@ class KafkaBroker:
         finally:
             await admin.close()
 
-    def _cluster_id(self) -> str:
-        """As the storage was formatted with."""
-        lines = (self._data / "log" / "meta.properties").read_text().splitlines()
-        return next(value for key, _, value in (line.partition("=") for line in lines) if key == "cluster.id")
-
     def _log_tail(self) -> str:
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return f"Its log ends with:\n{text[-3000:]}"
-
-
-def new_cluster_id() -> str:
-    """A random id in the form of Kafka's Uuid: 16 bytes, base64url; a leading dash would look like an option."""
-    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-    return text if not text.startswith("-") else new_cluster_id()
 
 
 def _listeners(ports: Mapping[str, int]) -> str:

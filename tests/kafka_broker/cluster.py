@@ -9,7 +9,8 @@ from typing import Any, Final, Self
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from tests.kafka_broker.broker import BrokerFailed, KafkaBroker, Quorum, free_port, new_cluster_id
+from tests.kafka_broker.broker import BrokerFailed, KafkaBroker, Quorum, free_port
+from tests.kafka_broker.identity import new_id
 
 NODES: Final = 3
 IN_SYNC_TIMEOUT_S: Final = 90  # a node is back in 3 s and in sync some seconds later; a loaded machine takes its time
@@ -24,7 +25,7 @@ class KafkaCluster:
             port = free_port()
             ports += [port] if port not in ports else []
         voters = tuple(f"{number}@127.0.0.1:{port}" for number, port in enumerate(ports, 1))
-        cluster_id = new_cluster_id()
+        cluster_id = new_id()
         replicated = {
             "default.replication.factor": "3",
             "min.insync.replicas": "2",

@@ -1,4 +1,7 @@
-"""The broker's jars: resolved by Maven from `pom.xml` into `.cache/kafka/`, once per machine and `pom.xml`."""
+"""The broker's jars: resolved by Maven from `pom.xml` into `.cache/kafka/`, once per machine and `pom.xml`.
+
+`python -m tests.kafka_broker.jars` fetches them beforehand, and says where it cannot.
+"""
 
 import fcntl
 import hashlib
@@ -9,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -73,6 +77,7 @@ def _fetch(ready: Path) -> None:
         target.rename(ready)  # whoever sees the folder sees all of it
 
 
+@cache
 def _java_version(path: str) -> int:
     """Major version, 0 if it does not say."""
     try:
@@ -93,3 +98,16 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def main() -> None:
+    """Fetch them, or say why not: the tests that need them say it again, and what to type."""
+    try:
+        java()
+        jars()
+    except KafkaUnavailable as error:
+        print(error)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 
-.PHONY: help run demo test fmt lint types docs bench sim mutants chaos kafka lock clean
+.PHONY: help run demo test fmt lint types pyright mypy docs bench sim mutants chaos kafka lock clean
 
 help: ## this list
 	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
@@ -19,8 +19,9 @@ run: $(RUNTIME) ## the order example on the embedded log, with a trickle of orde
 demo: $(RUNTIME) ## the same, ends by itself after 200 orders with a table
 	exec $(BIN)/headrace demo
 
-test: $(DEV) lint types ## every check and test
-	scripts/test-tools
+test: $(DEV) ## every check and test
+	(scripts/test-tools; $(BIN)/python -m tests.kafka_broker.jars) & tools=$$!; \
+		$(MAKE) --no-print-directory -j2 lint types; wait $$tools
 	$(BIN)/pytest
 
 fmt: $(DEV) ## format, and mend what can be mended
@@ -32,8 +33,12 @@ lint: $(DEV) ## format, style and import rules
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 
-types: $(DEV) ## pyright on everything, mypy on the examples as users would run it
+types: pyright mypy ## pyright on everything, mypy on the examples as users would run it
+
+pyright: $(DEV)
 	$(BIN)/pyright
+
+mypy: $(DEV)
 	for app in examples/*/; do (cd "$$app" && MYPYPATH=../.. ../../$(BIN)/mypy --config-file ../../pyproject.toml .); done
 
 docs: $(DEV) ## is every document true? links, commands, files, settings, codes; runs their code

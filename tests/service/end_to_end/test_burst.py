@@ -11,9 +11,9 @@ from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.test_kill import orders
 from tests.service.end_to_end.waiting import eventually_now
 
-ORDERS = int(os.environ.get("HEADRACE_BURST", "20000"))
+ORDERS = int(os.environ.get("HEADRACE_BURST", "8000"))
 BATCH = 1_000
-MEMORY_KIB_MAX = 200 << 10
+MEMORY_KIB_MAX = 120 << 10  # 75 MiB are in use; an order more may leave some kilobytes, and must not
 FAMILIES = {
     "events": "headrace_events_consumed",
     "runs started": "headrace_runs_started",

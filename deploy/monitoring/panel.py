@@ -165,7 +165,10 @@ class Table(Panel):
         ]
 
     def _more(self) -> dict[str, Any]:
-        heads = {f"Value #{ref}": query.legend for ref, query in zip(_REFS, self.queries, strict=False)}
+        many = len(self.queries) > 1  # the column of a single query has no letter
+        heads = {
+            f"Value #{ref}" if many else "Value": query.legend for ref, query in zip(_REFS, self.queries, strict=False)
+        }
         return {
             "transformations": [
                 {"id": "merge", "options": {}},

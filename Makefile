@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
 
-.PHONY: help run demo test fmt lint types pyright mypy docs bench sim mutants chaos kafka lock clean
+.PHONY: help run demo test fmt lint types pyright mypy docs bench sim mutants chaos kafka image lock clean
 
 help: ## this list
 	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
@@ -60,6 +60,9 @@ chaos: $(DEV) ## kills and other faults on the real thing: make chaos LINES=X1,X
 
 kafka: $(DEV) ## a real Kafka broker on 127.0.0.1:9092 until Ctrl-C
 	exec $(BIN)/python -m tests.kafka_broker --port 9092
+
+image: ## the container image `headrace` (needs Docker)
+	docker build --file deploy/Dockerfile --tag headrace .
 
 lock: ## resolve the lock files anew (needs uv); they carry versions and hashes, no addresses
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url \

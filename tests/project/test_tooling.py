@@ -15,7 +15,7 @@ def test_ci_runs_make_test_and_nothing_else() -> None:
 
 
 def test_make_knows_the_promised_targets() -> None:
-    for target in ("run", "demo", "test", "fmt", "lint", "types", "docs", "bench", "kafka", "clean"):
+    for target in ("run", "demo", "test", "fmt", "lint", "types", "docs", "bench", "kafka", "image", "clean"):
         asked = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, text=True, check=False)
         assert asked.returncode == 0, asked.stderr
 

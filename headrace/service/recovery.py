@@ -41,7 +41,7 @@ class LogGap(Fatal):
         super().__init__(
             f"{at} begins at offset {start}, but {found}.",
             why="Records that runs still need were deleted: by retention, by another tool, or by a topic that was copied in part.",
-            do="Restore the topic from a copy. If those runs may be forgotten, make the topic anew.",
+            do="Restore the topic from a copy. If those runs may be forgotten, choose a new app.name.",
         )
 
 

@@ -146,7 +146,10 @@ class Pages:
 
     def answer(self, target: str, accept: str, host: str = "") -> Answer:
         """Status, content type and body for a GET. `host`: how the asker names this machine."""
-        url = urlsplit(target)
+        try:
+            url = urlsplit(target)
+        except ValueError:
+            return HTTPStatus.BAD_REQUEST, TEXT, b"no path\n"
         verbose = "verbose" in parse_qs(url.query, keep_blank_values=True)
         match url.path:
             case "/metrics":

@@ -102,7 +102,8 @@ def test_a_loop_that_stands_still_is_not_alive(port: int, health: Health) -> Non
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/metrics", 501), ("HEAD", "/metrics", 200)]
+    ("method", "path", "status"),
+    [("GET", "/nothing", 404), ("POST", "/metrics", 501), ("HEAD", "/metrics", 200), ("GET", "http://[", 400)],
 )
 def test_other_requests(port: int, method: str, path: str, status: int) -> None:
     assert get(port, path, method)[0].status == status

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _WORKFLOWS_MAX = 1_000
 _FAR = 1 << 62
+_Kept = Counter[tuple[str, RunState]]
+"""How many runs are kept as bytes, by workflow and where they stand."""
 _OF_PHASE = {Phase.OPEN: RunState.WAITING, Phase.QUEUED: RunState.QUEUED, Phase.PARKED: RunState.PARKED}
 
 
@@ -42,11 +44,12 @@ def snapshot(
 ) -> Snapshot:
     """What is, now. Called on the loop; linear in runs that are not packed."""
     owners, sources = list(owners), list(sources)
+    kept = [_packed(owner) for owner in owners]
     dispatch = shared.attempts.statistics()
     running = Counter((workflow, handler) for workflow, handler, runs in shared.attempts.in_progress() if runs)
     return Snapshot(
-        workflows=_workflows(shared, owners, running),
-        timers_pending=sum(_timers(owner) for owner in owners),
+        workflows=_workflows(shared, owners, kept, running),
+        timers_pending=sum(map(_timers, owners, kept)),
         lag=tuple(_lag(shared, source) for source in sources),
         partitions_assigned={shared.names.router: len(sources), f"{shared.names.app}.owners": len(owners)},
         breakers=tuple(BreakerNow(breaker=each.name, state=BreakerState(each.status)) for each in dispatch.breakers),
@@ -73,18 +76,20 @@ def snapshot(
     )
 
 
-def _workflows(shared: Shared, owners: list[Owner], running: Counter[tuple[str, str]]) -> tuple[WorkflowNow, ...]:
+def _workflows(
+    shared: Shared, owners: list[Owner], kept: list[_Kept], running: Counter[tuple[str, str]]
+) -> tuple[WorkflowNow, ...]:
     # Named even without a run, but not thousands of them: this is on the loop.
     named = shared.app.workflows[:_WORKFLOWS_MAX]
     runs: dict[str, Counter[RunState]] = {workflow.name: Counter() for workflow in named}
     oldest: dict[str, int] = {}
     delayed: Counter[str] = Counter()
-    for owner in owners:
+    for owner, packed in zip(owners, kept, strict=True):
         for run in owner.state.runs.live():
             name = run.start.workflow
             runs.setdefault(name, Counter())[_state(owner, run.id, run.phase)] += 1
             oldest[name] = min(oldest.get(name, run.started_at_ms), run.started_at_ms)
-        for (name, state), count in _packed(owner).items():
+        for (name, state), count in packed.items():
             runs.setdefault(name, Counter())[state] += count
         for name, started_at_ms in owner.state.runs.oldest_packed().items():
             oldest[name] = min(oldest.get(name, started_at_ms), started_at_ms)
@@ -135,23 +140,27 @@ def _fold_the_least(
     runs[OTHER] = rest
 
 
-def _packed(owner: Owner) -> Counter[tuple[str, RunState]]:
-    """Runs that are kept as bytes, by workflow and where they stand."""
-    found: Counter[tuple[str, RunState]] = Counter()
+def _packed(owner: Owner) -> _Kept:
+    """Runs that are kept as bytes."""
+    found: _Kept = Counter()
     for (name, phase), count in owner.state.runs.packed_counts.items():
         found[name, _OF_PHASE[phase]] += count
+    is_packed = owner.state.runs.is_packed
     for state, some in ((RunState.HELD, owner.runs.held), (RunState.UNADMITTED, owner.runs.asked)):
-        for run, found_in in some.items():
-            if owner.state.runs.is_packed(run):
-                name = found_in if isinstance(found_in, str) else found_in.workflow
-                found[name, RunState.WAITING] -= 1
-                found[name, state] += 1
+        moved = Counter(
+            found_in if isinstance(found_in, str) else found_in.workflow
+            for run, found_in in some.items()
+            if is_packed(run)
+        )
+        for name, count in moved.items():
+            found[name, RunState.WAITING] -= count
+            found[name, state] += count
     return found
 
 
-def _timers(owner: Owner) -> int:
+def _timers(owner: Owner, packed: _Kept) -> int:
     """Armed ones; of a run that is kept as bytes, the first."""
-    waiting = sum(count for (_, state), count in _packed(owner).items() if state is RunState.WAITING)
+    waiting = sum(count for (_, state), count in packed.items() if state is RunState.WAITING)
     return sum(len(live.timers) for live in owner.runs.live.values()) + waiting - len(owner.runs.idle.delayed)
 
 

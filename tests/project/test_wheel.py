@@ -1,9 +1,11 @@
 """The wheel, built as a release is: tree to sdist, sdist to wheel, wheel into an environment without a checkout."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from email.parser import Parser
@@ -48,6 +50,16 @@ def test_the_wheel_holds_the_package_as_it_is_in_the_tree(wheel: Path) -> None:
     tree = files_below("headrace", as_if="headrace") | files_below("examples/orders", as_if="headrace/_examples/orders")
     assert packaged == tree
     assert "headrace/py.typed" in packaged
+
+
+def test_the_sdist_has_what_its_makefile_calls(wheel: Path) -> None:
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        executable = {member.name.partition("/")[2]: bool(member.mode & 0o100) for member in archive.getmembers()}
+    called = set(re.findall(r"scripts/[a-z-]+", (ROOT / "Makefile").read_text()))
+    assert called
+    assert called <= {name for name, runs in executable.items() if runs}
+    assert "benchmarks/__main__.py" in executable
 
 
 def test_the_wheel_says_what_it_is(wheel: Path) -> None:

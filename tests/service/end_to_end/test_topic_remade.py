@@ -1,4 +1,4 @@
-"""A source topic that is deleted and made again under a service: that source stops with an alarm, until somebody says where to read on."""
+"""Topics that are deleted and made again. A source stops with an alarm, until somebody says where to read on; without its run log a service does not start."""
 
 import json
 
@@ -17,15 +17,19 @@ from tests.service.end_to_end.waiting import eventually, eventually_now
 RECORD = NewRecord(key=b"k", value=GOOD)
 
 
-async def make_again(kafka: KafkaBroker, place: Station, view: View) -> None:
-    topic = place.topic("in")
-    partitions = await view.log.partitions(topic)
+async def delete(kafka: KafkaBroker, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     await admin.start()
     try:
         await admin.delete_topics([topic])
     finally:
         await admin.close()
+
+
+async def make_again(kafka: KafkaBroker, place: Station, view: View) -> None:
+    topic = place.topic("in")
+    partitions = await view.log.partitions(topic)
+    await delete(kafka, topic)
 
     async def made() -> bool:
         return topic in await view.log.create([TopicSpec(name=topic, partitions=partitions)])
@@ -64,3 +68,23 @@ async def test_a_topic_made_again_is_not_read_until_somebody_says_where(
         await view.all_ended(4 + records + 1)  # the neighbour's record, too
         await eventually_now(lambda: not stopped(place), "no alarm is left")
     assert place.now.stop() == 0
+
+
+async def test_a_service_does_not_begin_anew_where_its_run_log_was_deleted(
+    kafka: KafkaBroker, station: MakeStation
+) -> None:
+    """Brokers forget with the topic what was committed for it, but not what was committed for its sources."""
+    place = station(Backend("kafka", kafka.bootstrap_servers), "tasting.py")
+    await place.spawn().ready()
+    async with place.view() as view:
+        await view.publish("in", [RECORD])
+        await view.all_ended(1)
+        assert place.now.stop() == 0
+        await delete(kafka, place.topic("runs"))
+
+        async def gone() -> bool:
+            return not await view.log.describe([place.topic("runs")])
+
+        await eventually(gone, "the run log is gone")
+    assert place.spawn().ended() == 7
+    assert "HR1208" in place.now.stderr

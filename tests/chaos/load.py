@@ -4,6 +4,7 @@ It keeps some jobs ahead of what is done, so that every part works all the time 
 """
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -103,6 +104,15 @@ class Load:
         self.jobs += 1
         ordered = job.turn and not stranger
         await self._put(Input(id=job.id, what=kind, job=job, ordered=ordered), key, value, kind)
+
+    async def put_unwanted(self, partition: int) -> None:
+        """A record that nobody wants, in this partition."""
+        id_ = next(
+            id_
+            for id_ in (f"unwanted{number}" for number in itertools.count())
+            if id_ not in self.inputs and crc32(id_.encode()) % PARTITIONS == partition
+        )
+        await self._put(Input(id=id_, what="unmatched"), id_.encode(), b"{}", "nobody")
 
     async def _put(self, meant: Input, key: bytes, value: bytes, type_: str) -> None:
         self.inputs[meant.id] = meant

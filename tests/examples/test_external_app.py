@@ -26,11 +26,20 @@ def app(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("started_in", ["elsewhere", "app", "checkout"])
+@pytest.mark.parametrize("started_in", ["app", "checkout"])
 def test_it_runs_from_anywhere_with_its_own_handlers_and_service(app: Path, tmp_path: Path, started_in: str) -> None:
-    (tmp_path / "elsewhere").mkdir()
-    folder = {"elsewhere": tmp_path / "elsewhere", "app": app, "checkout": ROOT}[started_in]
+    folder = {"app": app, "checkout": ROOT}[started_in]
     with DevProcess(app, folder=folder, log_path=tmp_path / "log.sqlite") as dev:
+        dev.publish("orders", PLACED, ORDERS, key="id")
+        (event,) = dev.tail("orders.fulfilled", 1)
+        assert event["data"] == {"order": "1", "tracking": "T-1"}
+        assert event["key"] == "1"
+        assert dev.stop() == 0
+
+
+def test_its_runs_end_as_its_own_handlers_and_service_say(app: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    with DevProcess(app, folder=tmp_path / "elsewhere", log_path=tmp_path / "log.sqlite") as dev:
         dev.publish("orders", PLACED, ORDERS, key="id")
         (event,) = dev.tail("orders.fulfilled", 1)
         assert event["data"] == {"order": "1", "tracking": "T-1"}

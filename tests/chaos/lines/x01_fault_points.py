@@ -14,7 +14,7 @@ from tests.service.end_to_end.instance import Instance, run
 from tests.service.end_to_end.waiting import eventually_now
 
 _ROUNDS = {Scale.CI: 1, Scale.FULL: 3, Scale.LONG: 12}
-_POINTS_MAX = {Scale.CI: 20, Scale.FULL: 1_000, Scale.LONG: 1_000}  # a sample of them by the seed; all on demand
+_POINTS_MAX = {Scale.CI: 12, Scale.FULL: 1_000, Scale.LONG: 1_000}  # a sample of them by the seed; all on demand
 _PATIENCE_S = 12.0
 _LEAVING = {
     FaultPoint.STOPPING,

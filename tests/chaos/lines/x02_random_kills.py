@@ -12,7 +12,7 @@ from tests.chaos.session import Place, Session
 from tests.service.end_to_end.waiting import eventually_now
 
 _KILLS = {  # of a process on Kafka, of one on the embedded file, of workers under their supervisor
-    Scale.CI: (3, 3, 3),
+    Scale.CI: (2, 2, 2),
     Scale.FULL: (70, 190, 70),
     Scale.LONG: (100, 100, 100),
 }

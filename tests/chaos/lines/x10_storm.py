@@ -9,7 +9,7 @@ from tests.chaos.session import Session
 
 _SECONDS = {Scale.CI: 8.0, Scale.FULL: 40.0, Scale.LONG: 600.0}
 _EVERY_S = 2.0
-_CALM_S = {Scale.CI: 3.0, Scale.FULL: 10.0, Scale.LONG: 30.0}
+_CALM_S = {Scale.CI: 1.0, Scale.FULL: 10.0, Scale.LONG: 30.0}
 _TURNS = ("join", "leave", "join", "kill")
 _PROGRESS_MIN = 0.5
 

@@ -77,7 +77,7 @@ async def all_done(view: View) -> tuple[Ledger, int]:
     return await view.all_ended(count), count
 
 
-@pytest.mark.parametrize("away_s", [8, pytest.param(30, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("away_s", [5, pytest.param(30, marks=pytest.mark.slow)])
 async def test_a_broker_that_dies_and_comes_back_loses_and_doubles_nothing(
     running: KafkaBroker, station: MakeStation, away_s: int
 ) -> None:

@@ -208,6 +208,8 @@ class Source:
                 await self._note_touched(_last(rest[-1]) + 1)
                 await self._do_chunk(rest)
         self.waiting_since_ms = None
+        if batch.next_offset > self.floor:  # what ends a transaction is no record, and is done with the last one
+            self._move(batch.next_offset, records[-1])
 
     async def _note_touched(self, end: int) -> None:
         if end > self._touched:

@@ -86,12 +86,14 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Some records of one partition in offset order, at least one. `end_offset` is one past the newest record known to
-    exist, for lag.
+    exist, for lag. `next_offset` is where reading goes on: past offsets that hold no record for us, such as the marker at
+    the end of a transaction; 0: right behind the last record.
     """
 
     at: TopicPartition
     records: Sequence[LogRecord | Unreadable]
     end_offset: int
+    next_offset: int = 0
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

@@ -125,7 +125,9 @@ class Reader:
     async def __anext__(self) -> Batch:
         while True:
             if records := await self._take():
-                return Batch(self.at, records, max(self.end_offset, self._position))
+                all_taken = not self._queue and self._records is None
+                next_offset = self.fetch_offset if all_taken else self._position
+                return Batch(self.at, records, max(self.end_offset, self._position), next_offset)
             if not self._queue and self._records is None:
                 if self._error is not None:
                     raise self._error

@@ -470,6 +470,17 @@ async def test_aborted_transactions_are_seen_by_nobody_who_reads_committed(kafka
                 assert values(waiting.result()) == [b"open", b"behind it"]
 
 
+async def test_the_marker_of_a_transaction_is_read_past(kafka: KafkaBroker) -> None:
+    async with log_of(kafka) as log:
+        at = TopicPartition(await topic_on(log), 0)
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=f"{at.topic}.producer")
+        async with producer, producer.transaction():
+            await producer.send_and_wait(at.topic, b"paid", partition=0)
+        async with log.read(at, 0, isolation="committed") as batches:
+            batch = await anext(batches)
+        assert (batch.records[-1].offset, batch.next_offset, (await log.offsets([at]))[at].end) == (0, 2, 2)
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 

@@ -108,7 +108,7 @@ async def _each(
                 async for batch in batches:
                     records = batch.records if follow else [one for one in batch.records if one.offset < span.end]
                     await out.send((at, records))
-                    if not follow and batch.records[-1].offset + 1 >= span.end:
+                    if not follow and max(batch.records[-1].offset + 1, batch.next_offset) >= span.end:
                         return
 
     async def hang_up() -> None:

@@ -63,6 +63,21 @@ async def test_a_compressed_bomb_is_one_dead_letter_with_coordinates_and_memory_
     assert kitchen.now.stop() == 0
 
 
+async def test_a_source_is_done_when_the_transaction_that_filled_it_is(kitchen: Station, kafka: KafkaBroker) -> None:
+    await kitchen.now.ready()
+    producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=f"{kitchen.name}.whole")
+    async with kitchen.view() as view, producer:
+        async with producer.transaction():
+            await producer.send_and_wait(kitchen.topic("in"), GOOD, key=b"k", partition=0)
+
+        async def done() -> bool:
+            position = await view.position("in")
+            return position is not None and position.offset == 2  # the record, and the marker behind it
+
+        await eventually(done, "a position behind the transaction's marker")
+    assert kitchen.now.stop() == 0
+
+
 async def test_records_of_a_transaction_that_was_given_up_start_nothing(kitchen: Station, kafka: KafkaBroker) -> None:
     await kitchen.now.ready()
     async with kitchen.view() as view:

@@ -126,15 +126,9 @@ def _supervise(settings: Settings) -> ExitCode:
     async def expel() -> Sequence[str]:
         return await log_of(settings, owner=False).expel(Names(settings.app.name).members)
 
-    processes, port = settings.worker.processes, settings.telemetry.metrics_port
+    processes = settings.worker.processes
     count = cores() if processes == "auto" else processes
-    if port and port + count - 1 > _LAST_PORT:
-        raise SettingsError(
-            f"{count} workers from telemetry.metrics_port = {port} on need ports up to {port + count - 1}.",
-            code=VALUE_INVALID,
-            why=f"Each worker has that port + its index; the last one there is is {_LAST_PORT}.",
-            do="Choose a lower telemetry.metrics_port, 0 for free ones, or fewer workers.",
-        )
+    _refuse_places(settings, count)
 
     async def supervise() -> int:
         supervisor = Supervisor(
@@ -149,6 +143,26 @@ def _supervise(settings: Settings) -> ExitCode:
 
     silence_kafka()
     return ExitCode(asyncio.run(supervise()))
+
+
+def _refuse_places(settings: Settings, count: int) -> None:
+    """Where the metrics of so many workers cannot be. Raises `SettingsError`."""
+    port = settings.telemetry.metrics_port
+    if port and port + count - 1 > _LAST_PORT:
+        raise SettingsError(
+            f"{count} workers from telemetry.metrics_port = {port} on need ports up to {port + count - 1}.",
+            code=VALUE_INVALID,
+            why=f"Each worker has that port + its index; the last one there is is {_LAST_PORT}.",
+            do="Choose a lower telemetry.metrics_port, 0 for free ones, or fewer workers.",
+        )
+    listed = settings.telemetry.discovery_file
+    if listed is not None and not listed.absolute().parent.is_dir():
+        raise SettingsError(
+            f"telemetry.discovery_file = {listed} cannot be written: there is no folder {listed.parent}.",
+            code=VALUE_INVALID,
+            why="Where the workers' metrics are would be known to nobody.",
+            do="Make the folder, or name another file.",
+        )
 
 
 def _calm(loaded: Loaded) -> Settings:

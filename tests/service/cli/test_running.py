@@ -247,6 +247,14 @@ def test_missing_topics_are_refused_if_none_may_be_made(headrace: Headrace, app:
             7,
             "need ports up to 65536",
         ),
+        (
+            [
+                *("serve", "greeter", "--workers", "2", "--bootstrap-servers", "127.0.0.1:1"),
+                *("--set", "telemetry.discovery_file=nowhere/workers.json"),
+            ],
+            7,
+            "there is no folder nowhere",
+        ),
         (["serve", "greeter"], 7, "HR1004"),
         (["dev", "greeter", "--feed"], 7, "HR2007"),
         (["dev", "nowhere"], 7, "HR2001"),

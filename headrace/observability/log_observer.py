@@ -29,7 +29,11 @@ _RUN_LEVELS: Final = {
     RunStatus.FAILED: logging.WARNING,
     RunStatus.TIMED_OUT: logging.WARNING,
 }
-_EXPECTED_LOSSES: Final = frozenset({LossReason.REBALANCE, LossReason.SHUTDOWN})
+_LOSS_LEVELS: Final = {
+    LossReason.REBALANCE: logging.INFO,
+    LossReason.SHUTDOWN: logging.INFO,
+    LossReason.TRUNCATED: logging.ERROR,  # acknowledged records are gone
+}
 
 
 class LogObserver(Silent):
@@ -367,7 +371,7 @@ class LogObserver(Silent):
     def partition_lost(self, lost: o.PartitionLost, /) -> None:
         self._logs.write(
             LogEvent.PARTITION_LOST,
-            at=logging.INFO if lost.reason in _EXPECTED_LOSSES else None,
+            at=_LOSS_LEVELS.get(lost.reason),
             partition=lost.partition,
             token=lost.token,
             reason=lost.reason,

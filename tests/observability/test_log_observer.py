@@ -108,9 +108,10 @@ def test_discarded_events_speak_by_reason() -> None:
     assert events == ["event.unmatched", "event.duplicated", "event.expired"]
 
 
-def test_an_expected_loss_is_no_warning() -> None:
+def test_a_loss_speaks_by_its_reason() -> None:
     assert told("partition_lost", reason=LossReason.SHUTDOWN)[0]["level"] == "info"
     assert told("partition_lost")[0]["level"] == "warning"
+    assert told("partition_lost", reason=LossReason.TRUNCATED)[0]["level"] == "error"
 
 
 def test_an_opening_breaker_is_a_warning() -> None:

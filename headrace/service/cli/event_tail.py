@@ -20,7 +20,7 @@ from headrace.topics.cloudevents import decode
 from headrace.topics.dead_letter import DeadLetter, parse_dead_letter
 from headrace.topics.event import format_time
 from headrace.topics.event_data import EventLimits, EventRejected
-from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreadable
+from headrace.topics.log import Batch, Log, LogRecord, Offsets, TopicPartition, Unreadable
 
 _COLUMNS = (
     (Column("PLACE", "place"), 9),
@@ -30,6 +30,7 @@ _COLUMNS = (
     (Column("ID", "id", spare=2), 36),
     (Column("DATA", "shown"), 0),
 )
+READ_S = 10.0  # for a record that should be there; longer, and it is none: only what transactions leave behind
 _BATCHES_AHEAD = 4  # batches of all partitions that wait to be printed: a slow terminal slows the reading
 
 
@@ -105,7 +106,12 @@ async def _each(
             if not follow and span.start >= span.end:
                 return
             async with log.read(at, span.start, isolation="committed") as batches:
-                async for batch in batches:
+                while True:
+                    batch: Batch | None = None
+                    with anyio.move_on_after(None if follow else READ_S):
+                        batch = await anext(batches)
+                    if batch is None:
+                        return
                     records = batch.records if follow else [one for one in batch.records if one.offset < span.end]
                     await out.send((at, records))
                     if not follow and max(batch.records[-1].offset + 1, batch.next_offset) >= span.end:

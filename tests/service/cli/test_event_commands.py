@@ -1,5 +1,6 @@
 """`headrace event publish|tail|match` and `headrace topic ...` on an embedded log."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka import AIOKafkaProducer
 
+from headrace.service.cli import event_match, event_tail
 from headrace.service.cli.exit_code import ExitCode
+from tests.kafka_broker.broker import KafkaBroker
 from tests.service.cli.conftest import Answer, Headrace
 
 APP = """
@@ -50,6 +54,32 @@ def tail(headrace: Headrace, topic: str, *arguments: str, start: str = "start") 
     answer = headrace("event", "tail", topic, "--from", start, "--no-follow", "-o", "jsonl", *arguments)
     assert answer.code == 0, answer.err
     return [json.loads(line) for line in answer.lines]
+
+
+def test_what_transactions_leave_behind_is_no_record_to_wait_for(
+    headrace: Headrace, app: Path, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event_tail, "READ_S", 0.5)
+    monkeypatch.setattr(event_match, "READ_S", 0.5)
+    app.write_text(APP.replace('"orders"', '"marked"'))
+    servers = ("--bootstrap-servers", kafka.bootstrap_servers)
+    headrace("topic", "create", app, *servers, "--app-name", "markers", "--set", "log.partitions=1")
+
+    async def fill() -> None:
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id="markers") as producer:
+            async with producer.transaction():
+                await producer.send_and_wait("marked", b"1", partition=0)
+            await producer.begin_transaction()
+            await producer.send_and_wait("marked", b"2", partition=0)
+            await producer.abort_transaction()
+
+    asyncio.run(fill())
+    (event,) = tail(headrace, "marked", "--partition", "0", *servers)
+    assert event["data"] == 1
+    for offset, code in ((0, ExitCode.NOT_FOUND), (1, ExitCode.NOT_FOUND), (2, ExitCode.NOT_FOUND)):
+        answer = headrace("event", "match", "marked", "--app", app, "--at", f"0/{offset}", *servers)
+        assert answer.code == code
+        assert ("has no record" in answer.err) == (offset > 0), answer.err
 
 
 # --- publish and tail -------------------------------------------------------------------------------------------------

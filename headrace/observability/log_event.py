@@ -95,7 +95,10 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.OUTPUT_REFUSED: Meaning(logging.ERROR, "A topic will never take this output."),
     LogEvent.PARTITION_TAKEN: Meaning(logging.INFO, "This instance owns a run-log partition now."),
     LogEvent.PARTITION_RELEASED: Meaning(logging.INFO, "A run-log partition was given away in good order."),
-    LogEvent.PARTITION_LOST: Meaning(logging.WARNING, "A run-log partition was taken away or given up."),
+    LogEvent.PARTITION_LOST: Meaning(
+        logging.WARNING,
+        "A run-log partition was taken away or given up; at error if the log lost acknowledged records (`truncated`).",
+    ),
     LogEvent.PARTITION_STOPPED: Meaning(logging.ERROR, "A partition stands still until somebody acts."),
     LogEvent.OUTCOME_SKIPPED: Meaning(logging.INFO, "The accept rule skipped outcomes; harmless."),
     LogEvent.CHECKPOINT_WRITTEN: Meaning(logging.DEBUG, "A checkpoint is complete."),

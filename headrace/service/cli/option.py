@@ -84,5 +84,8 @@ def seconds(text: str | None, option: str) -> float | None:
 
 
 def warn(text: str) -> None:
-    """Say something beside the answer: stdout is for data."""
-    print(text, file=sys.stderr, flush=True)
+    """Say something beside the answer: stdout is for data. Where nobody reads any more, nobody can be told, and nothing may fail for it."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return

@@ -138,9 +138,9 @@ class Process:
         if self._signals > 1:
             _leave(ExitCode.INTERRUPTED)
         grace_s = self._settings.worker.shutdown_grace_ms / 1000
+        stop.set()
         self._notify.stopping()
         warn(f"Stopping in good order, within {grace_s:g} s; once more leaves at once.")
-        stop.set()
 
     def _say_started(self, facts: Started) -> None:
         app, settings = self._app, self._settings

@@ -224,6 +224,20 @@ def test_the_second_signal_leaves_at_once(starting: Starting, here: Path) -> Non
     assert service.wait() == ExitCode.INTERRUPTED
 
 
+def test_a_signal_is_heard_though_nobody_reads_what_is_said(here: Path, app: str) -> None:
+    arguments = [sys.executable, "-m", "headrace", "dev", app, "--metrics-port", "0"]
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, cwd=here) as process:
+        try:
+            assert process.stderr is not None
+            while "metrics  http" not in process.stderr.readline().decode():
+                assert process.poll() is None
+            process.stderr.close()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE_S) == 0
+        finally:
+            process.kill()
+
+
 def test_a_taken_port_is_refused(headrace: Headrace, app: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         answer = headrace("dev", app, "--metrics-port", str(taken.getsockname()[1]))

@@ -56,7 +56,9 @@ def processor(counts: SpanCounts) -> SpanProcessor:
     """A queue with a thread, and the exporter behind it. Nothing is sent yet. Raises SettingsError as `exporting` does."""
     try:
         return BatchSpanProcessor(_Counted(_exporter(), counts))
-    except ValueError as error:
+    except SettingsError:
+        raise
+    except Exception as error:  # the exporters have classes of their own for what they refuse
         raise SettingsError(
             f"OpenTelemetry refuses its OTEL_* variables: {error}",
             code=REFUSED,

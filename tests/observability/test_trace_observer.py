@@ -227,10 +227,18 @@ def test_a_protocol_that_is_not_there_is_refused_with_the_fix(
     assert fix in refused.value.do
 
 
-@pytest.mark.parametrize("variable", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_SCHEDULE_DELAY"])
+@pytest.mark.parametrize(
+    ("variable", "protocol"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "http/protobuf"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "http/protobuf"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "grpc"),
+    ],
+)
 def test_variables_that_opentelemetry_refuses_are_no_bug_of_ours(
-    monkeypatch: pytest.MonkeyPatch, variable: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, protocol: str
 ) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
     monkeypatch.setenv(variable, "-1")
     with pytest.raises(SettingsError, match="OTEL_") as refused:
         trace_observer.exporting(app="shop", instance="i-1", version="1")

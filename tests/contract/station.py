@@ -14,7 +14,7 @@ from headrace.topics.log_kafka import KafkaClientSettings, KafkaLog
 from tests.simulation.broker import Broker
 from tests.simulation.log import SimLog
 
-PATIENCE_S = 30.0  # how long a test waits for what must happen; none asserts how fast it did
+PATIENCE_S = 60.0  # how long a test waits for what must happen; none asserts how fast it did
 
 
 class Station(Protocol):

@@ -25,7 +25,7 @@ def test_samples_become_a_forecast() -> None:
         FACTS, Totals, snapshots, lambda _observer, _hook, error: reported.append(error), every_s=0.001
     )
     with thread:
-        assert enough.wait(10)
+        assert enough.wait(60)
     forecast = thread.newest()
     assert forecast is not None
     assert {use.resource for use in forecast.uses} == {"cpu", "slots", "broker"}
@@ -44,7 +44,7 @@ def test_a_forecast_that_fails_is_told_once_and_is_gone() -> None:
         raise LookupError("gone")
 
     with ForecastThread(FACTS, Totals, snapshots, report, every_s=0.001) as thread:
-        assert told.wait(10)
+        assert told.wait(60)
     assert [(observer, type(error)) for observer, error in reported] == [("ForecastThread", LookupError)]
     assert thread.newest() is None
 

@@ -130,7 +130,7 @@ async def served(settings: Settings, app: Path, collector: OtlpReceiver) -> Show
         facts.append(fact)
         started.set()
 
-    async with asyncio.TaskGroup() as group, asyncio.timeout(30):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
         serving = serve(
             settings, load_app(app), stop=stop, create_topics=True, console=console, started=ready, observers=[told]
         )

@@ -213,7 +213,7 @@ async def test_a_process_killed_at_any_step_of_a_checkpoint_loses_nothing(
         for _ in range(lives):
             log = ArchivedLog(archive)
             with killed_at(point, 1 if point is FaultPoint.RECOVERED else time, log) as died:
-                async with serving(log, shop.app(), partitions=1, ready=False), asyncio.timeout(10):
+                async with serving(log, shop.app(), partitions=1, ready=False), asyncio.timeout(60):
                     await died.wait()
         async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:
             await asyncio.wait([orders])

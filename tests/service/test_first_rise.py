@@ -75,7 +75,7 @@ async def before_and_after(folder: Path) -> tuple[str, str]:
         facts.append(fact)
         started.set()
 
-    async with asyncio.TaskGroup() as group, asyncio.timeout(30):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
         app = load_app(folder / "app.py")
         group.create_task(serve(settings, app, stop=stop, create_topics=True, started=ready, observers=[told]))
         await started.wait()

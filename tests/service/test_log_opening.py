@@ -34,7 +34,7 @@ async def test_a_broker_that_is_away_is_told_once_and_waited_for_until_the_stop(
         settings = Settings.model_validate({"log": {"backend": "kafka"}, "kafka": {"bootstrap_servers": [address]}})
         health, stop = Health(), asyncio.Event()
         outages = Outages(stop)
-        async with AsyncExitStack() as stack, asyncio.timeout(30):
+        async with AsyncExitStack() as stack, asyncio.timeout(60):
             assert await opened(stack, settings, outages, health, stop) is None
     assert [began.name for began in outages.began] == [address]
     assert not health.report().conditions[Condition.BROKER].ok
@@ -43,7 +43,7 @@ async def test_a_broker_that_is_away_is_told_once_and_waited_for_until_the_stop(
 async def test_a_file_that_has_an_owner_is_not_waited_for(tmp_path: Path) -> None:
     settings = Settings.model_validate({"log": {"path": tmp_path / "log.sqlite"}})
     stop = asyncio.Event()
-    async with AsyncExitStack() as stack, asyncio.timeout(30):
+    async with AsyncExitStack() as stack, asyncio.timeout(60):
         assert await opened(stack, settings, Outages(stop), Health(), stop) is not None
         with pytest.raises(LogOwned):
             await opened(stack, settings, Outages(stop), Health(), stop)

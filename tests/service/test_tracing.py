@@ -62,7 +62,7 @@ async def test_a_run_is_one_trace_linked_to_its_producer(tmp_path: Path) -> None
     def ready(_: Started) -> None:
         started.set()
 
-    async with asyncio.TaskGroup() as group, asyncio.timeout(30):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
         group.create_task(
             serve(
                 settings,

@@ -26,7 +26,7 @@ from headrace.topics.log_embedded_reader import BUFFER_BYTES_MAX
 from headrace.topics.spec import TopicSpec
 
 AT = TopicPartition("orders", 0)
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 async def create(log: EmbeddedLog, partitions: int = 1) -> None:
@@ -293,7 +293,7 @@ async def test_a_reader_hears_of_others_records_though_its_own_writer_met_them_f
     path = tmp_path / "log.sqlite"
     async with EmbeddedLog(path, owner=True) as ours, EmbeddedLog(path, owner=False) as theirs:
         await ours.create([TopicSpec(name="t", partitions=2)])
-        async with asyncio.timeout(30), ours.read(TopicPartition("t", 0), 0) as batches:
+        async with asyncio.timeout(60), ours.read(TopicPartition("t", 0), 0) as batches:
             # a race: each round has the chance that our turn comes between their commit and our look
             for number in range(200):
                 value = str(number).encode()

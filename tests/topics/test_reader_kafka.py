@@ -70,7 +70,7 @@ async def test_a_new_leader_that_is_being_polled_is_asked_once_the_old_one(*, di
     fetcher.add(MOVES, 0)
     task = asyncio.get_running_loop().create_task(fetcher.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await brokers.asked_2.wait()
             brokers.leaders[MOVES] = 1
             brokers.leader_changes += 1

@@ -95,7 +95,7 @@ def test_a_run_from_event_to_result_with_every_command_beside_it(
     assert published.code == 0
     service.until(lambda: bool(headrace("run", "list", "-o", "name").lines))
     (run,) = headrace("run", "list", "-o", "name").lines
-    watched = headrace("run", "watch", run, "--timeout", "30s")
+    watched = headrace("run", "watch", run, "--timeout", "60s")
     assert watched.code == 0, watched.err
     detail = headrace("run", "get", run, "-o", "json").json
     assert (detail["status"], detail["result"], detail["key"]) == ("succeeded", "Hello, Ada!", "Ada")

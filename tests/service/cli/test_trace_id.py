@@ -20,7 +20,7 @@ PRODUCER = "0af7651916cd43dd8448eb211c80319c"
 
 def exemplars(address: str) -> set[str]:
     request = urllib.request.Request(f"{address}/metrics", headers={"Accept": "application/openmetrics-text"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return set(re.findall(r'# \{trace_id="(\w+)"\}', answer.read().decode()))
 
 

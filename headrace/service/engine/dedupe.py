@@ -9,11 +9,13 @@ import msgspec
 
 from headrace.topics.identity import ClientId, Coordinates, Identity
 
-PRUNE_EVERY = 1024  # identities: pruning walks the set, so it waits until there is something to gain
+PRUNE_MIN = 32  # identities: pruning walks the set, so it waits until there are so many more, and half as many again
 
 
 class OriginMarks(msgspec.Struct):
-    """What one origin partition has sent in its newest epoch. `seen` maps an offset to the `n`s accepted at it; below `floor` they may linger for a while.
+    """What one origin partition has sent in its newest epoch. `seen` maps an offset to the `n`s accepted at it; a few below `floor` linger for a while.
+
+    A few: with n partitions of a topic and m of the run log there are n times m of these.
 
     `newest` and `newest_ms`: offset and timestamp of the newest source record that made a start here. Another record there means another topic of that name.
     """
@@ -51,7 +53,7 @@ class Dedupe(msgspec.Struct):
         new = self._note(marks, identity)
         if identity.floor > marks.floor:
             marks.floor = identity.floor
-            if len(marks.seen) >= marks.pruned_at + PRUNE_EVERY:
+            if len(marks.seen) >= marks.pruned_at + max(PRUNE_MIN, marks.pruned_at // 2):
                 marks.seen = {offset: ns for offset, ns in marks.seen.items() if offset >= marks.floor}
                 marks.pruned_at = len(marks.seen)
         return new

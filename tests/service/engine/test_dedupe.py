@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.service.engine.dedupe import PRUNE_EVERY, Dedupe
+from headrace.service.engine.dedupe import PRUNE_MIN, Dedupe
 from headrace.topics.identity import ClientId, Coordinates
 
 DAY_MS = 86_400_000
@@ -103,9 +103,30 @@ def test_an_epoch_that_is_not_newer_has_no_effect() -> None:
 
 def test_marks_stay_bounded_while_the_floor_follows() -> None:
     dedupe = Dedupe()
-    for offset in range(20 * PRUNE_EVERY):
+    for offset in range(20_000):
         assert accepts(dedupe, source(offset, floor=max(0, offset - 10)))
-    assert len(dedupe.origins["orders", 0].seen) <= PRUNE_EVERY + 11
+    assert len(dedupe.origins["orders", 0].seen) <= PRUNE_MIN + 16
+
+
+def test_marks_of_many_partitions_stay_few_in_each_of_them() -> None:
+    """A run-log partition hears from each partition of the source, from most of them rarely."""
+    dedupe = Dedupe()
+    for offset in range(300):
+        for partition in range(64):
+            assert accepts(dedupe, source(offset, floor=offset, partition=partition))
+    assert sum(len(marks.seen) for marks in dedupe.origins.values()) <= 64 * (PRUNE_MIN + 1)
+
+
+def test_pruning_waits_until_it_is_worth_its_walk() -> None:
+    """While the floor stays behind, each walk sees half as much again: all walks together are three times what was accepted."""
+    dedupe = Dedupe()
+    walked, marks = 0, None
+    for offset in range(20_000):
+        before = None if marks is None else marks.seen
+        assert accepts(dedupe, source(offset, floor=offset // 100))
+        marks = dedupe.origins["orders", 0]
+        walked += 0 if marks.seen is before else len(marks.seen)
+    assert walked <= 3 * 20_000
 
 
 offsets = st.integers(0, 30)
@@ -138,7 +159,7 @@ def test_pruning_keeps_exactness(sent: list[Coordinates], prune_every: int) -> N
             seen.add(what)
         floors[where] = max(floors.get(where, 0), identity.floor)
         for marks in dedupe.origins.values():
-            marks.pruned_at = len(marks.seen) - PRUNE_EVERY - prune_every
+            marks.pruned_at = len(marks.seen) - PRUNE_MIN - prune_every
 
 
 def test_a_client_id_is_kept_for_its_time_and_then_forgotten() -> None:

@@ -171,12 +171,13 @@ class Source:
         await asyncio.Event().wait()
 
     async def _read(self) -> None:
+        # before the offsets: what is known of lies below them, whoever reads here still
+        before = self._before or await self._shared.epochs.read_before(self.at)
         offsets = (await self._shared.log.offsets([self.at]))[self.at]
         self.end_offset = offsets.end
         self._careful_until = min(self._careful_until, offsets.end)  # what came later was not touched by who died
         if self.floor > offsets.end:
             raise OffsetOutOfRange(self.at, self.floor, offsets)
-        before = self._before or await self._shared.epochs.read_before(self.at)
         if before is not None:
             await check(self._shared.log, self.at, before, offsets)
         if self.floor < offsets.start:

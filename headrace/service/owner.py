@@ -487,6 +487,8 @@ class Owner:
 
     def release(self, grace_ms: int, reason: LossReason) -> int:
         """Give the partition away: say which attempts still run. Their results follow as deliver commands. The number of attempts."""
+        if self._stage is _Stage.GONE:
+            return 0  # somebody else announced; and perhaps it is placed here again, and its runs are another owner's
         self._shared.attempts.give_up_waiting(self._attempt_ended)
         running = tuple(
             RunningAttempt(run=run, step=step, number=number)

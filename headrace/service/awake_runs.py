@@ -531,7 +531,8 @@ class AwakeRuns:
             for ref in (*live.calls, *live.timers):
                 self._shared.timers.disarm((run_id, ref))
             live.close()
-        self._shared.admission.forget(set(self.live) | set(self._state.runs))
+        # some of them may have ended since, in the state, and been told to nobody
+        self._shared.admission.forget({*self.live, *self._state.runs, *self._ending, *self.asked})
         self.idle.forget_all()
         self.live.clear()
         self.held.clear()

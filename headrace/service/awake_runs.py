@@ -427,8 +427,8 @@ class AwakeRuns:
     def _drop_step(self, live: LiveRun, ref: str) -> None:
         self._shared.timers.disarm((live.state.id, ref))
         live.delayed.discard(ref)
-        if live.calls.pop(ref, None) is not None:
-            self._shared.attempts.cancel(live.state.id, ref)
+        live.calls.pop(ref, None)
+        self._shared.attempts.cancel(live.state.id, ref)  # also one that was begun when the run was alive here before
 
     def _close(self, run: RunState, ended: RunEnded, at_ms: int) -> None:
         maybe(FaultPoint.RUN_CLOSED)
@@ -525,8 +525,9 @@ class AwakeRuns:
         return live
 
     def forget_all(self) -> None:
-        """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts."""
+        """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts; runs that still want a held one offer it anew."""
         self.end_trials()
+        self._shared.attempts.give_up_waiting(self._ended)
         for run_id, live in list(self.live.items()):
             for ref in (*live.calls, *live.timers):
                 self._shared.timers.disarm((run_id, ref))

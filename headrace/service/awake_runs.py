@@ -504,7 +504,7 @@ class AwakeRuns:
     def end_trials(self) -> None:
         """Nothing is woken by this token any more."""
         self._passed.clear()
-        self._shared.probes.forget(self._state.runs)
+        self._shared.probes.forget(self._all())
 
     # --- forgetting --------------------------------------------------------------------------------------------------
 
@@ -524,6 +524,10 @@ class AwakeRuns:
         self._shared.admission.idle(run_id)
         return live
 
+    def _all(self) -> set[str]:
+        """Every run that may have a slot or a trial: some have ended since, in the state, and nobody has been told."""
+        return {*self.live, *self._state.runs, *self._ending, *self.asked}
+
     def forget_all(self) -> None:
         """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts; runs that still want a held one offer it anew."""
         self.end_trials()
@@ -532,8 +536,7 @@ class AwakeRuns:
             for ref in (*live.calls, *live.timers):
                 self._shared.timers.disarm((run_id, ref))
             live.close()
-        # some of them may have ended since, in the state, and been told to nobody
-        self._shared.admission.forget({*self.live, *self._state.runs, *self._ending, *self.asked})
+        self._shared.admission.forget(self._all())
         self.idle.forget_all()
         self.live.clear()
         self.held.clear()

@@ -360,15 +360,20 @@ class Session:
         """Note the committed positions, to be held against the log."""
         source = self.recorder.source
         try:
-            committed = await source.committed(f"{self.name}.router", self.recorder.at(self.topic("in")))
-            ends = await source.ends(self.recorder.at(self.topic("runs")))
+            committed = await source.committed(f"{self.name}.router", await self._all_of("in"))
+            ends = await source.ends(await self._all_of("runs"))
         except (KafkaError, OSError, HeadraceError):
             return  # the broker is what is away
         self.positions.append(Position(committed, ends))
 
     async def begins(self) -> dict[tuple[str, int], int]:
         """Where the run log begins, by partition."""
-        return await self.recorder.source.begins(self.recorder.at(self.topic("runs")))
+        return await self.recorder.source.begins(await self._all_of("runs"))
+
+    async def _all_of(self, name: str) -> list[At]:
+        """The partitions of a topic. The recorder may not know them yet: work can be quicker than its first look."""
+        topic = self.topic(name)
+        return [(topic, number) for number in range(await self.recorder.source.partitions(topic))]
 
     # --- the end ---
 

@@ -47,6 +47,20 @@ async def test_a_put_that_hangs_is_doubtful_and_the_load_goes_on(monkeypatch: py
                 await asyncio.sleep(0.01)
 
 
+async def test_a_look_at_the_positions_does_not_depend_on_what_the_recorder_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with Session(Place(), seed=1) as session:
+        monkeypatch.setattr(session.recorder, "refresh", _for_ever)
+        await session.spawn().ready()
+        async with session.load(ahead=5):
+            await session.works(5)
+            while not any(position.committed[at] for position in session.positions[-1:] for at in position.committed):
+                await session.look_at_positions()
+        assert len(session.positions[-1].ends) == session.partitions
+        assert all(session.positions[-1].ends.values())
+
+
 async def test_a_recorder_that_ends_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     async def broken() -> None:
         raise OSError(os.strerror(5))

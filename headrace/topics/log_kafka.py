@@ -2,7 +2,7 @@
 """`KafkaLog`: the `Log` on a Kafka cluster.
 
 It ties together one client (`client_kafka.py`), two producers (`producer_kafka.py`: idempotent for `append`, plain for
-`publish`), two fetchers (`reader_kafka.py`: one per isolation) and the admin requests (`admin_kafka.py`).
+`publish`), two fetchers (`fetcher_kafka.py`: one per isolation) and the admin requests (`admin_kafka.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from headrace.topics.admin_kafka import Admin
 from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane
 from headrace.topics.codec_kafka import codecs_are_bounded
 from headrace.topics.errors import Fatal
+from headrace.topics.fetcher_kafka import Fetcher
 from headrace.topics.log import (
     Appended,
     AppendFailed,
@@ -37,7 +38,6 @@ from headrace.topics.log import (
 from headrace.topics.membership import Membership
 from headrace.topics.membership_kafka import Group, KafkaMembership
 from headrace.topics.producer_kafka import Producer
-from headrace.topics.reader_kafka import Fetcher
 from headrace.topics.spec import TopicSpec
 from headrace.topics.stamps import Stamps
 

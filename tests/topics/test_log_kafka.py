@@ -17,7 +17,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.util import calc_crc32c
 
-from headrace.topics import admin_kafka, reader_kafka
+from headrace.topics import admin_kafka, fetcher_kafka
 from headrace.topics.client_kafka import KafkaClient, Lane
 from headrace.topics.codec_kafka import packed
 from headrace.topics.log import (
@@ -214,10 +214,10 @@ async def test_whoever_comes_after_the_end_of_the_tasks_hears_of_it(
 ) -> None:
     """A bug in one of them ends them all. An append that waited for ever would hold the stop of the process."""
 
-    async def broken(_: reader_kafka.Fetcher) -> None:
+    async def broken(_: fetcher_kafka.Fetcher) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(reader_kafka.Fetcher, "run", broken)
+    monkeypatch.setattr(fetcher_kafka.Fetcher, "run", broken)
     async with log_of(kafka) as log:
         at = TopicPartition(await topic_on(log), 0)
         with pytest.raises(Fatal, match="ZeroDivisionError"), anyio.fail_after(PATIENCE_S):
@@ -306,7 +306,7 @@ async def test_a_topic_that_is_deleted_ends_its_readers(kafka: KafkaBroker, monk
         await log.append(at, [NewRecord(b"x")])
         async with log.read(at, 0) as batches, log.read(other, 0) as others:
             await take(batches, 1)
-            monkeypatch.setattr(reader_kafka, "_MISSING_S", 0.2)
+            monkeypatch.setattr(fetcher_kafka, "_REFUSED_S", 0.2)
             admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
             await admin.start()
             await admin.delete_topics([at.topic])

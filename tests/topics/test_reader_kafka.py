@@ -8,8 +8,8 @@ from aiokafka import errors as kafka_errors
 
 from headrace.topics.client_kafka import KafkaClientSettings
 from headrace.topics.fetch_kafka import Fetched, FetchRequest, FetchResponse
+from headrace.topics.fetcher_kafka import Fetcher
 from headrace.topics.log import TopicPartition
-from headrace.topics.reader_kafka import Fetcher
 
 STAYS, MOVES = TopicPartition("t", 0), TopicPartition("t", 1)
 

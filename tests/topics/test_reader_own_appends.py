@@ -6,8 +6,9 @@ from typing import Any
 from headrace.topics.client_kafka import KafkaClientSettings
 from headrace.topics.codec_kafka import packed
 from headrace.topics.fetch_kafka import Fetched
+from headrace.topics.fetcher_kafka import Fetcher
 from headrace.topics.log import Appended, LogRecord, NewRecord, TopicPartition
-from headrace.topics.reader_kafka import Fetcher, Reader
+from headrace.topics.reader_kafka import Reader
 
 AT = TopicPartition("t", 0)
 OWN = [NewRecord(b"a", key=b"k", headers=(("h", b"1"),)), NewRecord(None)]

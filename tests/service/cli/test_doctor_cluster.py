@@ -12,7 +12,7 @@ from headrace.service.cli.exit_code import ExitCode, exit_code_of
 from headrace.service.log_backend import kafka_client_settings
 from headrace.service.settings import Settings
 from headrace.service.topic_plan import TopicPlan, planned
-from headrace.topics import cluster_kafka, reader_kafka
+from headrace.topics import cluster_kafka, fetcher_kafka
 from headrace.topics.client_kafka import KafkaClient, Lane
 from headrace.topics.log import AppendForbidden, NewRecord, TopicForbidden, TopicPartition
 from headrace.topics.log_kafka import KafkaLog
@@ -95,7 +95,7 @@ async def test_permissions_api_versions_and_groups_are_looked_at(monkeypatch: py
 
             assert (await eventually(permissions, refused)).state is State.FAIL
 
-            monkeypatch.setattr(reader_kafka, "_MISSING_S", 0.0)
+            monkeypatch.setattr(fetcher_kafka, "_REFUSED_S", 0.0)
             with pytest.raises(TopicForbidden) as unread:
                 async with log.read(TopicPartition("orders", 0), 0, isolation="committed") as batches:
                     await anext(batches)

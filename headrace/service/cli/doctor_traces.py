@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import socket
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from headrace.observability.traces import ENDPOINTS, configured
 from headrace.service.cli.doctor_check import Check, State, failed
+from headrace.service.cli.http_address import http_address
 from headrace.topics.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -43,15 +43,12 @@ def traces_checks(environment: Mapping[str, str]) -> Iterator[Check]:
 
 def _reachable(name: str, address: str) -> Check:
     """Whether this is an address, and anybody listens there."""
-    try:
-        parts = urlsplit(address)
-        host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        parts, host, port = None, None, 0
-    if parts is None or parts.scheme not in {"http", "https"} or not host:
+    parts = http_address(address)
+    if parts is None:
         return Check("traces", State.FAIL, f"{name} is no address", f"Set {name}=http://host:4318.")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        with socket.create_connection((host, port), timeout=_TIMEOUT_S):
+        with socket.create_connection((parts.hostname, port), timeout=_TIMEOUT_S):
             return Check("traces", State.OK, f"{name} is set, and its address answers")
     except OSError as error:
         found = f"{name} is set, but nobody answers there: {error.strerror or error}"

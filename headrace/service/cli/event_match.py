@@ -2,15 +2,14 @@
 
 from typing import Annotated, Any
 
-import anyio
 from cyclopts import Parameter
 
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import EventInput, event_limits
-from headrace.service.cli.event_tail import READ_S
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
+from headrace.service.cli.first_record import first_record_from
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import show
 from headrace.service.cli.terminal_table import Column
@@ -106,11 +105,9 @@ async def _record_at(settings: Settings, topic: str, text: str) -> tuple[TopicPa
         offsets = (await log.offsets([at]))[at]
         if not offsets.start <= number < offsets.end:
             raise NotFound(f"{at} has no record {number}: it has {offsets.start} to {offsets.end - 1}.")
-        with anyio.move_on_after(READ_S):
-            async with log.read(at, number, isolation="committed") as batches:
-                record = (await anext(batches)).records[0]
-                if isinstance(record, Unreadable):
-                    raise NotFound(f"{at}/{number} cannot be unpacked: {record.reason}", code=record.code)
-                if record.offset == number:
-                    return at, record
+        record = await first_record_from(log, at, number)
+    if isinstance(record, Unreadable):
+        raise NotFound(f"{at}/{number} cannot be unpacked: {record.reason}", code=record.code)
+    if record is not None and record.offset == number:
+        return at, record
     raise NotFound(f"{at} has no record {number}: it was compacted away, or a transaction has left its mark there.")

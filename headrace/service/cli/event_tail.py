@@ -12,6 +12,7 @@ from headrace.service.cli.client import opened
 from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
+from headrace.service.cli.first_record import READ_S
 from headrace.service.cli.hang_up import reader_gone
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import Format, Stream
@@ -30,7 +31,6 @@ _COLUMNS = (
     (Column("ID", "id", spare=2), 36),
     (Column("DATA", "shown"), 0),
 )
-READ_S = 10.0  # for a record that should be there; longer, and it is none: only what transactions leave behind
 _BATCHES_AHEAD = 4  # batches of all partitions that wait to be printed: a slow terminal slows the reading
 
 

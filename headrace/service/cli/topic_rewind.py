@@ -4,7 +4,6 @@ First every partition of the run log hears of the epoch: from there on commands 
 Services may run meanwhile: their routers hear of the epoch from the run log and go where it begins.
 """
 
-import asyncio
 from typing import Annotated, Any
 
 import uuid_utils
@@ -13,6 +12,7 @@ from cyclopts import Parameter
 from headrace.service import source_position
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import Conflict, ExitCode, Usage
+from headrace.service.cli.first_record import first_record_from
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import show
 from headrace.service.cli.run_command import append
@@ -26,10 +26,8 @@ from headrace.service.source_position import SourcePosition
 from headrace.topics.command import Epoch
 from headrace.topics.event import parse_time
 from headrace.topics.identity import ClientId
-from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreadable, every_partition
+from headrace.topics.log import Log, Offsets, TopicPartition, every_partition
 from headrace.topics.run_record import CommandRecord
-
-_READ_S = 10.0  # for a record; longer, and there is none: only what transactions leave behind
 
 _REWOUND = (
     Column("TOPIC", "topic"),
@@ -151,21 +149,9 @@ async def _first_at(log: Log, at: TopicPartition, span: Offsets, at_ms: int) -> 
     low, high = span.start, span.end
     while low < high:
         middle = (low + high) // 2
-        record = await _record_from(log, at, middle, high)
-        if record is None or record.timestamp_ms >= at_ms:
+        record = await first_record_from(log, at, middle)
+        if record is None or record.offset >= high or record.timestamp_ms >= at_ms:
             high = middle
         else:
             low = record.offset + 1
     return low
-
-
-async def _record_from(log: Log, at: TopicPartition, offset: int, end: int) -> LogRecord | Unreadable | None:
-    """The first record at or behind this offset and below `end`."""
-    try:
-        async with asyncio.timeout(_READ_S), log.read(at, offset, isolation="committed") as batches:
-            async for batch in batches:
-                first = batch.records[0]
-                return first if first.offset < end else None
-    except TimeoutError:
-        pass
-    return None

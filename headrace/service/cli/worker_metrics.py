@@ -9,11 +9,11 @@ import http.client
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from headrace.service.cli.exit_code import Usage
+from headrace.service.cli.http_address import http_address
 from headrace.topics.log import LogUnavailable
 
 if TYPE_CHECKING:
@@ -96,11 +96,7 @@ def _get(place: str, path: str) -> tuple[int, bytes]:
 
 
 def _place(url: str) -> str:
-    try:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        sound = parts.scheme == "http" and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        sound, parts = False, urlsplit("")
-    if not sound:
+    parts = http_address(url if "://" in url else f"http://{url}")
+    if parts is None or parts.scheme != "http":
         raise Usage(f"--metrics-url {url} is no address.", do="Write it as http://127.0.0.1:9464.")
     return parts.netloc

@@ -6,8 +6,9 @@ would repaint the reader's terminal.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
+from urllib.parse import unquote, urlsplit
 
 TEXT_LENGTH_MAX: Final = 2000
 """Of one field; an exception's message may be a megabyte."""
@@ -78,3 +79,14 @@ class Secrets:
             if value in text:
                 text = text.replace(value, MASK)
         return text
+
+
+def passwords_in(address: str) -> Iterator[str]:
+    """The password of a URL, as it is written and as it is meant; nothing if it has none, or is no URL."""
+    try:
+        password = urlsplit(address).password
+    except ValueError:
+        return
+    if password:
+        yield password
+        yield unquote(password)

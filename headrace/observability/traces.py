@@ -13,10 +13,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
+from headrace.observability.log_text import passwords_in
 from headrace.topics.trace_context import SAMPLED, TraceContext, context_of_run, span_id_of, trace_id_of
 
 if TYPE_CHECKING:
@@ -110,10 +111,7 @@ def secrets_in(environment: Mapping[str, str] | None = None) -> Iterator[str]:
             value = unquote(value or name).strip()
             yield from (pair.strip(), value, value.rpartition(" ")[2])
     for address in filter(None, map(env.get, ENDPOINTS)):
-        try:
-            yield urlsplit(address).password or ""
-        except ValueError:
-            continue
+        yield from passwords_in(address)
 
 
 def tracing(*, app: str, instance: str, version: str, mask: Callable[[str], str] = str) -> TraceObserver | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+
+from headrace.observability.log_text import passwords_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +21,4 @@ def secrets_of(settings: Settings) -> Iterator[str]:
     yield from (value for name, value in kafka.extra.items() if "password" in name and isinstance(value, str))
     if url is not None:
         yield url.get_secret_value()
-        yield from _passwords(url.get_secret_value())
-
-
-def _passwords(url: str) -> Iterator[str]:
-    """As written, and as it is meant."""
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return
-    if password:
-        yield password
-        yield unquote(password)
+        yield from passwords_in(url.get_secret_value())

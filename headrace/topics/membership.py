@@ -33,9 +33,17 @@ class Placement(msgspec.Struct, frozen=True):
 
 
 class MembershipRefused(Fatal):
-    """The brokers will not have us in the group: not allowed, or somebody else uses its name for something else."""
+    """The brokers will not have us in the group: its name or our session timeout is not allowed, or what the two below say."""
 
     code = "HR5009"
+
+
+class GroupForbidden(MembershipRefused):
+    """We may not be a member: READ on the group is missing."""
+
+
+class GroupTaken(MembershipRefused):
+    """Other members are there that place in another way: of another program, or of a version of Headrace that does."""
 
 
 class Membership(Protocol):

@@ -37,7 +37,7 @@ from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane,
 from headrace.topics.errors import HeadraceError
 from headrace.topics.event_wait import set_within
 from headrace.topics.log import LogUnavailable, TopicPartition
-from headrace.topics.membership import MembershipRefused, Placement
+from headrace.topics.membership import GroupForbidden, GroupTaken, MembershipRefused, Placement
 from headrace.topics.newest_placement import NewestPlacement
 
 if TYPE_CHECKING:
@@ -51,12 +51,23 @@ _BACK_OFF_S = (0.05, 2.0)
 _LOOK_FOR_DEAD_S = 0.05  # between looks at the group while a first join is out
 _LEAVE_S = 1.0
 
-_SESSION_REFUSED = 26
-_REFUSED = {
-    23: "another program uses this group, or a version of Headrace that places in another way",
-    24: "the group's name is not allowed",
-    _SESSION_REFUSED: "the broker does not allow our session timeout (group.min.session.timeout.ms, group.max.session.timeout.ms)",
-    30: "not allowed: READ on the group is missing",
+_REFUSED: Mapping[int, tuple[type[MembershipRefused], str, str]] = {  # by error: what it is, why, what to do
+    23: (
+        GroupTaken,
+        "another program uses this group, or a version of Headrace that places in another way",
+        "Stop what else is in the group, or choose another app.name.",
+    ),
+    24: (MembershipRefused, "the group's name is not allowed", "Choose another app.name."),
+    26: (
+        MembershipRefused,
+        "the broker does not allow our session timeout (group.min.session.timeout.ms, group.max.session.timeout.ms)",
+        "Choose kafka.extra.session.timeout.ms within what the broker allows, or change that there.",
+    ),
+    30: (
+        GroupForbidden,
+        "not allowed: READ on the group is missing",
+        "Grant it on the group <app.name>.members, or choose another app.name.",
+    ),
 }
 _UNKNOWN_MEMBER, _ILLEGAL_GENERATION, _REBALANCING, _NEEDS_ID = 25, 22, 27, 79
 _ELSEWHERE = frozenset({14, 15, 16})  # loading, no coordinator, not this one
@@ -379,11 +390,6 @@ def _judge(error: int) -> None:
     if error == _UNKNOWN_MEMBER:
         raise _Again(forgotten=True)
     if error in _REFUSED:
-        raise MembershipRefused(
-            f"The group refuses this member: {error_kafka.words(error)}.",
-            why=f"Probably {_REFUSED[error]}.",
-            do="Choose kafka.extra.session.timeout.ms within what the broker allows, or change that there."
-            if error == _SESSION_REFUSED
-            else "Grant it, or choose another app.name.",
-        )
+        refused, why, do = _REFUSED[error]
+        raise refused(f"The group refuses this member: {error_kafka.words(error)}.", why=f"Probably {why}.", do=do)
     raise kafka_errors.for_code(error)

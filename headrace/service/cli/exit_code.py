@@ -6,6 +6,7 @@ from enum import IntEnum
 
 from headrace.topics.errors import DefinitionError, HeadraceError, SettingsError
 from headrace.topics.log import AppendForbidden, LogOwned, LogUnavailable, TopicForbidden, TopicMissing, TopicRefused
+from headrace.topics.membership import GroupForbidden, GroupTaken, MembershipRefused
 
 
 class ExitCode(IntEnum):
@@ -55,13 +56,13 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
             return ExitCode.USAGE
         case NotFound() | TopicMissing():
             return ExitCode.NOT_FOUND
-        case Conflict() | LogOwned():
+        case Conflict() | LogOwned() | GroupTaken():
             return ExitCode.CONFLICT
-        case AppendForbidden() | TopicForbidden():
+        case AppendForbidden() | TopicForbidden() | GroupForbidden():
             return ExitCode.NOT_ALLOWED
         case LogUnavailable():
             return ExitCode.UNREACHABLE
-        case SettingsError() | DefinitionError() | TopicRefused():
+        case SettingsError() | DefinitionError() | TopicRefused() | MembershipRefused():
             return ExitCode.INVALID
         case TimedOut():
             return ExitCode.TIMED_OUT

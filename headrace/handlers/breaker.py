@@ -311,4 +311,6 @@ def _seconds(breaker: str, window: Duration) -> int:
 
 
 def _refused(breaker: str, what: str, why: str) -> DefinitionError:
-    return DefinitionError(f"Breaker {breaker!r}: {what} is refused: {why}.", code="HR2036")
+    field, _, _ = what.partition("=")
+    message = f"Breaker {breaker!r}: {what} is refused: {why}."
+    return DefinitionError(message, code="HR2036", do=f"Change {field} in Breaker(...).")

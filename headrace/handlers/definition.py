@@ -183,7 +183,8 @@ class HandlerPolicy:
         if function is None:
             return HandlerPolicy(**given)
         if given:
-            raise DefinitionError("@handler takes a function or policies, not both.", code="HR2033")
+            do = "Write @handler(timeout=..., retry=...) in the line above the function."
+            raise DefinitionError("@handler takes a function or policies, not both.", code="HR2033", do=do)
         return Handler[*tuple[Any, ...], Any](function, self)
 
 
@@ -211,7 +212,7 @@ def _checked_name(function: Callable[..., Any], given: str | None) -> str:
 
 def _is_async(function: Callable[..., Any]) -> bool:
     if not callable(function):
-        raise DefinitionError(f"{function!r:.160} is not a function.", code="HR2033")
+        raise DefinitionError(f"{function!r:.160} is not a function.", code="HR2033", do="Decorate a function.")
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
 
 

@@ -30,7 +30,9 @@ class Pool:
         """DefinitionError (HR2036): the name or the size must be changed."""
         if type(size) is not int or size < 1:
             raise DefinitionError(
-                f"Pool {name!r:.160}: size={size!r} is refused: it is a whole number from 1.", code="HR2036"
+                f"Pool {name!r:.160}: size={size!r} is refused: it is a whole number from 1.",
+                code="HR2036",
+                do="Change size in Pool(...).",
             )
         object.__setattr__(self, "name", checked_policy_name("Pool", name))
         object.__setattr__(self, "size", size)

@@ -177,4 +177,5 @@ def checked_errors(name: str, given: Any) -> Errors:
 
 
 def _refused(what: str, why: str) -> DefinitionError:
-    return DefinitionError(f"Retry: {what} is refused: {why}.", code="HR2035")
+    field, _, _ = what.partition("=")
+    return DefinitionError(f"Retry: {what} is refused: {why}.", code="HR2035", do=f"Change {field} in Retry(...).")

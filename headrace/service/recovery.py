@@ -231,7 +231,9 @@ class _Assembly:
 def unreadable(at: TopicPartition, record: Unreadable) -> UnknownRecord:
     """The error for records of the run log that cannot be had."""
     return UnknownRecord(
-        f"Records {record.offset} to {record.last_offset} of {at} cannot be read: {record.reason}", code=record.code
+        f"Records {record.offset} to {record.last_offset} of {at} cannot be read: {record.reason}",
+        code=record.code,
+        do="Look at the broker's disk and at what else writes there; restore the topic from a copy.",
     )
 
 

@@ -101,7 +101,7 @@ def load(
     settings = _validated(given, problems)
     refuse(problems)
     if settings is None:  # a refusal has been raised above
-        raise SettingsError("The settings are not valid.")
+        raise SettingsError("The settings are not valid.", do="Correct what `headrace config show --sources` shows.")
     if settings.log.backend is Backend.KAFKA and not settings.kafka.bootstrap_servers:
         raise SettingsError(
             "kafka.bootstrap_servers is not set.",
@@ -189,7 +189,9 @@ def _from_environment(environ: Mapping[str, str], problems: list[SettingsError])
             try:
                 given[key] = Given(Path(value).read_text(encoding="utf-8").rstrip("\r\n"), source)
             except (OSError, UnicodeDecodeError) as error:
-                problems.append(SettingsError(f"{value} cannot be read ({source}).", code="HR1003", why=str(error)))
+                do = "Correct the path, its permissions, or its content: UTF-8 text."
+                message = f"{value} cannot be read ({source})."
+                problems.append(SettingsError(message, code="HR1003", why=f"{error}.", do=do))
         elif "__" in name:
             given.setdefault(_key_of(name), Given(value, source))
         elif key := by_single_underscore.get(name):

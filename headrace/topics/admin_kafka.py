@@ -16,7 +16,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from headrace.topics import error_kafka
-from headrace.topics.client_kafka import KafkaClient, Lane
+from headrace.topics.client_kafka import LOOK_AT_BROKERS, MAKE_TOPIC, KafkaClient, Lane
 from headrace.topics.log import (
     AppendRefused,
     LogUnavailable,
@@ -26,6 +26,7 @@ from headrace.topics.log import (
     TopicMissing,
     TopicPartition,
     TopicRefused,
+    partition_missing,
 )
 from headrace.topics.record_size import DEFAULT_MESSAGE_BYTES_MAX
 from headrace.topics.spec import TopicSpec, check_creatable
@@ -180,7 +181,7 @@ class Admin:
         for topic, numbers in _by_topic(at):
             partitions = await self._client.follow(topic)
             if not 0 <= min(numbers) <= max(numbers) < partitions:
-                raise TopicMissing(f"{topic} has {partitions} partitions, not {max(numbers) + 1}.")
+                raise partition_missing(TopicPartition(topic, max(numbers)), partitions)
 
     def _by_leader(self, at: Iterable[TopicPartition]) -> dict[int, list[TopicPartition]]:
         led: dict[int, list[TopicPartition]] = {}
@@ -262,12 +263,12 @@ class Admin:
                     await asyncio.sleep(_BACKOFF_S)
         except TimeoutError:
             pass
-        raise LogUnavailable(f"No Kafka broker answered: {last!r}.") from last
+        raise LogUnavailable(f"No Kafka broker answered: {last!r}.", do=LOOK_AT_BROKERS) from last
 
 
 def _raise(error: int, at: TopicPartition | None = None) -> None:
     if error == _UNKNOWN_TOPIC and at is not None:
-        raise TopicMissing(f"{at} does not exist.")
+        raise TopicMissing(f"{at} does not exist.", do=MAKE_TOPIC)
     if error:
         raise kafka_errors.for_code(error)
 

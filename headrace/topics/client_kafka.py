@@ -107,6 +107,8 @@ _CLIENT_ARGUMENTS = {
     "retry.backoff.ms": "retry_backoff_ms",
     "connections.max.idle.ms": "connections_max_idle_ms",
 }
+LOOK_AT_BROKERS = "Look at the brokers and at kafka.bootstrap_servers; `headrace doctor` tells more."
+MAKE_TOPIC = "Make it with `headrace topic create`, or start with --create-topics."
 EXTRA_NAMES = tuple(sorted({*_FIELDS, *_CLIENT_ARGUMENTS, "ssl.endpoint.identification.algorithm"}))
 
 
@@ -148,7 +150,8 @@ def _whole(name: str, value: str | float) -> int:
     except ValueError:
         number = 0
     if number <= 0:
-        raise SettingsError(f"kafka.extra.{name} must be a number of milliseconds above 0, not {value!r}.")
+        message = f"kafka.extra.{name} must be a number of milliseconds above 0, not {value!r}."
+        raise SettingsError(message, do="Correct it, or leave it away.")
     return number
 
 
@@ -259,7 +262,8 @@ class KafkaClient:
         try:
             self._client: Any = _CorrectedClient(**self._arguments)
         except ValueError as error:
-            raise SettingsError(f"The kafka settings do not go together: {error}.") from error
+            do = "Correct them; `headrace config show --sources` says where each one came from."
+            raise SettingsError(f"The kafka settings do not go together: {error}.", do=do) from error
         self.reachable = False
         self._leaders: dict[TopicPartition, int | None] = {}  # of the newest metadata
         self.leader_changes = 0
@@ -383,11 +387,11 @@ class KafkaClient:
                     elif error != kafka_errors.LeaderNotAvailableError.errno:
                         raise TopicMissing(
                             f"{topic} does not exist, or may not be described.",
-                            do="Make it with `headrace topic create`, or start with --create-topics.",
+                            do=MAKE_TOPIC,
                         )
                     await asyncio.sleep(_LEADER_WAIT_S)
         except (KafkaError, TimeoutError) as error:
-            raise LogUnavailable(f"No broker says anything about {topic}: {error!r}.") from error
+            raise LogUnavailable(f"No broker says anything about {topic}: {error!r}.", do=LOOK_AT_BROKERS) from error
 
     async def _topic_error(self, topic: str) -> int:
         request = MetadataRequest([topic], allow_auto_topic_creation=False)

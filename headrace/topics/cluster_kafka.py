@@ -29,7 +29,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 from aiokafka.protocol.types import Array, Boolean, Bytes, Int16, Int32, Schema, String
 
-from headrace.topics.client_kafka import KafkaClient, KafkaClientSettings, Lane
+from headrace.topics.client_kafka import LOOK_AT_BROKERS, KafkaClient, KafkaClientSettings, Lane
 from headrace.topics.fetch_kafka import FetchRequest
 from headrace.topics.log import LogUnavailable
 
@@ -107,7 +107,7 @@ async def cluster_facts(settings: KafkaClientSettings, topics: Sequence[str], gr
                 groups={group: await _patiently(client, group) for group in groups},
             )
     except (KafkaError, TimeoutError) as error:
-        raise LogUnavailable(f"No Kafka broker answered: {error!r}.") from error
+        raise LogUnavailable(f"No Kafka broker answered: {error!r}.", do=LOOK_AT_BROKERS) from error
     finally:
         await client.stop()
 

@@ -314,6 +314,14 @@ class Log(Protocol):
         ...
 
 
+def partition_missing(at: TopicPartition, partitions: int) -> TopicMissing:
+    """The topic is there, with fewer partitions."""
+    return TopicMissing(
+        f"{at} does not exist: {at.topic} has {partitions} partitions.",
+        do="Give the topic as many partitions as it had, or name one that is there.",
+    )
+
+
 async def every_partition(log: Log, topic: str) -> list[TopicPartition]:
     """All partitions of a topic, by number. Raises `TopicMissing`, or what else `Log.partitions` raises."""
     return [TopicPartition(topic, number) for number in range(await log.partitions(topic))]

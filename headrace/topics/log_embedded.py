@@ -144,7 +144,8 @@ class EmbeddedLog:
         try:
             return await future
         except (UnicodeError, TypeError) as error:
-            raise AppendRefused(f"A record for {at} cannot be encoded: {error}.") from error
+            do = "Give headers names that are text."
+            raise AppendRefused(f"A record for {at} cannot be encoded: {error}.", do=do) from error
 
     @asynccontextmanager
     async def read(

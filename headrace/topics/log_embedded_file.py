@@ -63,7 +63,8 @@ def open_file(path: Path, *, create: bool) -> sqlite3.Connection:
             path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
         )
     except (OSError, sqlite3.OperationalError) as error:
-        raise LogUnavailable(f"The embedded log {path} cannot be opened: {error}.") from error
+        do = "Correct log.path, or the permissions there."
+        raise LogUnavailable(f"The embedded log {path} cannot be opened: {error}.", do=do) from error
     try:
         _prepare(connection, path)
     except sqlite3.Error as error:

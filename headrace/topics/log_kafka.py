@@ -32,8 +32,8 @@ from headrace.topics.log import (
     NewRecord,
     Offsets,
     Position,
-    TopicMissing,
     TopicPartition,
+    partition_missing,
 )
 from headrace.topics.membership import Membership
 from headrace.topics.membership_kafka import Group, KafkaMembership
@@ -137,7 +137,7 @@ class KafkaLog:
         live = self._live
         partitions = await live.client.follow(at.topic)
         if not 0 <= at.partition < partitions:
-            raise TopicMissing(f"{at} does not exist: {at.topic} has {partitions} partitions.")
+            raise partition_missing(at, partitions)
         fetcher = live.fetchers[isolation]
         reader = fetcher.add(at, start)
         try:

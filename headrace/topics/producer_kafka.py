@@ -18,7 +18,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from headrace.topics import error_kafka
-from headrace.topics.client_kafka import KafkaClient, Lane
+from headrace.topics.client_kafka import LOOK_AT_BROKERS, MAKE_TOPIC, KafkaClient, Lane
 from headrace.topics.codec_kafka import packed
 from headrace.topics.deadlines import Deadlines
 from headrace.topics.log import (
@@ -30,6 +30,7 @@ from headrace.topics.log import (
     NewRecord,
     TopicMissing,
     TopicPartition,
+    partition_missing,
 )
 from headrace.topics.record_size import BATCH_FRAMING_BYTES, checked_sizes
 from headrace.topics.stamps import Stamps
@@ -140,7 +141,7 @@ class Producer:
         limit = self._limits.get(at.topic) or await self._limit(at.topic)
         partitions = self._client.partitions(at.topic)
         if partitions is not None and not 0 <= at.partition < partitions:
-            raise TopicMissing(f"{at} does not exist: {at.topic} has {partitions} partitions.")
+            raise partition_missing(at, partitions)
         sizes = checked_sizes(at, records, limit)
         room = max(min(_BATCH_BYTES_MAX, limit - BATCH_FRAMING_BYTES), *sizes)
         if (total := sum(sizes)) <= room:
@@ -258,7 +259,8 @@ class Producer:
         if batch.sent:
             self._fail(batch, f"No answer for {seconds:g} s.")
         else:
-            self._settle(batch, LogUnavailable(f"No broker took an append to {batch.at} for {seconds:g} s."))
+            message = f"No broker took an append to {batch.at} for {seconds:g} s."
+            self._settle(batch, LogUnavailable(message, do=LOOK_AT_BROKERS))
 
     def _fail(self, batch: _Outgoing, what: str) -> None:
         """Uncertain: the batch may be in. Its sequence numbers are burnt, so the next batch has another producer id."""
@@ -366,7 +368,8 @@ class Producer:
                 size=batch.size,
             )
         except (UnicodeError, TypeError) as error:
-            self._settle(batch, AppendRefused(f"A record for {batch.at} cannot be encoded: {error}."))
+            message = f"A record for {batch.at} cannot be encoded: {error}."
+            self._settle(batch, AppendRefused(message, do="Give headers names that are text."))
             return False
         batch.identity = identity
         batch.sequence = sequence
@@ -403,7 +406,7 @@ class Producer:
             )
         elif error == error_kafka.UNKNOWN_TOPIC and not batch.sent and self._is_gone(batch):
             self._limits.pop(batch.at.topic, None)
-            self._settle(batch, TopicMissing(f"{batch.at} does not exist any more."))
+            self._settle(batch, TopicMissing(f"{batch.at} does not exist any more.", do=MAKE_TOPIC))
         elif error_kafka.is_retriable(error):
             self._retry([batch])
         else:

@@ -72,6 +72,7 @@ class OutcomeRecord(msgspec.Struct, frozen=True, tag_field="kind", tag="outcome"
 
 RunRecord = Announce | Release | CommandRecord | OutcomeRecord
 
+_NEWEST = "Run the newest version on all instances; the partition goes on where it stopped."
 _decoder = msgspec.json.Decoder(RunRecord)
 _encoder = msgspec.json.Encoder()
 
@@ -84,15 +85,20 @@ def encode(record: RunRecord) -> bytes:
 def decode(value: bytes | None) -> RunRecord:
     """The record behind a value, or `UnknownRecord`."""
     if value is None:
-        raise UnknownRecord("A run-log record has no value.", why="Only Headrace may write to its run log.")
+        raise UnknownRecord(
+            "A run-log record has no value.",
+            why="Only Headrace may write to its run log.",
+            do="Find out what else writes there, and restore the topic from a copy.",
+        )
     try:
         record = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UnknownRecord(
             f"A run-log record cannot be read: {error}",
             why="It was written by something else, or by a newer version of Headrace.",
-            do="Run the newest version on all instances; the partition goes on where it stopped.",
+            do=_NEWEST,
         ) from error
     if record.v != FORMAT:
-        raise UnknownRecord(f"A run-log record has format version {record.v}; this version reads {FORMAT}.")
+        message = f"A run-log record has format version {record.v}; this version reads {FORMAT}."
+        raise UnknownRecord(message, do=_NEWEST)
     return record

@@ -15,6 +15,22 @@ SHARED = {
     "HR2036": "a setting of a breaker or pool is refused",
     "HR2037": "two breakers or two pools of one name differ",
 }
+# What a person at a terminal, or in front of a log line, has to answer. The others are answered by code, or are bugs.
+FOR_USERS = {
+    "AppendForbidden",
+    "Conflict",
+    "DefinitionError",
+    "LogOwned",
+    "MembershipRefused",
+    "NotFound",
+    "SettingsError",
+    "TimedOut",
+    "TopicForbidden",
+    "TopicMissing",
+    "TopicRefused",
+    "UnknownRecord",
+    "Usage",
+}
 
 
 def rows() -> list[tuple[str, str, str, str]]:
@@ -55,6 +71,19 @@ def defined() -> dict[str, list[str]]:
 
 def place(file: Path) -> str:
     return str(file.relative_to(ROOT))
+
+
+def test_every_error_that_a_user_can_act_on_says_what_to_do() -> None:
+    """As a field: the words of `docs/errors.md` are for all errors of one code."""
+    silent = [
+        f"{place(file)}:{node.lineno}"
+        for file in python_files("headrace")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in FOR_USERS
+        and "do" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert silent == []
 
 
 def test_every_code_of_the_package_has_a_line_in_the_table() -> None:

@@ -50,7 +50,8 @@ def silence_kafka() -> None:
 def unreachable(settings: Settings) -> LogUnavailable:
     """What to say when nothing answers."""
     if settings.log.backend is Backend.EMBEDDED:
-        return LogUnavailable(f"{settings.log.path} could not be opened within {REACH_S:.0f} s.")
+        message = f"{settings.log.path} could not be opened within {REACH_S:.0f} s."
+        return LogUnavailable(message, do="See that its disk works and has room, then try again.")
     servers = ", ".join(settings.kafka.bootstrap_servers)
     return LogUnavailable(
         f"No Kafka broker at {servers} answered within {REACH_S:.0f} s.",

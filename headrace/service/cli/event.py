@@ -27,6 +27,11 @@ _BATCH = 500  # records read from stdin before they are written
 _BATCH_BYTES = 4 << 20
 
 
+def no_partition(topic: str, partition: int, count: int) -> Usage:
+    """The topic has `count` partitions, and this is none of them."""
+    return Usage(f"{topic} has no partition {partition}: it has {count}.", do=f"Name one from 0 to {count - 1}.")
+
+
 async def publish(
     topic: TopicArgument,
     /,
@@ -49,7 +54,7 @@ async def publish(
                 do="Publish to a topic that a trigger names. With --unchecked it is sent all the same.",
             )
         if partition is not None and not 0 <= partition < count:
-            raise Usage(f"{topic} has no partition {partition}: it has {count}.")
+            raise no_partition(topic, partition, count)
         batch: list[NewRecord] = []
         size = 0
         wrong: Usage | None = None

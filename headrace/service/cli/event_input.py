@@ -79,11 +79,15 @@ class EventInput:
             raise Usage("--data is missing.", do="Give JSON, @FILE, or - to read one event a line from stdin.")
         named = [name for name in ("type", "source", "id", "subject") if getattr(self, name) is not None]
         if self.plain and (named or self.structured):
-            raise Usage(f"--plain excludes --{named[0] if named else 'structured'}: plain JSON has no attributes.")
+            message = f"--plain excludes --{named[0] if named else 'structured'}: plain JSON has no attributes."
+            raise Usage(message, do="Leave one of them out.")
         if self.key is not None and self.key_from is not None:
-            raise Usage("--key and --key-from exclude each other.")
+            raise Usage("--key and --key-from exclude each other.", do="Leave one of them out.")
         if self.data == "-" and self.id is not None:
-            raise Usage("--id would give all lines of stdin the same id.")
+            raise Usage(
+                "--id would give all lines of stdin the same id.",
+                do="Leave it out, or write whole CloudEvents, each with its id.",
+            )
 
     @property
     def _is_plain(self) -> bool:
@@ -101,7 +105,8 @@ class EventInput:
             try:
                 yield "", Path(self.data[1:]).read_bytes()
             except OSError as error:
-                raise NotFound(f"{self.data[1:]} cannot be read: {error.strerror}.") from None
+                do = "Correct the path after the @, or its permissions."
+                raise NotFound(f"{self.data[1:]} cannot be read: {error.strerror}.", do=do) from None
         else:
             yield "", self.data.encode("utf-8", "surrogateescape")
 
@@ -138,9 +143,11 @@ class EventInput:
             for name in self.key_from.split("."):
                 found = found[name]
         except (msgspec.DecodeError, KeyError, TypeError, IndexError):
-            raise Usage(f"--key-from {self.key_from}: the data has no such field.") from None
+            do = "Name a field that it has, or give --key."
+            raise Usage(f"--key-from {self.key_from}: the data has no such field.", do=do) from None
         if not isinstance(found, str | int) or isinstance(found, bool):
-            raise Usage(f"--key-from {self.key_from}: the field is neither text nor a whole number.")
+            do = "Name a field that is, or give --key."
+            raise Usage(f"--key-from {self.key_from}: the field is neither text nor a whole number.", do=do)
         return str(found).encode()
 
 

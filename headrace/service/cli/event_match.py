@@ -28,6 +28,8 @@ _COLUMNS = (
     Column("DEAD LETTER", "stage"),
 )
 
+_LIST = "`headrace event tail {topic} --from start --no-follow` lists what is there."
+
 
 async def match(
     topic: TopicArgument,
@@ -97,17 +99,23 @@ def _answer(record: str, workflow: str, trigger: str, clause: str, reason: str, 
 async def _record_at(settings: Settings, topic: str, text: str) -> tuple[TopicPartition, LogRecord]:
     partition, slash, offset = text.partition("/")
     if not slash or not partition.isdecimal() or not offset.isdecimal():
-        raise Usage(f"--at {text} is not PARTITION/OFFSET.")
+        raise Usage(f"--at {text} is not PARTITION/OFFSET.", do="Write --at 0/42, say.")
     at, number = TopicPartition(topic, int(partition)), int(offset)
     async with opened(settings) as log:
-        if at.partition >= await log.partitions(topic):
-            raise NotFound(f"{topic} has no partition {at.partition}.")
+        count = await log.partitions(topic)
+        if at.partition >= count:
+            raise NotFound(
+                f"{topic} has no partition {at.partition}: it has {count}.", do=f"Name one from 0 to {count - 1}."
+            )
         offsets = (await log.offsets([at]))[at]
         if not offsets.start <= number < offsets.end:
-            raise NotFound(f"{at} has no record {number}: it has {offsets.start} to {offsets.end - 1}.")
+            has = f"{offsets.start} to {offsets.end - 1}" if offsets.start < offsets.end else "none"
+            raise NotFound(f"{at} has no record {number}: it has {has}.", do=_LIST.format(topic=topic))
         record = await first_record_from(log, at, number)
     if isinstance(record, Unreadable):
-        raise NotFound(f"{at}/{number} cannot be unpacked: {record.reason}", code=record.code)
+        message = f"{at}/{number} cannot be unpacked: {record.reason}"
+        raise NotFound(message, code=record.code, do="Look at its producer; see docs/errors.md for the code.")
     if record is not None and record.offset == number:
         return at, record
-    raise NotFound(f"{at} has no record {number}: it was compacted away, or a transaction has left its mark there.")
+    message = f"{at} has no record {number}: it was compacted away, or a transaction has left its mark there."
+    raise NotFound(message, do=_LIST.format(topic=topic))

@@ -9,7 +9,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from cyclopts import Parameter
 
 from headrace.service.cli.client import opened
-from headrace.service.cli.event import TopicArgument
+from headrace.service.cli.event import TopicArgument, no_partition
 from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.first_record import READ_S
@@ -47,7 +47,7 @@ async def tail(
     """Print a topic's events as they come."""
     common = options(common)
     if limit is not None and limit < 0:
-        raise Usage(f"--limit {limit} is negative.")
+        raise Usage(f"--limit {limit} is negative.", do="Leave it out for no limit.")
     settings = common.load().settings
     stream = Stream(_COLUMNS, common.output, name="id")
     limits = event_limits(settings)
@@ -70,7 +70,7 @@ async def _spans(log: Log, topic: str, partition: int | None, from_: str) -> dic
     """Where to begin in each partition, and where it ends now."""
     count = await log.partitions(topic)
     if partition is not None and not 0 <= partition < count:
-        raise Usage(f"{topic} has no partition {partition}: it has {count}.")
+        raise no_partition(topic, partition, count)
     places = [TopicPartition(topic, number) for number in (range(count) if partition is None else (partition,))]
     offsets = await log.offsets(places)
     match from_:
@@ -82,7 +82,7 @@ async def _spans(log: Log, topic: str, partition: int | None, from_: str) -> dic
             begin = int(from_)
             return {at: Offsets(min(max(begin, offsets[at].start), offsets[at].end), offsets[at].end) for at in places}
         case _:
-            raise Usage(f"--from {from_} is neither start nor end nor an offset.")
+            raise Usage(f"--from {from_} is neither start nor end nor an offset.", do="Use one of these.")
 
 
 _Records = tuple[TopicPartition, Sequence[LogRecord | Unreadable]]

@@ -32,6 +32,6 @@ def init(directory: Annotated[Path, Parameter(help="Where to write it; made if n
             with (directory / name).open("x", encoding="utf-8") as file:
                 file.write(text.replace("@APP@", app))
     except OSError as error:
-        raise Usage(f"{directory} cannot be written: {error.strerror}.") from None
+        raise Usage(f"{directory} cannot be written: {error.strerror}.", do="Choose another folder.") from None
     for name in FILES:
         print(directory / name)

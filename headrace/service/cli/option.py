@@ -80,7 +80,7 @@ def seconds(text: str | None, option: str) -> float | None:
     try:
         return duration_ms(text) / 1000
     except ValueError as error:
-        raise Usage(f"{option}: {error}.") from None
+        raise Usage(f"{option}: {error}.", do=f"Write {option} 30s, say.") from None
 
 
 def warn(text: str) -> None:

@@ -225,7 +225,7 @@ def _filter(status: tuple[str, ...], workflow: str | None, key: str | None, sinc
     if unknown := words - set(STATUSES):
         raise Usage(f"--status {', '.join(sorted(unknown))} is unknown.", do=f"Use {', '.join(STATUSES)}.")
     if limit < 0:
-        raise Usage(f"--limit {limit} is negative.")
+        raise Usage(f"--limit {limit} is negative.", do="Use 0 for all.")
     within_s = seconds(since, "--since")
     since_ms = None if within_s is None else round((time.time() - within_s) * 1000)
     return RunFilter(statuses=words, workflow=workflow, key=key, since_ms=since_ms, limit=limit)

@@ -18,6 +18,7 @@ from headrace.service.cli.option import Common, options, seconds, warn
 from headrace.service.cli.output import Format, Stream, show_one
 from headrace.service.cli.run import RunArgument, entry_row, partition_of_run, unknown_run
 from headrace.service.cli.terminal_table import TIME_WIDTH, Column
+from headrace.service.engine.retry import RETRIABLE
 from headrace.service.names import Names
 from headrace.service.run_view.history import RunDetail, RunHistory
 from headrace.service.run_view.scan import Reading, Seen
@@ -198,9 +199,14 @@ async def _carried_out(
 def _must_allow(detail: RunDetail, command: Command) -> None:
     summary = detail.summary
     if summary.ended_at is not None:
-        raise Conflict(f"Run {summary.id} has ended already: {summary.status} at {summary.ended_at}.", code=WRONG_STATE)
+        message = f"Run {summary.id} has ended already: {summary.status} at {summary.ended_at}."
+        do = (
+            "`headrace run retry` does a failed one again." if summary.status in RETRIABLE else "Nothing is left to do."
+        )
+        raise Conflict(message, code=WRONG_STATE, do=do)
     if isinstance(command, Resume) and summary.status != "parked":
-        raise Conflict(f"Run {summary.id} is {summary.status}, not parked.", code=WRONG_STATE)
+        message = f"Run {summary.id} is {summary.status}, not parked."
+        raise Conflict(message, code=WRONG_STATE, do="It goes on by itself: see `headrace run watch`.")
 
 
 def _is_done(seen: Seen, identity: ClientId, command: Command, follower: Follower) -> bool:

@@ -107,10 +107,14 @@ def _must_be_kept(follower: Follower) -> None:
     if follower.run in follower.reading.state.failed:
         return
     if summary.ended_at is None:
-        raise Conflict(f"Run {summary.id} has not ended: it is {summary.status}.", code=WRONG_STATE)
+        do = "`headrace run resume` is for a parked one, `headrace run cancel` ends it."
+        raise Conflict(f"Run {summary.id} has not ended: it is {summary.status}.", code=WRONG_STATE, do=do)
     why = "Only runs that failed, timed out or were compensated are kept, until they are dismissed, too old (runs.retry_retention) or retried with success."
     raise Conflict(
-        f"Run {summary.id} cannot be retried: it is {summary.status} and not kept.", code=WRONG_STATE, why=why
+        f"Run {summary.id} cannot be retried: it is {summary.status} and not kept.",
+        code=WRONG_STATE,
+        why=why,
+        do="To do its work anew, publish its event again.",
     )
 
 

@@ -43,9 +43,9 @@ def dev(
     """Run an app on the embedded log, without a broker, until Ctrl-C."""
     common = options(common)
     if not feed and (limit is not None or seed is not None):
-        raise Usage("--limit and --seed need --feed.")
+        raise Usage("--limit and --seed need --feed.", do="Add --feed, or leave them out.")
     if limit is not None and limit < 1:
-        raise Usage(f"--limit {limit} is not at least 1.")
+        raise Usage(f"--limit {limit} is not at least 1.", do="Give 1 or more, or leave it out.")
     settings = _calm(common.load(Backend.EMBEDDED))
     if reset:
         _reset(settings)
@@ -85,7 +85,7 @@ def demo(
     """Run the orders example in a temporary folder, then show what happened."""
     common = options(common)
     if limit < 1:
-        raise Usage(f"--limit {limit} is not at least 1.")
+        raise Usage(f"--limit {limit} is not at least 1.", do="Give 1 or more, or leave it out.")
     folder = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
     try:
         forced = ("log.backend=embedded", f"log.path={folder / 'demo.sqlite'}")
@@ -182,7 +182,8 @@ def _seed(asked: int | None) -> int:
     try:
         return int(text)
     except ValueError:
-        raise SettingsError(f"{SEED_VARIABLE}={text} is not a whole number.", code=VALUE_INVALID) from None
+        message = f"{SEED_VARIABLE}={text} is not a whole number."
+        raise SettingsError(message, code=VALUE_INVALID, do="Correct the variable, or unset it.") from None
 
 
 def _orders() -> Path:
@@ -199,7 +200,7 @@ def _orders() -> Path:
 
 def _reset(settings: Settings) -> None:
     if settings.log.backend is not Backend.EMBEDDED:
-        raise Usage("--reset is for the embedded log; topics of Kafka are never deleted.")
+        raise Usage("--reset is for the embedded log; topics of Kafka are never deleted.", do="Leave it out.")
     from headrace.topics.log_embedded_file import OwnerLock
 
     path = settings.log.path

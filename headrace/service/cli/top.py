@@ -36,7 +36,7 @@ def top(
     common = options(common)
     every_s = seconds(interval, "--interval") or 0.0
     if every_s < _AT_LEAST_S:
-        raise Usage(f"--interval {interval} is below {_AT_LEAST_S:g} s.")
+        raise Usage(f"--interval {interval} is below {_AT_LEAST_S:g} s.", do="Give a longer one, such as 2s.")
     if common.output is Format.NAME:
         raise Usage("-o name has no meaning here.", do="Use table, json, jsonl or yaml.")
     workers = workers_of(common.load().settings, metrics_url)

@@ -182,6 +182,7 @@ class Reading:
                 raise UnknownRecord(
                     f"Records {raw.offset} to {raw.last_offset} of {self.at} cannot be read: {raw.reason}",
                     why="Only Headrace may write to its run log.",
+                    do="Look at the broker's disk and at what else writes there; restore the topic from a copy.",
                 )
             try:
                 record = decode(raw.value)

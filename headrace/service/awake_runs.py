@@ -501,11 +501,6 @@ class AwakeRuns:
         if self._shared.probes.open and run_id in self._shared.probes.open:
             self._tenure.propose(ProbePassed(run=run_id))
 
-    def end_trials(self) -> None:
-        """Nothing is woken by this token any more."""
-        self._passed.clear()
-        self._shared.probes.forget(self._all())
-
     # --- forgetting --------------------------------------------------------------------------------------------------
 
     def _forget(self, run_id: str) -> LiveRun | None:
@@ -530,13 +525,15 @@ class AwakeRuns:
 
     def forget_all(self) -> None:
         """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts; runs that still want a held one offer it anew."""
-        self.end_trials()
+        ours = self._all()
+        self._passed.clear()
+        self._shared.probes.forget(ours)  # nothing is woken by this token any more
         self._shared.attempts.give_up_waiting(self._ended)
         for run_id, live in list(self.live.items()):
             for ref in (*live.calls, *live.timers):
                 self._shared.timers.disarm((run_id, ref))
             live.close()
-        self._shared.admission.forget(self._all())
+        self._shared.admission.forget(ours)
         self.idle.forget_all()
         self.live.clear()
         self.held.clear()

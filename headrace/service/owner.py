@@ -200,7 +200,6 @@ class Owner:
         """What was folded counts for nothing."""
         self.checkpointer.drop()
         self._tenure.end()
-        self.runs.end_trials()
         self.runs.forget_all()
         self._shared.attempts.cancel_all(self._attempt_ended)
         self._cancel_alarms()
@@ -503,7 +502,6 @@ class Owner:
                     partition=self.at.partition, token=self._given_token, reason=reason, attempts=len(running)
                 )
             )
-        self.runs.end_trials()
         self.checkpointer.drop()
         self._cancel_alarms()
         self._stage = _Stage.RELEASING
@@ -551,7 +549,6 @@ class Owner:
         self.checkpointer.drop()
         self._shared.owner_positions.forget(self.at)
         self._tenure.end()
-        self.runs.end_trials()
         self.runs.forget_all()
         if self._stage is not _Stage.RELEASING:
             self._stage = _Stage.GONE

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from headrace.service.cli import event_match, event_tail
+from headrace.service.cli import event_tail, first_record
 from headrace.service.cli.exit_code import ExitCode
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.cli.conftest import Answer, Headrace
@@ -60,7 +60,7 @@ def test_what_transactions_leave_behind_is_no_record_to_wait_for(
     headrace: Headrace, app: Path, kafka: KafkaBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(event_tail, "READ_S", 0.5)
-    monkeypatch.setattr(event_match, "READ_S", 0.5)
+    monkeypatch.setattr(first_record, "READ_S", 0.5)
     app.write_text(APP.replace('"orders"', '"marked"'))
     servers = ("--bootstrap-servers", kafka.bootstrap_servers)
     headrace("topic", "create", app, *servers, "--app-name", "markers", "--set", "log.partitions=1")

@@ -20,6 +20,7 @@ import psutil
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.program import Job, random_job
 from tests.chaos.session import Session
+from tests.chaos.worker import COUNTED
 from tests.service.end_to_end.waiting import eventually_now
 
 RATE = 140.0  # jobs a second
@@ -47,7 +48,7 @@ async def run_soak(
         await bench.place(), seed=seed, checkpoint_bytes=512 << 10, runs__retry_retention="10s"
     ) as session:
         memory = session.folder / "memory"
-        hands = {"CHAOS_MEMORY": os.fspath(memory), "PYTHONMALLOC": "malloc"}
+        hands = {"CHAOS_MEMORY": os.fspath(memory), **COUNTED}
         hands |= {"CHAOS_LEAK_BYTES": str(leak_bytes)} if leak_bytes else {}
         worker = await session.spawn(environment=hands).ready()
         process = psutil.Process(worker.pid)

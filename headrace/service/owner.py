@@ -38,14 +38,13 @@ from headrace.topics.command import Abandoned, Deliver
 from headrace.topics.errors import Fatal, HeadraceError, Transient
 from headrace.topics.identity import ClientId
 from headrace.topics.log import LogRecord, NewRecord, OffsetOutOfRange, Offsets, TopicPartition, Unreadable
-from headrace.topics.outcome import CheckpointChunk
+from headrace.topics.outcome import CheckpointChunk, RunningAttempt
 from headrace.topics.run_record import (
     KNOCK,
     Announce,
     CommandRecord,
     OutcomeRecord,
     Release,
-    RunningAttempt,
     decode,
     encode,
 )

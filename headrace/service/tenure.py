@@ -16,13 +16,14 @@ from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.log import NewRecord
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     OutboxProgress,
     Outcome,
     OutputRefused,
     Sent,
 )
-from headrace.topics.run_record import OutcomeRecord, Release, RunningAttempt, encode
+from headrace.topics.run_record import OutcomeRecord, Release, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.service.writer import Writer
     from headrace.topics.errors import HeadraceError
+    from headrace.topics.outcome import RunningAttempt
 
 CLOSED = -1
+_LISTED_MAX = 2_000  # attempts or outbox entries in one record: more would not fit where references are long
 _PROGRESS_S = 0.01  # nobody waits for it; a crash within repeats what left, with the same ids. An append of its own would cost as much as a task
 
 
@@ -109,9 +112,11 @@ class Tenure:
         return (run, step, number) in self._results
 
     def release(self, attempts: tuple[RunningAttempt, ...], grace_ms: int) -> None:
-        """Close the token in the log, after everything proposed so far."""
+        """Close the token in the log, after everything proposed so far. What the release cannot list is listed before it."""
         self._flush_progress()
-        record = Release(token=self.token, seq=self._seq, attempts=attempts, grace_ms=grace_ms)
+        for first in range(_LISTED_MAX, len(attempts), _LISTED_MAX):
+            self.propose(AttemptsGiven(attempts=attempts[first : first + _LISTED_MAX], grace_ms=grace_ms))
+        record = Release(token=self.token, seq=self._seq, attempts=attempts[:_LISTED_MAX], grace_ms=grace_ms)
         self._writer.put(NewRecord(value=encode(record)))
         self.end()
 
@@ -156,7 +161,8 @@ class Tenure:
         progress, self._progress = self._progress, []
         if progress:
             maybe(FaultPoint.PROGRESS_QUEUED)
-            self.propose(OutboxProgress(sent=tuple(progress)))
+            for first in range(0, len(progress), _LISTED_MAX):
+                self.propose(OutboxProgress(sent=tuple(progress[first : first + _LISTED_MAX])))
 
     def has_sent(self, entry: str) -> bool:
         """Whether this entry has left, though the log does not say so yet."""

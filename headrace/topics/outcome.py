@@ -124,6 +124,21 @@ class OutputRefused(msgspec.Struct, frozen=True, tag_field="is", tag="output.ref
     message: str
 
 
+class RunningAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An attempt that its owner still runs while it gives the partition away."""
+
+    run: str
+    step: str
+    number: int
+
+
+class AttemptsGiven(msgspec.Struct, frozen=True, tag_field="is", tag="attempts.given", gc=False):
+    """The owner is about to release, and still runs these attempts besides those that the release lists: more than one record holds."""
+
+    attempts: tuple[RunningAttempt, ...]
+    grace_ms: int
+
+
 class RunEnded(msgspec.Struct, frozen=True, tag_field="is", tag="run.ended", omit_defaults=True, gc=False):
     """The one terminal record of a run."""
 
@@ -181,6 +196,7 @@ Outcome = (
     | Emitted
     | OutboxProgress
     | OutputRefused
+    | AttemptsGiven
     | RunEnded
     | RunParked
     | CheckpointChunk

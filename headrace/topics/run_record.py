@@ -10,7 +10,7 @@ import msgspec
 from headrace.topics.command import Command
 from headrace.topics.errors import Fatal
 from headrace.topics.identity import Identity
-from headrace.topics.outcome import Outcome
+from headrace.topics.outcome import Outcome, RunningAttempt
 
 FORMAT = 1
 KNOCK = -2
@@ -35,16 +35,11 @@ class Announce(msgspec.Struct, frozen=True, tag_field="kind", tag="announce", gc
     v: int = FORMAT
 
 
-class RunningAttempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """An attempt that its owner still runs while it gives the partition away."""
-
-    run: str
-    step: str
-    number: int
-
-
 class Release(msgspec.Struct, frozen=True, tag_field="kind", tag="release", gc=False):
-    """Close the token. The successor leaves the listed attempts alone until `grace_ms` after this record, or until their result or the giver's end comes."""
+    """Close the token. The successor leaves the listed attempts alone until `grace_ms` after this record, or until their result or the giver's end comes.
+
+    Of very many attempts, the others were listed just before (`AttemptsGiven`).
+    """
 
     token: int
     seq: int

@@ -7,11 +7,13 @@ import pytest
 
 from headrace import EventTrigger, Run, handler, workflow
 from headrace.observability.label import LossReason
+from headrace.service import tenure
 from headrace.service.definitions.app import App
 from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.gate import NO_TOKEN
 from headrace.service.engine.state import PartitionState
 from headrace.topics.log import NewRecord, TopicPartition
-from headrace.topics.outcome import AttemptSucceeded, OutboxProgress, RunEnded, RunStatus
+from headrace.topics.outcome import AttemptSucceeded, OutboxProgress, RunEnded, RunningAttempt, RunStatus, Sent
 from headrace.topics.run_record import Announce, OutcomeRecord, Release, decode, encode
 from tests.service.fault_log import Fault, FaultLog
 from tests.service.shell import Place, Serving, app_of, event, serving, until
@@ -213,6 +215,30 @@ async def test_a_stop_releases_the_token_and_the_next_instance_goes_on(place: Pl
         await all_done(process, 1)
     assert kitchen.calls == [0, 0]  # it was abandoned, and repeated with the same number
     assert [each.number for each in await place.outcomes(AttemptSucceeded)] == [1]
+
+
+@pytest.mark.parametrize("count", [1, tenure._LISTED_MAX + 1, 30_000])
+async def test_a_release_lists_all_attempts_however_many_run(place: Place, count: int) -> None:
+    """More than a record of the log may have bytes."""
+    attempts = tuple(RunningAttempt(f"0.{number:020x}", "/1/gather/work", 1) for number in range(count))
+    async with serving(FaultLog(place.log), Kitchen().app(), partitions=1) as process:
+        process.service.owners[0]._tenure.release(attempts, 10_000)
+        await process.shared.writers.flushed()
+        state = await state_of(place)
+    assert state.gate.token == NO_TOKEN
+    assert {RunningAttempt(run, step, given.number) for (run, step), given in state.given.items()} == set(attempts)
+
+
+async def test_progress_of_more_outputs_than_a_record_holds_is_recorded(place: Place) -> None:
+    entries = [f"0.{number:020x}/1/emit" for number in range(30_000)]
+    async with serving(FaultLog(place.log), Kitchen().app(), partitions=1) as process:
+        for entry in entries:
+            process.service.owners[0]._tenure.sent(Sent(entry, 0, 5))
+        progress = await place.until_outcomes(OutboxProgress)
+        await until(lambda: not process.shared.admission.outstanding)
+        progress = await place.outcomes(OutboxProgress)
+        assert len(process.observer.taken) == 1  # no append failed
+    assert [sent.entry for each in progress for sent in each.sent] == entries
 
 
 async def test_a_death_between_result_and_read_back_runs_nothing_twice_that_the_log_knows(place: Place) -> None:

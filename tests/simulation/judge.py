@@ -17,6 +17,7 @@ from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.log import LogRecord, Position, TopicPartition
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     Emitted,
     OutboxProgress,
@@ -414,6 +415,11 @@ class Judge:
     def _outcome(self, at: TopicPartition, record: LogRecord, outcome: Outcome) -> None:
         if isinstance(outcome, OutboxProgress):
             self._progress(at, record, outcome)
+            return
+        if isinstance(outcome, AttemptsGiven):
+            giver = self.announced[at.partition, self._partitions[at.partition].token]
+            for each in outcome.attempts:
+                self._given[each.run, each.step] = (each.number, record.timestamp_ms + outcome.grace_ms, giver)
             return
         if isinstance(outcome, OutputRefused):
             if self.outbox.pop(f"{at.partition}/{outcome.entry}", None) == "output":

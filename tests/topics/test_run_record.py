@@ -25,6 +25,7 @@ from headrace.topics.event import EventMeta
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
     Emitted,
@@ -34,6 +35,7 @@ from headrace.topics.outcome import (
     ParkReason,
     ProbePassed,
     RunEnded,
+    RunningAttempt,
     RunParked,
     RunProbed,
     RunStatus,
@@ -47,7 +49,6 @@ from headrace.topics.run_record import (
     CommandRecord,
     OutcomeRecord,
     Release,
-    RunningAttempt,
     RunRecord,
     UnknownRecord,
     decode,
@@ -99,6 +100,7 @@ OUTCOMES: list[Outcome] = [
     Emitted("0.r", "/1/emit", "out", "t", RAW),
     OutboxProgress((Sent("0.r/1/emit", 0, 5), Sent("forward/3", 1, 6))),
     OutputRefused("0.r/1/emit", "HR6001", "no"),
+    AttemptsGiven((RunningAttempt("0.r", "/1/work", 1), RunningAttempt("0.r", "/2/work", 3)), 10_000),
     RunEnded("0.r", RunStatus.SUCCEEDED, RAW),
     RunEnded("0.r", RunStatus.COMPENSATED, error="E", message="m", failed_step="/1/work", undone=1, undo_failed=2),
     RunParked("0.r", ParkReason.NONDETERMINISTIC, "/1/work", "e", "f"),

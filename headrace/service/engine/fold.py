@@ -31,6 +31,7 @@ from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, 
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
     Emitted,
@@ -49,7 +50,10 @@ from headrace.topics.outcome import (
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from headrace.service.engine.run_state import Woke
+    from headrace.topics.outcome import RunningAttempt
 
 
 def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, record: RunRecord) -> Folded:
@@ -80,11 +84,14 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
             until_ms = timestamp_ms + record.grace_ms
             # what an owner before this one gave away, and still runs, is not this one's to list
             given = {key: each for key, each in state.given.items() if each.until_ms > timestamp_ms}
-            given |= {(a.run, a.step): Given(a.number, until_ms, state.gate.holder) for a in record.attempts}
-            state.given = given
+            state.given = given | _given(state, record.attempts, until_ms)
             return DONE
         case _:
             assert_never(record)
+
+
+def _given(state: PartitionState, attempts: Iterable[RunningAttempt], until_ms: int) -> dict[tuple[str, str], Given]:
+    return {(each.run, each.step): Given(each.number, until_ms, state.gate.holder) for each in attempts}
 
 
 # --- commands ----------------------------------------------------------------------------------------------------------
@@ -197,6 +204,9 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
         case CheckpointChunk(as_of=as_of):
             # what it says is known already; but whoever wrote it may trim up to there, at any time
             state.runs.readable_from = max(state.runs.readable_from, as_of + 1)
+            return DONE
+        case AttemptsGiven(attempts=attempts, grace_ms=grace_ms):
+            state.given |= _given(state, attempts, at_ms + grace_ms)
             return DONE
         case RunProbed(run=id_):
             if id_ in state.runs:

@@ -12,6 +12,7 @@ from headrace.service.engine.state import Output, PartitionState
 from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
     Emitted,
@@ -114,7 +115,7 @@ def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:
         case OutputRefused(entry=entry):
             output = state.outbox.get(entry)
             return Touched((output.run,)) if isinstance(output, Output) else NOTHING
-        case OutboxProgress() | CheckpointChunk() | RunProbed() | ProbePassed():
+        case AttemptsGiven() | OutboxProgress() | CheckpointChunk() | RunProbed() | ProbePassed():
             return NOTHING
         case _:
             assert_never(outcome)

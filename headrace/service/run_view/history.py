@@ -13,6 +13,7 @@ from headrace.topics.event import format_time
 from headrace.topics.identity import run_id
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
     Emitted,
@@ -238,7 +239,7 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
     """The entry of an outcome, or None if it is about other runs."""
     offset, time = seen.offset, format_time(seen.timestamp_ms)
     match body:
-        case CheckpointChunk():
+        case CheckpointChunk() | AttemptsGiven():
             return None
         case OutboxProgress(sent=sent):
             mine = [one for one in sent if one.entry.startswith(f"{run}/")]

@@ -32,6 +32,7 @@ from headrace.topics.outcome import (
     ParkReason,
     ProbePassed,
     RunEnded,
+    RunningAttempt,
     RunParked,
     RunProbed,
     RunStatus,
@@ -40,7 +41,7 @@ from headrace.topics.outcome import (
     TimerArmed,
     TimerFired,
 )
-from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunningAttempt, RunRecord
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
 
 RETENTION_MS = 300
 TOPIC = "test.runs"

@@ -16,6 +16,7 @@ from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId
 from headrace.topics.outcome import (
     AttemptFailed,
+    AttemptsGiven,
     AttemptSucceeded,
     Emitted,
     OutboxProgress,
@@ -23,6 +24,7 @@ from headrace.topics.outcome import (
     OutputRefused,
     ParkReason,
     RunEnded,
+    RunningAttempt,
     RunParked,
     RunStatus,
     Sent,
@@ -30,7 +32,7 @@ from headrace.topics.outcome import (
     TimerArmed,
     TimerFired,
 )
-from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunningAttempt
+from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release
 from tests.service.engine.driver import Driver, empty_state
 from tests.service.engine.workflows import emits, shop
 
@@ -304,6 +306,20 @@ def test_a_second_release_keeps_what_an_earlier_giver_still_runs_until_its_grace
     driver.now_ms += 11_000
     driver.append(Announce("test", "i3", "third", "nonce-3", driver.state.gate.last, 1))
     driver.append(Release(driver.state.gate.token, 0, (), 20_000))
+    assert list(driver.state.given) == [("0.other", "/1/work")]
+
+
+def test_what_a_release_has_no_room_for_is_listed_before_it() -> None:
+    driver = Driver(shop)
+    run = driver.start(shop)
+    driver.propose(AttemptsGiven(attempts=(RunningAttempt("0.other", "/1/work", 2),), grace_ms=10_000))
+    released(driver, run)
+    giver = driver.state.gate.holder
+    assert driver.state.given == {
+        (run, "/1/work"): Given(1, driver.now_ms + 10_000, giver),
+        ("0.other", "/1/work"): Given(2, driver.now_ms + 10_000, giver),
+    }
+    deliver(driver, attempt(driver, run))
     assert list(driver.state.given) == [("0.other", "/1/work")]
 
 

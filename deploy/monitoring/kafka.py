@@ -154,6 +154,12 @@ KAFKA: Final = Dashboard(
                     queries=(Query(f"max by (partition) ({select('checkpoint_bytes')})", "{{partition}}"),),
                 ),
                 Lines(
+                    title="Checkpoints given up",
+                    description="By a bug, or a start that cannot be read; `checkpoint.failed` says why. The log grows until one succeeds.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(per_second("checkpoints_failed_total", by="instance"), "{{instance}}"),),
+                ),
+                Lines(
                     title="Records skipped",
                     description="Records that the accept rule skipped: of a former owner, out of sequence, or again. Harmless.",
                     unit=Unit.PER_SECOND,

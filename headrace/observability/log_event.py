@@ -43,6 +43,7 @@ class LogEvent(StrEnum):
     PARTITION_STOPPED = "partition.stopped"
     OUTCOME_SKIPPED = "outcome.skipped"
     CHECKPOINT_WRITTEN = "checkpoint.written"
+    CHECKPOINT_FAILED = "checkpoint.failed"
     TRIM_FAILED = "trim.failed"
     TOPIC_CHANGED = "topic.changed"
     GROUP_REBALANCED = "group.rebalanced"
@@ -102,6 +103,9 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.PARTITION_STOPPED: Meaning(logging.ERROR, "A partition stands still until somebody acts."),
     LogEvent.OUTCOME_SKIPPED: Meaning(logging.INFO, "The accept rule skipped outcomes; harmless."),
     LogEvent.CHECKPOINT_WRITTEN: Meaning(logging.DEBUG, "A checkpoint is complete."),
+    LogEvent.CHECKPOINT_FAILED: Meaning(
+        logging.ERROR, "A checkpoint was given up; work goes on, and the run log grows until one succeeds."
+    ),
     LogEvent.TRIM_FAILED: Meaning(logging.WARNING, "The run log could not be trimmed; it grows until the next try."),
     LogEvent.TOPIC_CHANGED: Meaning(
         logging.ERROR, "Somebody changed a topic that must not be changed; `code` says what."

@@ -411,6 +411,15 @@ class LogObserver(Silent):
             duration_ms=_ms(written.duration_ms),
         )
 
+    def checkpoint_failed(self, failed: o.CheckpointFailed, /) -> None:
+        self._logs.write(
+            LogEvent.CHECKPOINT_FAILED,
+            kind=failed.code,
+            partition=failed.partition,
+            code=failed.code,
+            message=failed.message,
+        )
+
     def trim_failed(self, failed: o.TrimFailed, /) -> None:
         self._logs.write(
             LogEvent.TRIM_FAILED,

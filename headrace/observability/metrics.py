@@ -138,6 +138,7 @@ TABLE: Final[tuple[Family, ...]] = (
     _counter("log_skipped_records_total", "Records that the accept rule skipped.", "reason"),
     _gauge("log_bytes", "Run-log bytes since the last checkpoint.", "partition"),
     _gauge("checkpoint_bytes", "Size of the last checkpoint.", "partition"),
+    _counter("checkpoints_failed_total", "Checkpoints that were given up; the run log grows until one succeeds."),
     _histogram("recovery_duration_seconds", "Taking one partition: decision to state folded.", RECOVERY_SECONDS),
     _counter("recovery_records_total", "Records replayed when partitions were taken."),
     _counter("ownership_changes_total", "Run-log partitions taken, released and lost.", "reason"),

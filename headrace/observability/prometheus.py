@@ -124,6 +124,8 @@ class PrometheusObserver(Silent, Collector):
         self._loop_blocked = counts["event_loop_blocked_total"]
         self._loop_fenced = counts["event_loop_fenced_total"]
         self._loop_fenced.add((), 0)
+        self._checkpoints_failed = counts["checkpoints_failed_total"]
+        self._checkpoints_failed.add((), 0)
         self._resources: dict[Labels, float] = {}
 
     def expect(self, expected: Expected) -> None:
@@ -262,6 +264,9 @@ class PrometheusObserver(Silent, Collector):
     def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
         # The watchdog's thread: the only writer of this family.
         self._loop_blocked.add((blocked.handler,))
+
+    def checkpoint_failed(self, failed: o.CheckpointFailed, /) -> None:
+        self._checkpoints_failed.add(())
 
     def loop_fenced(self, fenced: o.LoopFenced, /) -> None:
         self._loop_fenced.add(())

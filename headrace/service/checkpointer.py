@@ -5,7 +5,8 @@
                   └────────────────────────────────────────┘        token lost anywhere: dropped, it never counts
 
 One chunk is out at a time: normal commits go on between them. A state that changes meanwhile is captured first (`before`). `checkpoints.py` says whose turn
-it is: one partition of a process writes at a time.
+it is: one partition of a process writes at a time. Whatever goes wrong, a bug of ours included, ends this checkpoint and nothing else: an alarm, and the log
+grows until a later one succeeds.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING
 from headrace.observability import observer as told
 from headrace.service.engine.checkpoint import Chunker, Dump, LeftRun, estimated_bytes
 from headrace.service.fault_point import FaultPoint, maybe
-from headrace.topics.errors import HeadraceError
+from headrace.service.stop import bug
+from headrace.topics.errors import HeadraceError, Transient
 
 if TYPE_CHECKING:
     from headrace.service.engine.state import PartitionState
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from headrace.service.tenure import Tenure
     from headrace.topics.log import TopicPartition
     from headrace.topics.outcome import CheckpointChunk
+    from headrace.topics.run_record import RunRecord
 
 LOG_BYTES_MIN: int | None = None
 """What tests put in the place of `log.checkpoint_bytes`."""
@@ -40,6 +43,7 @@ The next checkpoint's size counts, not the last one's: a log in which all runs w
 """
 _LOOK_SHARE = 4  # how large a checkpoint would be is estimated again after this part of what is missing
 _SLICE_S = 0.005  # the longest stretch of capturing before the event loop gets its turn
+_BUG = "HR9003"
 
 
 class _Dropped(Exception):
@@ -52,7 +56,7 @@ class Checkpointer:
     def __init__(self, shared: Shared, at: TopicPartition, state: PartitionState, tenure: Tenure) -> None:
         self.at = at
         self.dump: Dump | None = None
-        """While one is written: the owner calls its `before` for every record that it folds."""
+        """While one is written: the owner calls our `before` for every record that it folds."""
         self.as_of = -1  # of the newest complete one
         self.first = -1  # offset of its first chunk
         self.size_bytes = 0  # of its records
@@ -94,6 +98,14 @@ class Checkpointer:
         self._since_bytes += size_bytes
         self._look()
 
+    def before(self, record: RunRecord) -> None:
+        """This record is about to be folded, while a checkpoint is written."""
+        if self.dump is not None:
+            try:
+                self.dump.before(record)
+            except Exception as error:  # noqa: BLE001 - a bug of ours: see above
+                self._give_up(error)
+
     def _least(self) -> int:
         return self._shared.settings.log.checkpoint_bytes if LOG_BYTES_MIN is None else LOG_BYTES_MIN
 
@@ -114,7 +126,11 @@ class Checkpointer:
 
     def _is_cheap(self, least: int) -> bool:
         """Whether the log since the last checkpoint is long beside the next one. If not, that is asked again after a while."""
-        missing = SIZE_FACTOR * estimated_bytes(self._state) - self.log_bytes
+        try:
+            missing = SIZE_FACTOR * estimated_bytes(self._state) - self.log_bytes
+        except Exception as error:  # noqa: BLE001 - a bug of ours: see above
+            self._give_up(error)
+            return False
         if missing < 0:
             return True
         self._look_at = self.log_bytes + max(least, missing) // _LOOK_SHARE
@@ -154,9 +170,27 @@ class Checkpointer:
     # --- writing -----------------------------------------------------------------------------------------------------
 
     async def write(self) -> None:
-        """Write one checkpoint, whole, and trim. Returns early if the token is lost on the way."""
+        """Write one checkpoint, whole, and trim. Returns early if the token is lost on the way, or it is given up."""
         if not self._tenure.open:
             return
+        try:
+            await self._write_and_trim()
+        except (_Dropped, Transient):
+            return  # the token is gone, or the broker is away: the log goes on without this checkpoint
+        except Exception as error:  # noqa: BLE001 - a bug of ours: see above
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """No checkpoint for a while. The owner, and all others, work on."""
+        self.dump = None
+        self._moved.set()
+        self._not_before = asyncio.get_running_loop().time() + EVERY_S
+        told_of = error if isinstance(error, HeadraceError) else bug(error, _BUG)
+        self._shared.observer.checkpoint_failed(
+            told.CheckpointFailed(partition=self.at.partition, code=told_of.code, message=told_of.message)
+        )
+
+    async def _write_and_trim(self) -> None:
         maybe(FaultPoint.CHECKPOINT_BEGINNING)
         self._not_before = asyncio.get_running_loop().time() + EVERY_S
         began = perf_counter()
@@ -164,8 +198,10 @@ class Checkpointer:
         self._next, self._first, self._written_bytes, self._since_bytes = 0, -1, 0, 0
         try:
             await self._write(dump)
-        except (_Dropped, HeadraceError):
-            return  # the token is gone, or a start cannot be read: the log goes on without this checkpoint
+        except HeadraceError as error:
+            if self.dump is not dump:
+                raise _Dropped from error  # who has the token now may have trimmed what we read
+            raise
         finally:
             if self.dump is dump:
                 self.dump = None

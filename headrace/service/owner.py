@@ -277,7 +277,7 @@ class Owner:
         self._batch_bytes += size
         dump = self.checkpointer.dump
         if dump is not None:
-            dump.before(entry)
+            self.checkpointer.before(entry)
         folded = fold(self.state, record.offset, record.timestamp_ms, size, entry)
         if self._stage is _Stage.REPLAYING or self._stage is _Stage.WAITING:
             self._replayed += 1

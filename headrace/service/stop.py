@@ -32,12 +32,12 @@ def reason_of(error: HeadraceError) -> StopReason:
             return StopReason.UNKNOWN_RECORD
 
 
-def bug(error: Exception) -> Fatal:
-    """An error that nobody expected, with the place where it was raised."""
+def bug(error: Exception, code: str = "HR9002") -> Fatal:
+    """An error that nobody expected, with the place where it was raised. The code is that of a stopped partition."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return Fatal(
         f"{type(error).__name__} at {frame.filename}:{frame.lineno}: {error}",
-        code="HR9002",
+        code=code,
         why="This is a bug in Headrace.",
         do="Report it, with the record at the offset that is named. The other partitions go on; a restart tries this one again.",
     )

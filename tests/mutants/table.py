@@ -270,7 +270,7 @@ MUTANTS = (
         "S13",
         "a checkpoint does not capture what is about to change",
         "service/owner.py",
-        "            dump.before(entry)\n",
+        "            self.checkpointer.before(entry)\n",
         "            pass\n",
     ),
     Mutant(

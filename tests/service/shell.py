@@ -83,6 +83,7 @@ class Recorder(Silent):
         self.breaker_changes: list[Any] = []
         self.finished: list[Any] = []
         self.checkpoints: list[Any] = []
+        self.checkpoints_failed: list[Any] = []
         self.trims_failed: list[Any] = []
         self.folded: list[Any] = []
         self.parked: list[Any] = []
@@ -123,6 +124,9 @@ class Recorder(Silent):
 
     def checkpoint_written(self, told: Any, /) -> None:
         self.checkpoints.append(told)
+
+    def checkpoint_failed(self, told: Any, /) -> None:
+        self.checkpoints_failed.append(told)
 
     def trim_failed(self, told: Any, /) -> None:
         self.trims_failed.append(told)

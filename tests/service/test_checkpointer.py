@@ -250,6 +250,57 @@ async def test_a_token_lost_between_chunks_ends_that_checkpoint_and_a_later_one_
     await judged(place, archive, range(20))
 
 
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("point", STEPS[:-1])
+async def test_a_bug_at_any_step_of_a_checkpoint_ends_that_checkpoint_and_nothing_else(
+    place: Place, point: FaultPoint
+) -> None:
+    shop, archive = Shop(), Archive(place)
+    left = 3
+
+    def hook(here: FaultPoint) -> None:
+        nonlocal left
+        if here is point and left:
+            left -= 1
+            raise KeyError("nobody thought of this")
+
+    async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:
+        with armed(hook):
+            await one_by_one(place, ORDERS)
+        assert {told.code for told in process.observer.checkpoints_failed} == {"HR9003"}
+        assert len(process.observer.checkpoints_failed) == 3
+        assert "KeyError" in process.observer.checkpoints_failed[0].message
+        await finished(process, place, ORDERS)
+        assert complete(process)
+        assert (len(process.observer.taken), process.observer.lost, process.observer.stopped) == (1, [], [])
+        assert await archive.agrees(process.service.owners[0].state)
+    await judged(place, archive, range(ORDERS))
+
+
+@pytest.mark.usefixtures("often")
+@pytest.mark.parametrize("part", ["touched", "estimated_bytes"])
+async def test_a_bug_in_what_a_checkpoint_does_while_the_log_is_folded_stops_no_partition(
+    place: Place, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    def broken(*_: object) -> Any:
+        raise KeyError("nobody thought of this")
+
+    shop, archive = Shop(), Archive(place)
+    where = checkpoint if part == "touched" else checkpointer
+    async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:
+        with monkeypatch.context() as patch:
+            patch.setattr(where, part, broken)
+            await one_by_one(place, ORDERS)
+            assert {told.code for told in process.observer.checkpoints_failed} == {"HR9003"}
+        await finished(process, place, ORDERS)
+        before = complete(process)
+        await publish(place, range(ORDERS, ORDERS + 1))
+        await finished(process, place, ORDERS + 1)
+        await until(lambda: complete(process) > before)
+        assert (len(process.observer.taken), process.observer.lost, process.observer.stopped) == (1, [], [])
+    await judged(place, archive, range(ORDERS + 1))
+
+
 # --- hints ------------------------------------------------------------------------------------------------------------
 
 

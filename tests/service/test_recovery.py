@@ -5,6 +5,7 @@ from contextlib import aclosing
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from headrace.service.engine.checkpoint import dump
@@ -205,6 +206,24 @@ async def test_a_checkpoint_of_a_token_that_never_was_counts_for_nothing(log: Em
         recovered = await recover(log, hint)
         assert recovered.candidate is not None
         assert recovered.candidate.offsets == [1]
+
+
+@pytest.mark.parametrize(
+    "item",
+    [b'["run","\xff",{}]', b'["unheard",1]', msgspec.json.encode(["part", b"[" * 100_000, True])],
+    ids=["no UTF-8", "unknown", "nested too deeply"],
+)
+async def test_a_checkpoint_that_cannot_be_decoded_is_passed_over(item: bytes, log: EmbeddedLog) -> None:
+    """The log has accepted it; what it says is of no use."""
+    made = WithCheckpoints(5, log)
+    await made.until_complete(1)
+    gate, as_of = made.real.gate, made.real.next_offset - 1
+    spoiled = CheckpointChunk(as_of, 0, last=True, items=(msgspec.Raw(item),))
+    records = made.records + await written(log, [OutcomeRecord(gate.token, gate.seq + 1, spoiled)])
+    recovered = await recover(log, hint=as_of + 1)
+    assert fold_records(records, recovered.state) == fold_records(records, empty())
+    assert recovered.candidate is not None
+    assert recovered.candidate.as_of == made.complete[0][1]
 
 
 async def test_views_begin_at_the_oldest_checkpoint(log: EmbeddedLog) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 from headrace.observability.health import Health
-from headrace.observability.observer import PartitionStopped
+from headrace.observability.observer import CheckpointFailed, PartitionStopped
 from headrace.observability.silent import Silent
 from headrace.observability.traces import contexts
 from headrace.service.owner import Owner
@@ -24,9 +24,14 @@ class Watcher(Silent):
 
     def __init__(self) -> None:
         self.stops: list[PartitionStopped] = []
+        self.bugs: list[CheckpointFailed] = []  # that ended a checkpoint, and nothing else
 
     def partition_stopped(self, told: PartitionStopped, /) -> None:
         self.stops.append(told)
+
+    def checkpoint_failed(self, told: CheckpointFailed, /) -> None:
+        if told.code.startswith("HR9"):
+            self.bugs.append(told)
 
 
 class Instance:

@@ -436,6 +436,8 @@ class World:
                 self.violated(
                     f"P1 {instance.name} stopped {told.topic}/{told.partition} at {told.offset}: {told.code} {told.message}"
                 )
+            for bug in instance.watcher.bugs:
+                self.violated(f"P1 {instance.name} gave a checkpoint of {bug.partition} up: {bug.code} {bug.message}")
             if instance.place.life is Life.RUNNING and instance.task.done() and not instance.leaving:
                 what = "" if instance.error is None else first_line(instance.error)
                 self.violated(f"P1 {instance.name} ended by itself: {what}")

@@ -262,7 +262,7 @@ class Load:
         try:
             for raw in chunk.items:
                 self._item(raw)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise CheckpointUnusable(
                 f"A checkpoint cannot be read: {error}",
                 why="It was written by something else, or by a newer version of Headrace.",

@@ -30,6 +30,7 @@ STOP_TIMEOUT_S: Final = 30
 # Below the range from which systems take ports for outgoing connections: nobody grabs ours between kill and restart,
 # and a client that reconnects to the dead broker cannot connect to itself.
 PORTS: Final = range(20_000, 32_000)
+_given: set[int] = set()
 # A JVM that compiles once and quickly takes half the processor time until it serves; one for measurements is as in production.
 HURRY: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
@@ -68,7 +69,7 @@ class KafkaBroker:
         steady: bool = False,
     ) -> None:
         self._port = port or free_port()
-        self._quorum = quorum or Quorum(1, (f"1@127.0.0.1:{free_port(but=self._port)}",), new_id())
+        self._quorum = quorum or Quorum(1, (f"1@127.0.0.1:{free_port()}",), new_id())
         self._controller_port = int(self._quorum.voters[self._quorum.node - 1].rpartition(":")[2])
         self._steady = steady
         self._advertised = dict(advertised or {})
@@ -242,7 +243,10 @@ class KafkaBroker:
             await asyncio.sleep(0.05)  # between two looks at a process that cannot tell us
 
     async def _answers(self) -> bool:
-        """True once the metadata lists a broker. Raises BrokerFailed if that is not ours: it was quicker to take the port."""
+        """True once the metadata lists this node: others of its cluster may do before, and a topic cannot have a replica here.
+
+        Raises BrokerFailed if it is another cluster's: it was quicker to take the port.
+        """
         if not _listens(self._port):
             return False  # saves aiokafka's error line for each look
         admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap_servers, request_timeout_ms=5000)
@@ -253,7 +257,7 @@ class KafkaBroker:
                 raise BrokerFailed(
                     f"Another broker listens on {self.bootstrap_servers}, of cluster {told['cluster_id']}."
                 )
-            return bool(told["brokers"])
+            return any(each["node_id"] == self._quorum.node for each in told["brokers"])
         except (KafkaError, OSError):
             return False
         finally:
@@ -268,9 +272,10 @@ def _listeners(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
 
 
-def free_port(*, but: int = 0) -> int:
+def free_port() -> int:
+    """A port that nobody listens on, once in this process: whoever got it may listen only later."""
     for port in random.sample(PORTS, 200):
-        if port == but:
+        if port in _given:
             continue
         with socket.socket() as candidate:
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -278,6 +283,7 @@ def free_port(*, but: int = 0) -> int:
                 candidate.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.add(port)
             return port
     raise BrokerFailed(f"No free port among 200 tries in {PORTS}.")
 

@@ -20,11 +20,7 @@ class KafkaCluster:
     """`async with KafkaCluster() as cluster:` starts all nodes; `cluster.nodes[0].kill()` and `.start()` move one."""
 
     def __init__(self, *, properties: Mapping[str, str] | None = None, heap_mb: int = 320) -> None:
-        ports: list[int] = []
-        while len(ports) < NODES:
-            port = free_port()
-            ports += [port] if port not in ports else []
-        voters = tuple(f"{number}@127.0.0.1:{port}" for number, port in enumerate(ports, 1))
+        voters = tuple(f"{number}@127.0.0.1:{free_port()}" for number in range(1, NODES + 1))
         cluster_id = new_id()
         replicated = {
             "default.replication.factor": "3",
@@ -78,7 +74,8 @@ class KafkaCluster:
             described: list[dict[str, Any]] = await admin.describe_topics(topics)
         finally:
             await admin.close()
-        return [
+        unknown = [f"{topic['topic']} is not known yet" for topic in described if not topic["partitions"]]
+        return unknown + [
             f"{topic['topic']}/{partition['partition']} has {partition['isr']} of {partition['replicas']}"
             for topic in described
             for partition in topic["partitions"]

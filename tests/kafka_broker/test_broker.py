@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.kafka_broker.broker import BrokerFailed, KafkaBroker, free_port
+from tests.service.end_to_end.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 OwnKafka = Callable[..., Awaitable[KafkaBroker]]
@@ -100,7 +101,17 @@ async def test_the_shared_broker_serves_asynchronous_tests(kafka: KafkaBroker) -
     await create_topic(kafka, "shared-by-all")
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
     await admin.start()
+
+    async def listed() -> bool:
+        return "shared-by-all" in await admin.list_topics()
+
     try:
-        assert "shared-by-all" in await admin.list_topics()
+        await eventually(listed, "a topic that was made: its maker is answered before the broker hears of it")
     finally:
         await admin.close()
+
+
+def test_a_free_port_is_given_once() -> None:
+    """Ports are listened on later: two brokers that are being set up must not get the same."""
+    given = [free_port() for _ in range(500)]
+    assert len(set(given)) == len(given)

@@ -37,9 +37,10 @@ async def test_kill_9_in_the_middle_of_appending_tears_nothing(
         await log.append(at, [NewRecord(b"end")])
         end = (await log.offsets([at]))[at].end
         found = await read(log, at, 0, end)
-        assert [record.offset for record in found] == list(range(end))
+        assert [record.offset for record in found] == list(range(len(found)))
         stored = [record.value for record in found]
-        assert stored.pop() == b"end"
+        assert stored.index(b"end") >= sum(len(batch(number)) for number in range(acknowledged + 1))
+        stored.remove(b"end")  # what was under way when the writer died may come behind it
         expected: list[bytes | None] = []
         number = 0
         while len(expected) < len(stored):

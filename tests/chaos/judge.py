@@ -241,14 +241,17 @@ class _Case:
         return run is not None and self._times_met(run, id_[len(run.id) :]) > 0
 
     def _times_met(self, run: RunFacts, step: str) -> int:
-        """By how many faults a result was met in the outbox, and by how many changes of owner after the first of them."""
+        """By how many faults a result was met in the outbox, and by how many changes of owner after the first of them.
+
+        A change without a release counts always: the owner before was lost, though we did nothing (a machine that stands still).
+        """
         windows = self.evidence.windows
         emitted_ms = run.emitted.get(step, float("inf")) - _CLOCK_MS
         left_ms = self.log.left.get(f"{run.id}{step}", float("inf")) + _CLOCK_MS
         first_ms = min((window.began_ms for window in windows), default=float("inf"))
-        taken = (each.at_ms for each in self.log.taken(run.partition))
+        taken = self.log.taken(run.partition)
         return sum(emitted_ms <= window.ended_ms and left_ms >= window.began_ms for window in windows) + sum(
-            max(emitted_ms, first_ms) <= at_ms <= left_ms for at_ms in taken
+            emitted_ms <= each.at_ms <= left_ms and (each.at_ms >= first_ms or not each.handed_over) for each in taken
         )
 
     # --- I3 ---

@@ -5,14 +5,15 @@ For Kafka see `kafka_source.py`; for the embedded file the log's own reader.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
 from aiokafka.errors import KafkaError
 
 from headrace.topics.errors import HeadraceError
-from headrace.topics.log import LogRecord
+from headrace.topics.log import LogRecord, Offsets
 from headrace.topics.log import TopicPartition as LogPartition
 from headrace.topics.log_embedded import EmbeddedLog
 
@@ -48,31 +49,29 @@ class Source(Protocol):
 
 
 class EmbeddedSource:
-    """A second process's look at the embedded file."""
+    """A second process's look at the embedded file. Whoever asks takes turns: nobody closes it under another."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._log: EmbeddedLog | None = None
+        self._turn = asyncio.Lock()
 
     async def partitions(self, topic: str) -> int:
-        return await (await self._open()).partitions(topic)
+        async with self._opened() as log:
+            return await log.partitions(topic)
 
     async def ends(self, at: Sequence[At]) -> dict[At, int]:
-        found = await (await self._open()).offsets([LogPartition(*each) for each in at])
-        return {(each.topic, each.partition): offsets.end for each, offsets in found.items()}
+        return {each: offsets.end for each, offsets in (await self._offsets(at)).items()}
 
     async def begins(self, at: Sequence[At]) -> dict[At, int]:
-        found = await (await self._open()).offsets([LogPartition(*each) for each in at])
-        return {(each.topic, each.partition): offsets.start for each, offsets in found.items()}
+        return {each: offsets.start for each, offsets in (await self._offsets(at)).items()}
 
     async def some(self, at: At, start: int, end: int) -> list[Record]:
-        log = await self._open()
-        partition = LogPartition(*at)
-        start = max(start, (await log.offsets([partition]))[partition].start)
+        start = max(start, (await self.begins([at]))[at])
         found: list[Record] = []
         if start >= end:
             return found
-        async with log.read(partition, start) as batches:
+        async with self._opened() as log, log.read(LogPartition(*at), start) as batches:
             async for batch in batches:
                 for each in batch.records:
                     assert isinstance(each, LogRecord), each
@@ -82,18 +81,27 @@ class EmbeddedSource:
         return found
 
     async def committed(self, group: str, at: Sequence[At]) -> dict[At, int]:
-        found = await (await self._open()).committed(group, [LogPartition(*each) for each in at])
+        async with self._opened() as log:
+            found = await log.committed(group, [LogPartition(*each) for each in at])
         return {(each.topic, each.partition): position.offset for each, position in found.items()}
 
-    async def _open(self) -> EmbeddedLog:
-        if self._log is None:
-            self._log = await EmbeddedLog(self._path, owner=False).__aenter__()
-        return self._log
+    async def _offsets(self, at: Sequence[At]) -> dict[At, Offsets]:
+        async with self._opened() as log:
+            found = await log.offsets([LogPartition(*each) for each in at])
+        return {(each.topic, each.partition): offsets for each, offsets in found.items()}
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[EmbeddedLog]:
+        async with self._turn:
+            if self._log is None:
+                self._log = await EmbeddedLog(self._path, owner=False).__aenter__()
+            yield self._log
 
     async def close(self) -> None:
-        log, self._log = self._log, None
-        if log is not None:
-            await log.__aexit__(None, None, None)
+        async with self._turn:
+            log, self._log = self._log, None
+            if log is not None:
+                await log.__aexit__(None, None, None)
 
 
 class Recorder:

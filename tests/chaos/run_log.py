@@ -18,11 +18,12 @@ CLOSED = -1
 
 
 class Taken(msgspec.Struct, frozen=True):
-    """An accepted announce."""
+    """An accepted announce. `handed_over`: nobody owned the partition: it was released, or never taken."""
 
     token: int
     at_ms: int
     instance: str
+    handed_over: bool = True
 
     @property
     def pid(self) -> int:
@@ -136,9 +137,10 @@ class RunLog:
         if said["previous_token"] != state.last:
             self.skipped["announce"] += 1
             return
+        handed_over = state.token == CLOSED
         state.last = state.token = record.offset
         state.nonce, state.seq = said["nonce"], -1
-        state.taken.append(Taken(record.offset, record.timestamp_ms, said["instance"]))
+        state.taken.append(Taken(record.offset, record.timestamp_ms, said["instance"], handed_over))
 
     def _admits(self, state: _Partition, said: dict[str, Any]) -> bool:
         if state.token == CLOSED or said["token"] != state.token:

@@ -40,8 +40,9 @@ from tests.service.end_to_end.waiting import eventually, eventually_now
 APP = Path(__file__).parent / "apps" / "programs.py"
 _numbers = itertools.count()
 _LOOK_S = 0.3
-STUCK_S = 60.0
+STUCK_S = 90.0  # above what a look of the recorder's, or a put of the load's, waits for a broker
 _STOOD_S = 5.0
+_STARTS_S = 60.0  # patience with a worker that has not begun its first attempt
 _BEHIND_S = 3.0  # positions are committed four times a second
 RATE = 80.0  # jobs a second: all parts work all the time, and the machine has room to start a worker
 
@@ -55,6 +56,13 @@ class Place(NamedTuple):
 
     servers: str = ""
     replication: int = 1
+
+
+class Lag(NamedTuple):
+    """A look at the router's positions, and just after it at the ends of the source."""
+
+    committed: Mapping[At, int]
+    ends: Mapping[At, int]
 
 
 class Session:
@@ -99,6 +107,8 @@ class Session:
         self.resumed: list[str] = []
         self._behind_since: dict[At, float] = {}
         self._gone_on: set[At] = set()
+        self._settled_at = Lag({}, {})
+        """The look that found nothing left to do: a zombie may still move a position back, and nothing depends on that."""
         self.stuck = ""
         """What ended the session before its time."""
         self._recording: asyncio.Task[None] | None = None
@@ -113,7 +123,7 @@ class Session:
             admin = AIOKafkaAdminClient(bootstrap_servers=self.place.servers)
             await admin.start()
             try:
-                await admin.create_topics(
+                made: Any = await admin.create_topics(
                     [
                         NewTopic(self.topic("in"), SOURCE_PARTITIONS, self.place.replication),
                         NewTopic(self.topic("results"), SOURCE_PARTITIONS, self.place.replication),
@@ -122,6 +132,8 @@ class Session:
                         ),
                     ]
                 )
+                refused = [each for each in made.topic_errors if each[1]]
+                assert not refused, refused
             finally:
                 await admin.close()
         loop = asyncio.get_running_loop()
@@ -335,10 +347,13 @@ class Session:
         return hit.fired
 
     async def dies(self, instance: Instance, *, patience_s: float) -> bool:
-        """Wait for a worker to die at its point; True if it did. One that never passes it is killed."""
+        """Wait for a worker to die at its point; True if it did. One that has worked for so long and never passed it is killed."""
         began = time.time() * 1000
-        ends = time.monotonic() + patience_s
+        seen, works = len(self.sink.effects()), False
+        ends = time.monotonic() + _STARTS_S
         while instance.process.poll() is None and time.monotonic() < ends:
+            if not works and any(each.pid == instance.pid for each in self.sink.effects()[seen:]):
+                works, ends = True, time.monotonic() + patience_s
             await asyncio.sleep(0.02)
         if instance.process.poll() is None:
             instance.kill()
@@ -358,22 +373,32 @@ class Session:
 
     async def look_at_positions(self) -> None:
         """Note the committed positions, to be held against the log."""
-        source = self.recorder.source
         try:
-            committed = await source.committed(f"{self.name}.router", await self._all_of("in"))
-            ends = await source.ends(await self._all_of("runs"))
+            committed = await self._committed()
+            ends = await self.recorder.source.ends(self._runs)
         except (KafkaError, OSError, HeadraceError):
             return  # the broker is what is away
         self.positions.append(Position(committed, ends))
 
-    async def begins(self) -> dict[tuple[str, int], int]:
+    async def begins(self) -> dict[At, int]:
         """Where the run log begins, by partition."""
-        return await self.recorder.source.begins(await self._all_of("runs"))
+        return await self.recorder.source.begins(self._runs)
 
-    async def _all_of(self, name: str) -> list[At]:
-        """The partitions of a topic. The recorder may not know them yet: work can be quicker than its first look."""
-        topic = self.topic(name)
+    @property
+    def _runs(self) -> list[At]:
+        """The run log's partitions: neither the recorder nor a broker may know them yet."""
+        return [(self.topic("runs"), number) for number in range(self.partitions)]
+
+    async def _inputs(self) -> list[At]:
+        """The source's partitions. The recorder may not know them yet: work can be quicker than its first look."""
+        topic = self.topic("in")
         return [(topic, number) for number in range(await self.recorder.source.partitions(topic))]
+
+    async def _committed(self) -> dict[At, int]:
+        return await self.recorder.source.committed(f"{self.name}.router", await self._inputs())
+
+    async def _lag(self) -> Lag:
+        return Lag(await self._committed(), await self.recorder.source.ends(await self._inputs()))
 
     # --- the end ---
 
@@ -386,17 +411,22 @@ class Session:
         try:
             await self.rest(patience_s=patience_s)
         except AssertionError as error:
-            found = judge(await self._evidence(listed=False))
+            found = judge(await self._evidence(await self._lag(), listed=False))
             return Verdict([Violation("I14", str(error)), *found.violations], found.figures)
         await self._no_more()
-        return judge(await self._evidence(listed=listed))
+        return judge(await self._evidence(self._settled_at, listed=listed))
 
     async def _settled(self) -> bool:
+        """Whether nothing is left to do. The run log is read after the positions: all that was made of what they passed stands there."""
+        await self.recorder.refresh()  # waits for a broker that is away
+        lag = await self._lag()
         await self.recorder.refresh()
         log = self.run_log
-        for each in log.runs.values():
-            if each.parked == "poison" and each.id not in self.resumed:
-                await self._resume(each.id)
+        poisoned = [each.id for each in log.runs.values() if each.parked == "poison" and each.id not in self.resumed]
+        for id_ in poisoned:
+            await self._resume(id_)
+        if poisoned:
+            return False  # open again, though the log had not said so when it was read
         jobs = [
             load.inputs[id_] for load in self.loads for id_ in load.acknowledged if load.inputs[id_].job is not None
         ]
@@ -405,11 +435,9 @@ class Session:
         emitted = [f"{run.id}{step}" for run in log.runs.values() for step in run.emitted if not _refused(run.ended)]
         if not all(entry in log.left for entry in emitted):
             return False
-        at = self.recorder.at(self.topic("in"))
-        committed = await self.recorder.source.committed(f"{self.name}.router", at)
-        ends = await self.recorder.source.ends(at)
-        behind = [each for each, position in committed.items() if position != ends[each]]
+        behind = [at for at, end in lag.ends.items() if lag.committed.get(at, 0) != end]
         await self._go_on_with(behind)
+        self._settled_at = lag
         return not behind
 
     async def _go_on_with(self, behind: Sequence[At]) -> None:
@@ -437,11 +465,8 @@ class Session:
             await asyncio.sleep(_LOOK_S)
             await self.recorder.refresh()
 
-    async def _evidence(self, *, listed: bool) -> Evidence:
+    async def _evidence(self, lag: Lag, *, listed: bool) -> Evidence:
         await self.recorder.refresh()
-        at = self.recorder.at(self.topic("in"))
-        ends = await self.recorder.source.ends(at)
-        committed = await self.recorder.source.committed(f"{self.name}.router", at)
         rows: list[dict[str, Any]] | None = None
         if listed and not self.trims:
             rows = await self._run_list()
@@ -456,8 +481,8 @@ class Session:
             effects=self.sink.effects(),
             windows=self.windows,
             positions=self.positions,
-            committed=committed,
-            source_ends={each: end for each, end in ends.items() if end},
+            committed=lag.committed,
+            source_ends={each: end for each, end in lag.ends.items() if end},
             listed=rows,
             missed=self.recorder.missed,
             worker_clock=self.worker_clock,

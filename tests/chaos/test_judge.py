@@ -342,3 +342,24 @@ def test_a_result_that_came_twice_though_a_fault_met_it_in_the_outbox_is_allowed
     history.windows.append(Window("kill", emitted_ms, emitted_ms, fired=True))
     history.results.append(history.results[0]._replace(offset=1))
     assert history.judged() == []
+
+
+@pytest.mark.parametrize("released", [False, True], ids=["lost", "released"])
+def test_a_result_that_came_twice_is_allowed_where_its_owner_was_lost_though_by_no_fault_of_ours(
+    released: bool,
+) -> None:
+    """A machine that stands still for a session's time. One that hands over has its results home."""
+
+    class Moved(History):
+        def outcome(self, **body: Any) -> int:
+            if body["is"] == "outbox.progress":
+                if released:
+                    self._write(kind="release", token=self.token, seq=self.seq)
+                self.token = self._write(kind="announce", instance="host-12-x", nonce="m", previous_token=0)
+                self.seq = 0
+            return super().outcome(**body)
+
+    history = Moved()
+    assert history.judged() == []
+    history.results.append(history.results[0]._replace(offset=1))
+    assert {violation.invariant for violation in history.judged()} == ({"I2"} if released else set())

@@ -2,12 +2,15 @@
 
 import asyncio
 import os
+from collections.abc import Sequence
 
 import pytest
 
 from tests.chaos import load as load_module
 from tests.chaos import session as session_module
 from tests.chaos.load import EmbeddedDoor
+from tests.chaos.program import Job
+from tests.chaos.recorder import At
 from tests.chaos.session import Place, Session, Stuck
 
 
@@ -59,6 +62,27 @@ async def test_a_look_at_the_positions_does_not_depend_on_what_the_recorder_know
                 await session.look_at_positions()
         assert len(session.positions[-1].ends) == session.partitions
         assert all(session.positions[-1].ends.values())
+
+
+async def test_work_that_begins_while_it_is_looked_for_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log is read, the job is routed, the position is read: the positions say that all is done, and the log no more than nothing."""
+    async with Session(Place(), seed=1) as session:
+        await session.spawn().ready()
+        source = session.recorder.source
+        ends, committed = source.ends, source.committed
+
+        async def once_all_is_routed(group: str, at: Sequence[At]) -> dict[At, int]:
+            wanted = await ends(at)
+            while (found := await committed(group, at)) != wanted:
+                await asyncio.sleep(0.01)
+            return found
+
+        monkeypatch.setattr(source, "committed", once_all_is_routed)
+        load = session.load()
+        await session.recorder.refresh()
+        await load.put(Job(id="j", group="g", program=(("nap", 1_500, 0),)))
+        load.acknowledged.clear()  # as if its answer had been lost
+        assert (await session.verdict()).violations == []
 
 
 async def test_a_recorder_that_ends_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:

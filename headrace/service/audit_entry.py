@@ -1,4 +1,4 @@
-"""An entry of `<app>.audit`: source records that made nothing, as a range of neighbours. Written by `source.py`, read by `made_before.py` and by people."""
+"""An entry of `<app>.audit`: source records that made nothing, as a range of neighbours. Written by `set_aside.py`, read by `made_before.py` and by people."""
 
 from __future__ import annotations
 

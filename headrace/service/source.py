@@ -11,29 +11,28 @@ import contextlib
 from collections.abc import Sequence
 from functools import lru_cache
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
-from headrace.observability.label import Stage as StageLabel
-from headrace.service.audit_entry import AuditEntry, encoded
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.made_before import home_of, made_before
+from headrace.service.pending import Pending
+from headrace.service.set_aside import Letter, SetAside, last_offset
 from headrace.service.source_check import TopicRemade, check, ends_before
 from headrace.service.source_position import Before, SourcePosition
 from headrace.service.stop import bug, reason_of
 from headrace.topics.back_off import BackOff
 from headrace.topics.cloudevents import decode
 from headrace.topics.command import Start
-from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
-from headrace.topics.errors import HeadraceError, Rejected, Transient
+from headrace.topics.dead_letter import Stage
+from headrace.topics.errors import HeadraceError, Transient
 from headrace.topics.event_data import EventRejected
 from headrace.topics.identity import Coordinates, start_digest
 from headrace.topics.log import (
     AppendRefused,
     LogRecord,
-    LogUnavailable,
     NewRecord,
     OffsetOutOfRange,
     TopicPartition,
@@ -56,45 +55,6 @@ _SLICE_S = 0.01
 _BACK_OFF_S = (0.1, 5.0)
 
 _digest_of = lru_cache(maxsize=1_024)(start_digest)  # a workflow's is the same for every record
-
-
-class _Pending:
-    """What was made of one chunk and is on its way."""
-
-    __slots__ = ("_done", "_left", "error")
-
-    def __init__(self) -> None:
-        self._left = 1  # until `all_out`
-        self._done = asyncio.Event()
-        self.error: HeadraceError | None = None
-
-    def add(self) -> None:
-        self._left += 1
-
-    def written(self, _offset: int, error: HeadraceError | None) -> None:
-        if error is not None and self.error is None:
-            self.error = error
-        self._left -= 1
-        if not self._left:
-            self._done.set()
-
-    async def all_out(self) -> None:
-        """Wait for every acknowledgement; raises the first failure."""
-        self.written(-1, None)
-        await self._done.wait()
-        if self.error is not None:
-            raise self.error
-
-
-class _Letter(NamedTuple):
-    """A dead letter to be."""
-
-    record: LogRecord | Unreadable
-    stage: Stage
-    code: str
-    error: str
-    workflow: str | None = None
-    attempts: int = 1
 
 
 class Source:
@@ -121,6 +81,7 @@ class Source:
         self.stopped = False
         self._positions = positions
         self._found = position
+        self._aside = SetAside(shared, at, position.epoch)
         self._careful_until = 0 if position.clean else position.touched
         self._touched = 0 if position.clean else position.touched
         self._noted = -1  # the record whose try was noted last: once a process, for a broker that is away ends none
@@ -188,9 +149,9 @@ class Source:
 
     async def _expired(self, start: int) -> None:
         """Retention deleted records before they were read. Said, counted and listed; nothing can bring them back."""
-        pending = _Pending()
+        pending = Pending()
         reason = "deleted by the topic's retention before it was read"
-        self._list_discarded(DiscardReason.EXPIRED, self.floor, start - 1, reason, pending)
+        self._aside.discarded(DiscardReason.EXPIRED, self.floor, start - 1, reason, pending)
         await pending.all_out()
         self._move(start, None)
 
@@ -206,7 +167,7 @@ class Source:
             await self._shared.admission.intake(self.at.topic)
             rest = await self._without_careful(chunk) if chunk[0].offset < self._careful_until else chunk
             if rest:
-                await self._note_touched(_last(rest[-1]) + 1)
+                await self._note_touched(last_offset(rest[-1]) + 1)
                 await self._do_chunk(rest)
         self.waiting_since_ms = None
         if batch.next_offset > self.floor:  # what ends a transaction is no record, and is done with the last one
@@ -253,8 +214,8 @@ class Source:
             self._tell_made_before(record)
         else:
             message = f"The process ended {tries} times while this record was being read; it was not decoded again."
-            pending = _Pending()
-            self._dead_letter(_Letter(record, Stage.DECODE, TRIED_TOO_OFTEN, message, attempts=tries), pending)
+            pending = Pending()
+            self._aside.dead_letter(Letter(record, Stage.DECODE, TRIED_TOO_OFTEN, message, attempts=tries), pending)
             await pending.all_out()
         self._move(record.offset + 1, record)
         return True
@@ -290,7 +251,7 @@ class Source:
     async def _do_chunk(self, records: Sequence[LogRecord | Unreadable]) -> None:
         if self._trial.locked():
             await self._no_trial()
-        pending = _Pending()
+        pending = Pending()
         unmatched: list[tuple[int, str]] = []
         refused, made = 0, self._made
         now_ms = self._shared.clock.now_ms()
@@ -298,12 +259,12 @@ class Source:
         slice_ends = began + _SLICE_S
         for record in records:
             if isinstance(record, Unreadable):
-                self._dead_letter(_Letter(record, Stage.DECODE, record.code, record.reason), pending)
+                self._aside.dead_letter(Letter(record, Stage.DECODE, record.code, record.reason), pending)
                 continue
             try:
                 event = decode(record, self.at, self._shared.event_limits)
             except EventRejected as rejected:
-                self._dead_letter(_Letter(record, Stage.DECODE, rejected.code, rejected.message), pending)
+                self._aside.dead_letter(Letter(record, Stage.DECODE, rejected.code, rejected.message), pending)
                 continue
             if event.trace_refused:
                 refused += 1
@@ -313,7 +274,7 @@ class Source:
                 case Unmatched(reason=reason):
                     unmatched.append((record.offset, reason))
                 case Refused(stage=stage, code=code, error=error, workflow=workflow):
-                    self._dead_letter(_Letter(record, stage, code, error, workflow), pending)
+                    self._aside.dead_letter(Letter(record, stage, code, error, workflow), pending)
             if perf_counter() > slice_ends:
                 await asyncio.sleep(0)
                 if pending.error is not None:
@@ -322,14 +283,14 @@ class Source:
                     await self._no_trial()
                 slice_ends = perf_counter() + _SLICE_S
         self._tell_consumed(records, now_ms, (perf_counter() - began) * 1000, refused)
-        self._list_unmatched(unmatched, pending)
+        self._aside.unmatched(unmatched, pending)
         maybe(FaultPoint.SOURCE_DECODED)
         await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
         self._made = made
-        self._move(_last(records[-1]) + 1, records[-1])
+        self._move(last_offset(records[-1]) + 1, records[-1])
 
-    def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: _Pending) -> bool:
+    def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: Pending) -> bool:
         """Queue the commands of one record: all of them, or a dead letter if one is too large. False: that."""
         shared = self._shared
         at = self.at
@@ -347,7 +308,7 @@ class Source:
             value = encode(CommandRecord(id=identity, body=start))
             if len(value) > bytes_max:
                 message = f"The start of {start.workflow} has {len(value)} bytes; log.max_record_bytes is {bytes_max}."
-                self._dead_letter(_Letter(record, Stage.START, START_TOO_LARGE, message, start.workflow), pending)
+                self._aside.dead_letter(Letter(record, Stage.START, START_TOO_LARGE, message, start.workflow), pending)
                 return False
             commands.append(NewRecord(value=value))
         writer = shared.writers.runs(home_of(at, record, shared.partitions))
@@ -356,97 +317,7 @@ class Source:
             writer.put(command, pending.written)
         return True
 
-    # --- what does not start a run -----------------------------------------------------------------------------------
-
-    def _dead_letter(self, letter: _Letter, pending: _Pending, *, coordinates_only: bool = False) -> None:
-        """Queue it. One that is refused, because the topic takes less than we were told, goes again with the facts alone."""
-        shared = self._shared
-        topic = dead_letter_topic(self.at.topic)
-        record = dead_letter(
-            letter.record,
-            self.at,
-            stage=letter.stage,
-            code=letter.code,
-            error=shared.mask(letter.error),
-            attempts=letter.attempts,
-            workflow=letter.workflow,
-            bytes_max=0 if coordinates_only else shared.dead_letter_bytes_max(self.at.topic),
-        )
-
-        def gone(_at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
-            if refused is None:
-                maybe(FaultPoint.DEAD_LETTER_SENT)
-                self._tell_dead_lettered(letter)
-                pending.written(-1, None)
-            elif not coordinates_only:
-                self._dead_letter(letter, pending, coordinates_only=True)
-                pending.written(-1, None)
-            else:
-                shared.dead_letter_refused(self.at, refused)
-                pending.written(-1, LogUnavailable(f"{topic} takes no dead letters: {refused.message}"))
-
-        pending.add()
-        shared.publisher.put(topic, self.at.partition, record, gone)
-        maybe(FaultPoint.DEAD_LETTER_QUEUED)
-
-    def _tell_dead_lettered(self, letter: _Letter) -> None:
-        record = letter.record
-        self._shared.observer.event_dead_lettered(
-            told.EventDeadLettered(
-                topic=self.at.topic,
-                partition=self.at.partition,
-                offset=record.offset,
-                stage=StageLabel(letter.stage),
-                code=letter.code,
-                message=letter.error,
-                workflow=letter.workflow or "",
-                records=_last(record) - record.offset + 1,
-            )
-        )
-
-    def _list_unmatched(self, unmatched: Sequence[tuple[int, str]], pending: _Pending) -> None:
-        """Ranges of neighbours with one reason, in `<app>.audit`."""
-        index = 0
-        while index < len(unmatched):
-            first, reason = unmatched[index]
-            count = 1
-            while index + count < len(unmatched) and unmatched[index + count] == (first + count, reason):
-                count += 1
-            self._list_discarded(DiscardReason.UNMATCHED, first, first + count - 1, reason, pending)
-            index += count
-
-    def _list_discarded(self, why: DiscardReason, first: int, last: int, reason: str, pending: _Pending) -> None:
-        shared = self._shared
-        entry = AuditEntry(
-            kind=why,
-            topic=self.at.topic,
-            partition=self.at.partition,
-            first=first,
-            last=last,
-            reason=reason,
-            at_ms=shared.clock.now_ms(),
-            epoch=self.epoch,
-        )
-
-        def gone(at: TopicPartition, _offset: int, refused: Rejected | None) -> None:
-            if refused is not None:
-                pending.written(-1, LogUnavailable(f"{at.topic} takes no records: {refused.message}"))
-                return
-            shared.observer.event_discarded(
-                told.EventDiscarded(
-                    topic=self.at.topic,
-                    partition=self.at.partition,
-                    offset=last,
-                    reason=why,
-                    detail=reason,
-                    records=last - first + 1,
-                )
-            )
-            pending.written(-1, None)
-
-        pending.add()
-        record = NewRecord(value=encoded(entry), key=str(self.at).encode())
-        shared.publisher.put(shared.names.audit, None, record, gone)
+    # --- what is told ------------------------------------------------------------------------------------------------
 
     def _tell_made_before(self, record: LogRecord) -> None:
         self._shared.observer.event_discarded(
@@ -506,7 +377,3 @@ class Source:
             tries = self._found.tries if self.floor == self._found.offset else 0
             position = self._position(self.floor, self._touched, tries)
         self._positions.move(self.at, position)
-
-
-def _last(record: LogRecord | Unreadable) -> int:
-    return record.last_offset if isinstance(record, Unreadable) else record.offset

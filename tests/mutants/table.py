@@ -25,10 +25,10 @@ MUTANTS = (
         """        await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
         self._made = made
-        self._move(_last(records[-1]) + 1, records[-1])
+        self._move(last_offset(records[-1]) + 1, records[-1])
 """,
         """        self._made = made
-        self._move(_last(records[-1]) + 1, records[-1])
+        self._move(last_offset(records[-1]) + 1, records[-1])
         await pending.all_out()
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
 """,
@@ -156,9 +156,9 @@ MUTANTS = (
     Mutant(
         "M21",
         "positions do not wait for dead letters",
-        "service/source.py",
-        "        pending.add()\n        shared.publisher.put(topic, self.at.partition, record, gone)\n",
-        "        shared.publisher.put(topic, self.at.partition, record, lambda *_: None)\n",
+        "service/set_aside.py",
+        "        pending.add()\n        shared.publisher.put(topic, self._at.partition, record, gone)\n",
+        "        shared.publisher.put(topic, self._at.partition, record, lambda *_: None)\n",
     ),
     Mutant(
         "M23",

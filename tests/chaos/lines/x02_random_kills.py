@@ -4,7 +4,6 @@ import random
 import signal
 import time
 
-import anyio
 import psutil
 
 from tests.chaos.line import Bench, Scale, Tally
@@ -17,6 +16,9 @@ _KILLS = {  # of a process on Kafka, of one on the embedded file, of workers und
     Scale.LONG: (100, 100, 100),
 }
 _KILLS_A_SESSION = 40
+_RESTARTED_S = (
+    120.0  # patience with a supervisor, which waits half a minute before it starts a worker that dies all the time
+)
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
@@ -76,9 +78,13 @@ async def _supervised(place: Place, seed: int, kills: int, tally: Tally) -> None
 
 async def _one_with_partitions(session: Session, supervisor: int, rng: random.Random) -> psutil.Process:
     """A worker that owns something, once there are three that do."""
-    while True:
+
+    def owning() -> list[psutil.Process]:
         owners = {session.owner_of(at) for at in range(session.partitions)}
         alive = [each for each in psutil.Process(supervisor).children(recursive=True) if each.pid in owners]
-        if len(alive) >= 3:
-            return rng.choice(alive)
-        await anyio.sleep(0.05)  # between two looks
+        return alive if len(alive) >= 3 else []
+
+    found = await eventually_now(
+        owning, lambda: f"three workers that own something: {session.story()}", patience_s=_RESTARTED_S
+    )
+    return rng.choice(found)

@@ -165,6 +165,7 @@ class Owner:
             self._announce_if_free()
             async for batch in batches:
                 await self._fold_batch(batch)
+                del batch  # the next one may be long in coming
 
     async def _recover(self, offsets: Offsets, known: OwnerPosition) -> None:
         """The state as of the newest checkpoint, or a new one."""

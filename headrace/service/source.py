@@ -146,6 +146,7 @@ class Source:
         async with self._shared.log.read(self.at, self.floor, isolation="committed") as batches:
             async for batch in batches:
                 await self._do(batch)
+                del batch  # the next one may be long in coming
 
     async def _expired(self, start: int) -> None:
         """Retention deleted records before they were read. Said, counted and listed; nothing can bring them back."""

@@ -69,7 +69,7 @@ async def _listed(shared: Shared, at: TopicPartition, epoch: int, offset: int) -
                     value = getattr(entry, "value", None)
                     if value is not None and _lists(value, at, epoch, offset):
                         return True
-                if batch.records[-1].offset + 1 >= offsets.end:
+                if batch.goes_on_at >= offsets.end:
                     break
     return False
 

@@ -202,7 +202,7 @@ class Recovery:
             async for batch in batches:
                 records = [record for record in batch.records if record.offset < self._end]
                 yield [_readable(self._at, record) for record in records]
-                if batch.records[-1].offset + 1 >= self._end:
+                if batch.goes_on_at >= self._end:
                     return
 
 

@@ -171,8 +171,8 @@ class Source:
                 await self._note_touched(last_offset(rest[-1]) + 1)
                 await self._do_chunk(rest)
         self.waiting_since_ms = None
-        if batch.next_offset > self.floor:  # what ends a transaction is no record, and is done with the last one
-            self._move(batch.next_offset, records[-1])
+        if batch.next_offset > self.floor:  # what was aborted, or ends a transaction, is no record
+            self._pass_to(batch.next_offset)
 
     async def _note_touched(self, end: int) -> None:
         if end > self._touched:
@@ -360,9 +360,13 @@ class Source:
 
     def _move(self, floor: int, done: LogRecord | Unreadable | None) -> None:
         """Everything below is done; `done` is the last record of it."""
+        self._before = Before(done.offset, done.timestamp_ms) if isinstance(done, LogRecord) else None
+        self._pass_to(floor)
+
+    def _pass_to(self, floor: int) -> None:
+        """Everything below is done, and the last record of it is the one that was."""
         self.floor = floor
         self._behind_since_ms = None
-        self._before = Before(done.offset, done.timestamp_ms) if isinstance(done, LogRecord) else None
         self._positions.move(self.at, self._position(floor, self._touched))
 
     async def _note(self, position: SourcePosition) -> None:

@@ -56,8 +56,9 @@ async def check(log: Log, at: TopicPartition, before: Before, offsets: Offsets) 
 
 
 async def _first_from(log: Log, at: TopicPartition, offset: int) -> LogRecord | Unreadable | None:
+    """The first record there, or none if none came, or what comes first is no record."""
     with contextlib.suppress(TimeoutError, OffsetOutOfRange):  # retention may take it now
         async with asyncio.timeout(_READ_S), log.read(at, offset, isolation="committed") as batches:
             async for batch in batches:
-                return batch.records[0]
+                return batch.records[0] if batch.records else None  # none: it was passed
     return None

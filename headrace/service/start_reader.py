@@ -148,7 +148,7 @@ class Starts:
         assert self._batches is not None  # noqa: S101 - opened
         async for batch in self._batches:
             self._read = {each.offset: each for each in batch.records if isinstance(each, LogRecord)}
-            self._next = batch.records[-1].offset + 1
+            self._next = batch.goes_on_at
             if offset < self._next:
                 break
 

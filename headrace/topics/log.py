@@ -85,15 +85,24 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batch(msgspec.Struct, frozen=True, gc=False):
-    """Some records of one partition in offset order, at least one. `end_offset` is one past the newest record known to
-    exist, for lag. `next_offset` is where reading goes on: past offsets that hold no record for us, such as the marker at
-    the end of a transaction; 0: right behind the last record.
+    """Some records of one partition in offset order. `end_offset` is one past the newest record known to exist, for lag.
+
+    `next_offset` is where reading goes on: past offsets that hold no record for us, such as the marker at the end of a transaction; 0: right behind the last
+    record. Where what was committed is read, there may be no record at all: the batch says that an aborted transaction has been passed.
     """
 
     at: TopicPartition
     records: Sequence[LogRecord | Unreadable]
     end_offset: int
     next_offset: int = 0
+
+    @property
+    def goes_on_at(self) -> int:
+        """One past the last offset that this batch has dealt with."""
+        if self.next_offset:
+            return self.next_offset
+        last = self.records[-1]
+        return (last.last_offset if isinstance(last, Unreadable) else last.offset) + 1
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

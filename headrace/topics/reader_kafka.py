@@ -94,10 +94,13 @@ class Reader:
     async def __anext__(self) -> Batch:
         while True:
             if records := await self._take():
-                all_taken = not self._queue and self._records is None
-                next_offset = self.fetch_offset if all_taken else self._position
-                return Batch(self.at, records, max(self.end_offset, self._position), next_offset)
+                if not self._queue and self._records is None:
+                    self._position = self.fetch_offset
+                return Batch(self.at, records, max(self.end_offset, self._position), self._position)
             if not self._queue and self._records is None:
+                if self._isolation == "committed" and self._position < self.fetch_offset:  # no record there is for us
+                    self._position = self.fetch_offset
+                    return Batch(self.at, (), max(self.end_offset, self._position), self._position)
                 if self._error is not None:
                     raise self._error
                 self._wake.clear()

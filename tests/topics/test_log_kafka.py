@@ -502,6 +502,30 @@ async def test_the_marker_of_a_transaction_is_read_past(kafka: KafkaBroker) -> N
         assert (batch.records[-1].offset, batch.next_offset, (await log.offsets([at]))[at].end) == (0, 2, 2)
 
 
+async def test_what_an_aborted_transaction_left_at_the_end_is_read_past(kafka: KafkaBroker) -> None:
+    async with log_of(kafka) as log:
+        at = TopicPartition(await topic_on(log), 0)
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=f"{at.topic}.producer")
+        async with producer:
+            async with producer.transaction():
+                await producer.send_and_wait(at.topic, b"paid", partition=0)
+            await producer.begin_transaction()
+            await producer.send_and_wait(at.topic, b"never", partition=0)
+            await producer.abort_transaction()
+        with anyio.fail_after(PATIENCE_S):
+            async with log.read(at, 0, isolation="committed") as batches:
+                batch = await anext(batches)
+                assert values(list(batch.records)) == [b"paid"]
+                while batch.goes_on_at < 4:  # paid, its mark, never, its mark
+                    batch = await anext(batches)
+                    assert not batch.records
+            async with log.read(at, 2, isolation="committed") as batches:
+                batch = await anext(batches)
+                assert (list(batch.records), batch.goes_on_at, batch.end_offset) == ([], 4, 4)
+                await log.publish(at, [NewRecord(b"behind it")])
+                assert values(await take(batches, 1)) == [b"behind it"]
+
+
 # --- the loop ---------------------------------------------------------------------------------------------------------
 
 

@@ -111,7 +111,7 @@ async def _record_at(settings: Settings, topic: str, text: str) -> tuple[TopicPa
         if not offsets.start <= number < offsets.end:
             has = f"{offsets.start} to {offsets.end - 1}" if offsets.start < offsets.end else "none"
             raise NotFound(f"{at} has no record {number}: it has {has}.", do=_LIST.format(topic=topic))
-        record = await first_record_from(log, at, number)
+        record = await first_record_from(log, at, number, offsets.end)
     if isinstance(record, Unreadable):
         message = f"{at}/{number} cannot be unpacked: {record.reason}"
         raise NotFound(message, code=record.code, do="Look at its producer; see docs/errors.md for the code.")

@@ -114,7 +114,7 @@ async def _each(
                         return
                     records = batch.records if follow else [one for one in batch.records if one.offset < span.end]
                     await out.send((at, records))
-                    if not follow and max(batch.records[-1].offset + 1, batch.next_offset) >= span.end:
+                    if not follow and batch.goes_on_at >= span.end:
                         return
 
     async def hang_up() -> None:

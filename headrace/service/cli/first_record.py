@@ -12,9 +12,13 @@ if TYPE_CHECKING:
 READ_S: Final = 10.0  # for a record that should be there; longer, and it is none: only what transactions leave behind
 
 
-async def first_record_from(log: Log, at: TopicPartition, offset: int) -> LogRecord | Unreadable | None:
-    """The first one at this offset or behind it. None if none came within `READ_S`. Raises what reading raises."""
+async def first_record_from(log: Log, at: TopicPartition, offset: int, end: int) -> LogRecord | Unreadable | None:
+    """The first one at this offset or behind it and below `end`. None: there is none, or none came within `READ_S`. Raises what reading raises."""
     with anyio.move_on_after(READ_S):
         async with log.read(at, offset, isolation="committed") as batches:
-            return (await anext(batches)).records[0]
+            async for batch in batches:
+                if batch.records:
+                    return batch.records[0] if batch.records[0].offset < end else None
+                if batch.goes_on_at >= end:
+                    return None
     return None

@@ -149,8 +149,8 @@ async def _first_at(log: Log, at: TopicPartition, span: Offsets, at_ms: int) -> 
     low, high = span.start, span.end
     while low < high:
         middle = (low + high) // 2
-        record = await first_record_from(log, at, middle)
-        if record is None or record.offset >= high or record.timestamp_ms >= at_ms:
+        record = await first_record_from(log, at, middle, high)
+        if record is None or record.timestamp_ms >= at_ms:
             high = middle
         else:
             low = record.offset + 1

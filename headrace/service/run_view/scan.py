@@ -131,7 +131,7 @@ class Reading:
                     if seen.offset >= offsets.end:
                         return
                     yield seen
-                if batch.records[-1].offset + 1 >= offsets.end:
+                if batch.goes_on_at >= offsets.end:
                     return
 
     async def following(self, log: Log) -> AsyncGenerator[Seen | None]:
@@ -145,7 +145,7 @@ class Reading:
             async for batch in batches:
                 for seen in self._folded(batch):
                     yield seen
-                if not caught_up and batch.records[-1].offset + 1 >= offsets.end:
+                if not caught_up and batch.goes_on_at >= offsets.end:
                     caught_up = True
                     yield None
 

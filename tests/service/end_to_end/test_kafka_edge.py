@@ -3,6 +3,7 @@
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from headrace.service import source_position
 from headrace.topics.dead_letter import DeadLetter, Kept
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.end_to_end.backend import Backend
@@ -63,18 +64,29 @@ async def test_a_compressed_bomb_is_one_dead_letter_with_coordinates_and_memory_
     assert kitchen.now.stop() == 0
 
 
-async def test_a_source_is_done_when_the_transaction_that_filled_it_is(kitchen: Station, kafka: KafkaBroker) -> None:
+async def test_a_source_is_done_when_the_last_transaction_is_whether_it_was_given_up_or_not(
+    kitchen: Station, kafka: KafkaBroker
+) -> None:
     await kitchen.now.ready()
     producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap_servers, transactional_id=f"{kitchen.name}.whole")
     async with kitchen.view() as view, producer:
         async with producer.transaction():
             await producer.send_and_wait(kitchen.topic("in"), GOOD, key=b"k", partition=0)
 
-        async def done() -> bool:
+        async def done(offset: int) -> bool:
             position = await view.position("in")
-            return position is not None and position.offset == 2  # the record, and the marker behind it
+            if position is None or position.offset != offset:
+                return False
+            before = source_position.of(position).before
+            return (
+                before is not None and before.offset == 0
+            )  # the one record: a topic that is made anew is still noticed
 
-        await eventually(done, "a position behind the transaction's marker")
+        await eventually(lambda: done(2), "a position behind the record and the transaction's marker")
+        await producer.begin_transaction()
+        await producer.send_and_wait(kitchen.topic("in"), GOOD, key=b"k", partition=0)
+        await producer.abort_transaction()
+        await eventually(lambda: done(4), "a position behind what was given up, too")
     assert kitchen.now.stop() == 0
 
 

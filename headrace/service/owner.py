@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextlib import asynccontextmanager
 from enum import StrEnum, auto
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner_position import OwnerPosition
 from headrace.service.patience import Patience
 from headrace.service.recovery import Recovery, unreadable
-from headrace.service.run_log_check import check_identity, position_of
+from headrace.service.run_log_check import LogReplaced, check_identity, position_of
 from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure
 from headrace.topics.back_off import BackOff
@@ -50,7 +51,7 @@ from headrace.topics.run_record import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 
     from headrace.service.engine.state import PartitionState
     from headrace.service.shared import Shared
@@ -62,6 +63,7 @@ _REPLAY_SLICE_S = 0.005  # the same while a partition is replayed, beside others
 # runs that a replay keeps unpacked: those that end soon are never packed, and many that wait cost bytes
 _LIVE_MAX = 256
 _BACK_OFF_S = (0.1, 5.0)  # first and longest wait before announcing again
+_LOOKS_MAX = 2  # at what was acknowledged and does not come back, and is said again then
 
 
 class OwnershipLost(Fatal):
@@ -116,6 +118,9 @@ class Owner:
         self._back_off = BackOff(_BACK_OFF_S)  # of announces
         self._given_token = -1  # of the release, for what is delivered after it
         self._retry_at: asyncio.TimerHandle | None = None
+        self._missed: tuple[str, int] | None = None  # what was not back at the last look
+        self._looks = 0  # since it is missed
+        self._replaying: tuple[int, asyncio.Timeout] | None = None  # up to where, and what ends it
         self._patience = Patience(self._announce_if_waiting)
 
     # --- the loop --------------------------------------------------------------------------------------------------
@@ -131,6 +136,10 @@ class Owner:
             raise
         except _Succeeded:
             return
+        except LogReplaced as error:
+            self._stop_partition(error)
+            await self._shared.owner_positions.refused(self.at, error.first, self._shared.partitions)
+            await asyncio.Event().wait()
         except Exception as error:  # noqa: BLE001 - a bug of ours stops this partition, not its neighbours
             self._stop_partition(error if isinstance(error, HeadraceError) else bug(error))
             await asyncio.Event().wait()
@@ -155,7 +164,8 @@ class Owner:
         offsets = await self._offsets()
         if known.offset > offsets.end:
             self._tell_truncated(known.offset)
-        await self._recover(offsets, known)
+        async with self._up_to(offsets.end):
+            await self._recover(offsets, known)
         async with self._shared.log.read(self.at, self.state.next_offset) as batches:
             if self.state.next_offset < offsets.end:
                 await self._replay(batches, offsets.end)
@@ -217,14 +227,30 @@ class Owner:
             except Transient:
                 await back_off.wait()
 
+    @asynccontextmanager
+    async def _up_to(self, end: int) -> AsyncGenerator[None]:
+        """While the log is read up to here. Raises `OffsetOutOfRange` if `look` sees that it ends before."""
+        patience = asyncio.timeout(None)
+        self._replaying = end, patience
+        try:
+            async with patience:
+                yield
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise OffsetOutOfRange(self.at, end, await self._offsets()) from None
+        finally:
+            self._replaying = None
+
     async def _replay(self, batches: AsyncIterator[Batch], end: int) -> None:
         """Fold what is there as data: no instruction is carried out, no user code runs."""
-        async for batch in batches:
-            await self._fold_batch(batch)
-            if self.state.runs.live_count > _LIVE_MAX:
-                self.state.runs.pack_all()
-            if self.state.next_offset >= end:
-                return
+        async with self._up_to(end):
+            async for batch in batches:
+                await self._fold_batch(batch)
+                if self.state.runs.live_count > _LIVE_MAX:
+                    self.state.runs.pack_all()
+                if self.state.next_offset >= end:
+                    return
 
     async def _fold_batch(self, batch: Batch) -> None:
         maybe(FaultPoint.READ_BACK)
@@ -363,9 +389,12 @@ class Owner:
             self._take_reason = self._why()
         self._stage = _Stage.ANNOUNCED
         self._nonce = uuid.uuid4().hex
+        self._put_announce()
+        maybe(FaultPoint.ANNOUNCING)
+
+    def _put_announce(self) -> None:
         record = self._announcement(self._nonce, self.state.gate.last)
         self._writer.put(NewRecord(value=encode(record)), self._announce_written)
-        maybe(FaultPoint.ANNOUNCING)
 
     def _announce_written(self, _offset: int, error: HeadraceError | None) -> None:
         if error is not None:
@@ -455,6 +484,37 @@ class Owner:
         self._tenure.end()
         self._retake()
         self._announce_later()
+
+    async def look(self) -> None:
+        """Called every few seconds. What is there, or was acknowledged, comes; unless the log lost it before it was read. Nobody else would ever notice.
+
+        Said again it does no harm: an announce has its nonce, and whatever was proposed counts once. Raises what the log raises.
+        """
+        missed = self._waits_for()
+        self._looks = self._looks + 1 if missed is not None and missed == self._missed else 0
+        self._missed = missed
+        if self._looks < _LOOKS_MAX:
+            return
+        self._missed = None
+        if self._replaying is not None:
+            replaying = end, patience = self._replaying
+            if (await self._shared.log.offsets([self.at]))[self.at].end < end and self._replaying is replaying:
+                patience.reschedule(asyncio.get_running_loop().time())
+        elif self._stage is _Stage.ANNOUNCED:
+            self._put_announce()
+        else:
+            self._break()
+
+    def _waits_for(self) -> tuple[str, int] | None:
+        """What should come without anybody's doing."""
+        if self._replaying is not None:
+            return "", self.state.next_offset
+        if not self._writer.idle or self._retry_at is not None:
+            return None
+        if self._stage is _Stage.ANNOUNCED:
+            return self._nonce, -1
+        oldest = self._tenure.oldest if self._stage is _Stage.LIVE else None
+        return None if oldest is None else (self._nonce, oldest)
 
     def doubt(self) -> bool:
         """Somebody else may own the partition by now: nothing is begun until an announce of ours came back, behind whatever they wrote. False: no need."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from headrace.service.position_writer import PositionWriter
+from headrace.topics.errors import HeadraceError
 from headrace.topics.log import Position
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class OwnerPositions:
     def __init__(self, log: Log, group: str) -> None:
         self._writer = PositionWriter(log, group)
         self._newest: dict[TopicPartition, OwnerPosition] = {}
+        self._refused: set[TopicPartition] = set()
 
     def taken(self, at: TopicPartition, position: OwnerPosition) -> None:
         """A token was taken: this is what is known."""
@@ -71,10 +74,21 @@ class OwnerPositions:
             self._newest[at] = position = msgspec.structs.replace(known, backlog=backlog)
             self._writer.move(at, position)
 
+    async def refused(self, at: TopicPartition, first: str, partitions: int) -> None:
+        """The log is another one than this: whoever comes next shall hear of it too. Brokers forget with a topic what was committed for it."""
+        self._newest[at] = position = OwnerPosition(offset=0, log=first, partitions=partitions)
+        self._refused.add(at)
+        with contextlib.suppress(HeadraceError):  # it is committed later
+            await self._writer.note({at: position})
+
     def forget(self, at: TopicPartition) -> None:
         """The partition is not ours any more."""
         self._newest.pop(at, None)
-        self._writer.forget(at)
+        if at in self._refused:
+            self._refused.discard(at)
+            self._writer.leave(at)
+        else:
+            self._writer.forget(at)
 
     async def run(self) -> None:
         """Commit until stopped."""

@@ -27,16 +27,17 @@ _RESTORE = "Restore the topic from a copy. If those runs may be forgotten, choos
 
 
 class LogReplaced(Fatal):
-    """The topic has the name of the run log, but it is another one."""
+    """The topic has the name of the run log, but it is another one. `first` tells which one it was (`Gate.first`)."""
 
     code = "HR1208"
 
-    def __init__(self, at: TopicPartition) -> None:
+    def __init__(self, at: TopicPartition, first: str) -> None:
         super().__init__(
             f"{at} is not the run log that it was: its first announce is another one.",
             why=_MADE_ANEW,
             do=_RESTORE,
         )
+        self.first = first
 
 
 class PartitionsChanged(Fatal):
@@ -105,6 +106,6 @@ def check_identity(
     gate = state.gate
     first = known.log or read_before
     if first and gate.first != first:
-        raise LogReplaced(at)
+        raise LogReplaced(at, first)
     if gate.partitions and gate.partitions != partitions:
         raise PartitionsChanged(at, gate.partitions, partitions)

@@ -253,11 +253,13 @@ class Service:
             await asyncio.sleep(_REACHABLE_EVERY_S)
 
     async def _watch_lag(self) -> None:
-        """End offsets of sources that wait: their readers do not hear of new records."""
+        """End offsets of sources that wait: their readers do not hear of new records. And what owners wait for."""
         while True:
             await asyncio.sleep(_LAG_EVERY_S)
             sources = dict(self.router.sources)
             with contextlib.suppress(HeadraceError):
+                for owner in self.owners:
+                    await owner.look()
                 for at, offsets in (await self._shared.log.offsets(list(sources))).items():
                     sources[at].ends_at(offsets.end)
 

@@ -84,6 +84,11 @@ class Tenure:
         self._shared.admission.outstanding -= len(self._proposed)
         self._proposed.clear()
 
+    @property
+    def oldest(self) -> int | None:
+        """The seq of the first proposal that is not read back."""
+        return self._proposed[0][1].seq if self._proposed else None
+
     # --- proposing -------------------------------------------------------------------------------------------------
 
     def propose(self, outcome: Outcome) -> None:

@@ -59,6 +59,11 @@ class Writer:
         self._queue.append((record, size, waiter))
         self.queued_bytes += size
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is queued or out."""
+        return self._idle.is_set()
+
     async def flushed(self) -> None:
         """Return when nothing is queued or out."""
         await self._idle.wait()

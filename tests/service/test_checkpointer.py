@@ -418,7 +418,7 @@ async def test_a_run_log_made_anew_under_its_name_is_refused(place: Place) -> No
 
 
 async def test_a_run_log_made_anew_under_a_live_owner_is_refused(place: Place) -> None:
-    """Brokers forget what was committed for a topic with it; who has read it has not forgotten."""
+    """Brokers forget what was committed for a topic with it; who has read it has not forgotten, and says so to whoever comes next."""
     shop, archive = Shop(), Archive(place)
     log = ArchivedLog(archive)
     async with serving(log, shop.app(), partitions=1) as process:
@@ -429,6 +429,10 @@ async def test_a_run_log_made_anew_under_a_live_owner_is_refused(place: Place) -
         await place.log.commit("shop.owners", {RUNS: Position(0, "")})
         log.truncate(RUNS, Offsets(0, 0))
         await publish(place, range(2, 3))
+        stopped = await until(lambda: process.observer.stopped)
+        assert (stopped[0].reason, stopped[0].code) == (StopReason.LOG_REPLACED, "HR1208")
+        await place.until(lambda: hint(place), lambda found: found is not None and found.log == "of another one")
+    async with serving(ArchivedLog(archive), shop.app(), partitions=1) as process:  # one that had not read it
         stopped = await until(lambda: process.observer.stopped)
         assert (stopped[0].reason, stopped[0].code) == (StopReason.LOG_REPLACED, "HR1208")
 

@@ -432,4 +432,42 @@ MUTANTS = (
         "        async with self._trial:\n",
         test="tests/service/test_source.py",
     ),
+    Mutant(
+        "S31",
+        "what was folded of records that are lost stays",
+        "service/owner.py",
+        "        self.state.become(recovered.state)\n",
+        """        if self.state.next_offset <= offsets.end:
+            self.state.become(recovered.state)
+        self.state.next_offset = min(self.state.next_offset, offsets.end)
+""",
+    ),
+    Mutant(
+        "S32",
+        "records that are lost are no alarm",
+        "service/owner.py",
+        "                if error.offset > error.offsets.end:\n",
+        "                if error.offset < 0:\n",
+    ),
+    Mutant(
+        "S33",
+        "any run log of the name will do",
+        "service/run_log_check.py",
+        "    if first and gate.first != first:\n",
+        "    if first and gate.first != first and partitions < 0:\n",
+    ),
+    Mutant(
+        "S34",
+        "a run log that is refused is refused by one process only",
+        "service/owner.py",
+        "            await self._shared.owner_positions.refused(self.at, error.first, self._shared.partitions)\n",
+        "",
+    ),
+    Mutant(
+        "S35",
+        "what is acknowledged and does not come back is waited for",
+        "service/service.py",
+        "                    await owner.look()\n",
+        "                    pass\n",
+    ),
 )

@@ -19,7 +19,7 @@ import msgspec
 
 from headrace.service.fault_point import FaultPoint
 from tests.simulation.minimise import minimised
-from tests.simulation.plan import Plan, plan_of
+from tests.simulation.plan import PROFILES, Plan, plan_of
 from tests.simulation.world import Report, simulate
 
 KEPT = Path(__file__).parent / "kept"
@@ -38,16 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", action="store_true", help="minimise failing seeds and keep their plans")
     parser.add_argument("--kept", action="store_true", help="the plans that failed once come first")
     parser.add_argument("--json", type=Path, default=None, help="write the figures there")
+    parser.add_argument("--profile", choices=PROFILES, default="", help="what every seed has on top of what it draws")
     options = parser.parse_args(arguments)
     if options.seed is not None:
-        return _show(options.seed)
+        return _show(options.seed, options.profile)
     if options.seeds < 1:
         parser.error("--seeds must be at least 1: nothing tried is nothing passed")
     return _many(options)
 
 
-def _show(seed: int) -> int:
-    plan = plan_of(seed)
+def _show(seed: int, profile: str) -> int:
+    plan = plan_of(seed, profile)
     report = simulate(plan)
     print(msgspec.json.format(msgspec.json.encode(plan)).decode())
     print(
@@ -58,14 +59,14 @@ def _show(seed: int) -> int:
     return 1 if report.violations else 0
 
 
-def run_seeds(seeds: Sequence[int], twice: int) -> list[Report]:
+def run_seeds(seeds: Sequence[int], twice: int, profile: str = "") -> list[Report]:
     """Simulate some seeds, in this process."""
     gc.freeze()
     reports: list[Report] = []
     for seed in seeds:
-        report = simulate(plan_of(seed))
+        report = simulate(plan_of(seed, profile))
         if twice and seed % twice == 0:
-            again = simulate(plan_of(seed))
+            again = simulate(plan_of(seed, profile))
             if again.trace != report.trace:
                 report.violations.append(f"the same seed gave another trace: {report.trace}, then {again.trace}")
         reports.append(report)
@@ -88,7 +89,8 @@ def _many(options: argparse.Namespace) -> int:
         if report.violations:
             failures.append(report)
             print(f"seed {report.seed}:", *report.violations[:3], sep="\n    ", flush=True)
-            print(f"    python -m tests.simulation --seed {report.seed}", flush=True)
+            asked = f" --profile {options.profile}" if options.profile else ""
+            print(f"    python -m tests.simulation --seed {report.seed}{asked}", flush=True)
         now = time.monotonic()
         if now - last > 30:
             last = now
@@ -102,7 +104,7 @@ def _many(options: argparse.Namespace) -> int:
     _summary(options, total, fired, failures, seconds)
     if options.keep:
         for report in failures:
-            keep(plan_of(report.seed), report)
+            keep(plan_of(report.seed, options.profile), report)
     return 1 if failures else 0
 
 
@@ -117,11 +119,11 @@ def _reports(options: argparse.Namespace) -> Iterator[Report]:
     ]
     if options.jobs == 1:
         for chunk in chunks:
-            yield from run_seeds(chunk, options.twice)
+            yield from run_seeds(chunk, options.twice, options.profile)
         return
     with ProcessPoolExecutor(options.jobs) as pool:
         try:
-            ahead = [pool.submit(run_seeds, chunk, options.twice) for chunk in chunks]
+            ahead = [pool.submit(run_seeds, chunk, options.twice, options.profile) for chunk in chunks]
             for future in ahead:
                 yield from future.result()
         finally:

@@ -1,7 +1,8 @@
 """The simulated broker: topics, partitions and positions, and what can be wrong with them. It outlives every client; `log.py` is a client's way to it.
 
-It is never kinder than Kafka: append times may step back when a leader moves, offsets have gaps, and a leader may be away. Trimmed records are kept aside, for
-the judge alone.
+It is hardly kinder than Kafka: append times may step back when a leader moves, offsets have gaps, a leader may be away, a tail may be lost, a topic deleted and
+made anew. Trimmed records are kept aside, for the judge alone. One kindness: whoever has read what is lost asks for more before as much has come in its place;
+Kafka's clients could not tell otherwise.
 """
 
 import asyncio
@@ -52,6 +53,8 @@ class Partition:
         self.leader_s = 0.0  # how far the leader's clock is ahead
         self.leaderless_until = NEVER
         self.waiting: list[Callable[[], None]] = []  # fetches that wait for records
+        self.safe_end = 0  # where it ended when it was trimmed: the checkpoint that allows it lies below
+        self.cuts: list[int] = []  # where it ended whenever its tail was lost
 
     def from_(self, offset: int, count: int, bytes_max: int) -> list[LogRecord]:
         """Records from an offset on; at least one if there is one."""
@@ -74,6 +77,16 @@ class Partition:
         self.buried += self.records[:index]
         del self.records[:index], self.offsets[:index]
         self.start = max(self.start, before)
+        self.safe_end = self.end
+
+    def truncate(self, end: int) -> list[LogRecord]:
+        """Lose what lies at `end` and behind it. Offsets are given out again. The records that are lost."""
+        index = bisect_left(self.offsets, end)
+        lost = self.records[index:]
+        del self.records[index:], self.offsets[index:]
+        self.end = self.offsets[-1] + 1 if self.offsets else end
+        self.cuts.append(self.end)
+        return lost
 
 
 class Broker:
@@ -113,7 +126,31 @@ class Broker:
         partition.leaderless_until = asyncio.get_running_loop().time() + away_s
         partition.leader_s = self.random.uniform(-1, 1) * self.knobs.back_ms / 1000
 
+    def truncate(self, at: TopicPartition, end: int, away_s: float) -> list[LogRecord]:
+        """Somebody leads who has not got everything, after nobody did for a while. The records that are lost."""
+        self.move_leader(at, away_s)
+        partition = self.partitions[at]
+        lost = partition.truncate(end)
+        self._wake(partition)
+        return lost
+
     # --- topics ---
+
+    def make_anew(self, topic: str) -> None:
+        """Delete a topic and make it again, empty. What was committed for it is gone with it."""
+        for at in [at for at in self.partitions if at.topic == topic]:
+            before, partition = self.partitions[at], Partition()
+            partition.cuts = [*before.cuts, 0]
+            self.partitions[at] = partition
+            self._wake(before)
+            for positions in self.positions.values():
+                positions.pop(at, None)
+
+    @staticmethod
+    def _wake(partition: Partition) -> None:
+        waiting, partition.waiting = partition.waiting, []
+        for wake in waiting:
+            wake()
 
     def make(self, spec: TopicSpec) -> None:
         self.topics[spec.name] = msgspec.structs.replace(
@@ -151,9 +188,7 @@ class Broker:
         partition.end = base + len(stored)
         self.appended(at, stored)
         if partition.waiting:
-            waiting, partition.waiting = partition.waiting, []
-            for wake in waiting:
-                wake()
+            self._wake(partition)
         return base, at_ms
 
     def offsets(self, at: TopicPartition) -> Offsets:

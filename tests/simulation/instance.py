@@ -4,14 +4,16 @@ import asyncio
 from typing import Any
 
 from headrace.observability.health import Health
-from headrace.observability.observer import CheckpointFailed, PartitionStopped
+from headrace.observability.label import LossReason
+from headrace.observability.observer import CheckpointFailed, PartitionLost, PartitionStopped
 from headrace.observability.silent import Silent
 from headrace.observability.traces import contexts
 from headrace.service.owner import Owner
+from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Settings
 from headrace.service.shared import Shared
-from tests.simulation.app import APP, LACKING
+from tests.simulation.app import APP, LACKING, SOURCE
 from tests.simulation.broker import Broker
 from tests.simulation.log import SimLog
 from tests.simulation.loop import Life, Place, SimLoop
@@ -25,6 +27,7 @@ class Watcher(Silent):
     def __init__(self) -> None:
         self.stops: list[PartitionStopped] = []
         self.bugs: list[CheckpointFailed] = []  # that ended a checkpoint, and nothing else
+        self.truncated: set[int] = set()  # partitions of the run log that were said to have lost records
 
     def partition_stopped(self, told: PartitionStopped, /) -> None:
         self.stops.append(told)
@@ -33,12 +36,25 @@ class Watcher(Silent):
         if told.code.startswith("HR9"):
             self.bugs.append(told)
 
+    def partition_lost(self, told: PartitionLost, /) -> None:
+        if told.reason is LossReason.TRUNCATED:
+            self.truncated.add(told.partition)
+
 
 class Instance:
     """`number` is its slot in the cluster, `life` counts its restarts."""
 
     def __init__(
-        self, loop: SimLoop, broker: Broker, settings: Settings, partitions: int, number: int, life: int, code: str
+        self,
+        loop: SimLoop,
+        broker: Broker,
+        settings: Settings,
+        partitions: int,
+        number: int,
+        life: int,
+        code: str,
+        *,
+        checks: bool = False,
     ) -> None:
         self.number = number
         self.name = f"i{number}.{life}"
@@ -50,6 +66,7 @@ class Instance:
         self.error: BaseException | None = None
         self.leaving = False
         self.code = code  # "", or what is wrong with it: other_code or lacking
+        self._checks = checks  # whether it looks at the run log first, as a process does before its service begins
         self._loop = loop
         self._settings = settings
         self._partitions = partitions
@@ -72,6 +89,9 @@ class Instance:
     async def _main(self) -> None:
         try:
             async with self.log:
+                if self._checks:
+                    await refuse_other_partitions(self.log, "sim", self._partitions)
+                    await refuse_emptied(self.log, "sim", [SOURCE], self._partitions)
                 shared = Shared(
                     settings=self._settings,
                     app=LACKING if self.code == "lacking" else APP,

@@ -2,6 +2,9 @@
 
 The numbers are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after
 its result; I6 order and exclusion per key; I7 timers; I9 retries and compensation; I11 stale records count for nothing; I12 positions.
+
+What a log has lost (its leader was not clean) was never there: all is judged anew without it. Only inputs and runs that such records were about may end in
+another way than expected, or in none.
 """
 
 from collections import defaultdict, deque
@@ -150,6 +153,12 @@ class Judge:
         self._recorded_to: dict[tuple[int, int], int] = defaultdict(int)  # all inputs below are recorded
         self._forwarded: dict[tuple[int, int], Source | None] = {}  # partition and offset of the first record
         self._forwards: dict[tuple[int, int], str] = {}  # partition and offset of the first record: outbox entry
+        self._told: list[tuple[Callable[..., None], tuple[Any, ...]]] = []  # everything, in order
+        self._lost_to: dict[int, int] = {}  # where a partition of the run log ended before it lost its tail
+        self._lost: set[int] = set()  # such records, by `id`
+        self.harmed: set[str] = set()  # runs that they were about
+        self._harmed_inputs: set[Source] = set()
+        self._since: dict[int, set[int]] = {}  # tokens that were taken since
 
     def counts(self, partition: int, offset: int) -> bool | None:
         """Whether this record of the run log has an effect; None if it is not known to the judge."""
@@ -163,17 +172,64 @@ class Judge:
         """What the run was asked for."""
         return None if run.source is None else self.inputs[run.source].program
 
+    # --- what is lost -------------------------------------------------------------------------------------------------
+
+    def lost(self, at: TopicPartition, records: Sequence[LogRecord]) -> None:
+        """A partition of the run log has lost its last records: look at everything again without them."""
+        ends = records[-1].offset + 1
+        for record in records:
+            self._lost.add(id(record))
+            if self.counts(at.partition, record.offset):
+                self._harm(at, record)
+        told, violated = self._told, self._violated
+        again = Judge(self._count, lambda _: None, back_ms=0)
+        again._lost, again.harmed, again._harmed_inputs = self._lost, self.harmed, self._harmed_inputs
+        again._forwarded, again.mended = dict(self._forwarded), self.mended
+        again._lost_to = {**self._lost_to, at.partition: max(ends, self._lost_to.get(at.partition, 0))}
+        for call, arguments in told:
+            call(again, *arguments)
+        again._violated, again._early_ms = violated, self._early_ms
+        again._emitted |= self._emitted
+        again.stale, again.records, again.delivered = self.stale, self.records, self.delivered
+        again._since = {**self._since, at.partition: set()}
+        self.__dict__.update(again.__dict__)
+
+    def _harm(self, at: TopicPartition, record: LogRecord) -> None:
+        """What this record was about may be lost, or done twice."""
+        entry = decode(record.value)
+        if isinstance(entry, OutcomeRecord):
+            self.harmed.add(getattr(entry.body, "run", getattr(entry.body, "entry", "").partition("/")[0]))
+        elif isinstance(entry, CommandRecord):
+            body, identity = entry.body, entry.id
+            if isinstance(body, Start):
+                self.harmed.add(run_id(at.partition, identity))
+                source = self._source(identity, body)
+                if source is not None:
+                    self._harmed_inputs.add(source)
+            else:
+                result = body.result if isinstance(body, Deliver) else body
+                self.harmed.add(getattr(result, "run", ""))
+
+    def sees(self, partition: int, token: int) -> bool:
+        """Whether an owner with this token has read the log as it is now, or may have."""
+        since = self._since.get(partition)
+        return since is None or token in since
+
+    # --- what lands ---------------------------------------------------------------------------------------------------
+
     def comes(self, partition: int, offset: int, kind: str, program: Program) -> None:
         """A source record is about to land. Routers that have not heard of the newest epoch may make something of it in an older one."""
+        self._told.append((Judge.comes, (partition, offset, kind, program)))
         for epoch in range(self.epoch + 1):
             self._comes((epoch, partition, offset), kind, program, outdated=epoch < self.epoch)
 
     def _comes(self, source: Source, kind: str, program: Program | None, *, outdated: bool) -> None:
         found = self.inputs[source] = Input(kind, program)
-        found.outdated = outdated
+        found.outdated = outdated or source in self._harmed_inputs
 
     def begins_epoch(self, offsets: Sequence[int]) -> None:
         """Somebody is about to say that the source topic is read anew from these offsets on."""
+        self._told.append((Judge.begins_epoch, (offsets,)))
         before, self.epoch = self.epoch, self.epoch + 1
         for (epoch, partition, offset), found in list(self.inputs.items()):
             found.outdated = True
@@ -185,10 +241,11 @@ class Judge:
         """Started and not ended, queued ones included."""
         return {run.id for run in self.runs.values() if run.at.partition == partition and run.ended is None}
 
-    # --- what lands ---------------------------------------------------------------------------------------------------
-
     def appended(self, at: TopicPartition, records: Sequence[LogRecord]) -> None:
         """Records have landed."""
+        self._told.append((Judge.appended, (at, records)))
+        if self._lost:
+            records = [each for each in records if id(each) not in self._lost]
         self.records += len(records)
         match at.topic:
             case "sim.runs":
@@ -239,6 +296,7 @@ class Judge:
         """I12: a position never passes an input of which nothing is in a log."""
         if group != POSITIONS:
             return
+        self._told.append((Judge.committed, (group, at, position)))
         epoch = msgspec.json.decode(position.metadata).get("epoch", 0)
         p = (epoch, at.partition)
         self.reached[p] = max(self.reached[p], position.offset)
@@ -265,6 +323,8 @@ class Judge:
                     part.last = part.token = record.offset
                     part.nonce, part.seq = entry.nonce, -1
                     self.announced[at.partition, record.offset] = entry.instance
+                    if at.partition in self._since:
+                        self._since[at.partition].add(record.offset)
             case OutcomeRecord() | Release():
                 counts = part.token != -1 and entry.token == part.token and entry.seq == part.seq + 1
                 if counts:
@@ -306,9 +366,17 @@ class Judge:
         if identity.epoch > epoch:
             floor = 0
         if new and identity.offset < floor:
+            if self._may_be_lost(identity):
+                return False
             self._violated(f"I1 {at}/{offset}: {name} is new and lies below the floor {floor}: it would be lost")
         part.marks[origin] = (identity.epoch, max(floor, identity.floor))
         return new
+
+    def _may_be_lost(self, identity: Coordinates) -> bool:
+        """Whether a record was lost that had what this one says, or had its offset."""
+        if identity.origin == RUNS:
+            return identity.offset < self._lost_to.get(identity.partition, 0)
+        return (identity.epoch, identity.partition, identity.offset) in self._harmed_inputs
 
     def _command(self, at: TopicPartition, record: LogRecord, entry: CommandRecord) -> None:
         match entry.body:
@@ -343,18 +411,14 @@ class Judge:
 
     def _start(self, at: TopicPartition, record: LogRecord, identity: Identity, start: Start) -> None:
         event = start.event
-        source: Source | None = None
-        if isinstance(identity, Coordinates) and identity.origin == RUNS:
-            source = self._forwarded.get((identity.partition, identity.offset))
-        elif isinstance(identity, Coordinates) and event is not None:
-            source = (identity.epoch, event.partition, event.offset)
+        source = self._source(identity, start)
         found = None if source is None else self.inputs.get(source)
         if isinstance(identity, Coordinates) and identity.origin == RUNS:
             self._forwards[identity.partition, identity.offset] = "landed"
         elif found is not None and event is not None and source is not None:
             found.recorded.add(start.workflow)
             lane = (source[0], event.partition, at.partition)
-            if event.offset < self._newest_start.get(lane, -1):
+            if event.offset < self._newest_start.get(lane, -1) and not found.outdated:
                 self._violated(f"I6 {at}/{record.offset}: {source} comes behind {self._newest_start[lane]}")
             self._newest_start[lane] = event.offset
         contended = start.key is not None and start.policy is not OnConflict.ALLOW
@@ -362,6 +426,9 @@ class Judge:
             self.outbox[f"{at.partition}/forward/{record.offset}"] = "forward"
             self._forwards.setdefault((at.partition, record.offset), "")
             self._forwarded[at.partition, record.offset] = source
+            if record.offset < self._lost_to.get(at.partition, 0) and found is not None and source is not None:
+                found.outdated = True  # it looks like one that left from there before
+                self._harmed_inputs.add(source)
             return
         run = Run(run_id(at.partition, identity), at, start)
         run.source = source
@@ -383,6 +450,14 @@ class Judge:
             part.slots[run.slot] = (run.id, deque())
         self.runs[run.id] = run
         run.open_since = record.offset
+
+    def _source(self, identity: Identity, start: Start) -> Source | None:
+        """What a start was made of."""
+        if not isinstance(identity, Coordinates):
+            return None
+        if identity.origin == RUNS:
+            return self._forwarded.get((identity.partition, identity.offset))
+        return None if start.event is None else (identity.epoch, start.event.partition, start.event.offset)
 
     def _retry(self, at: TopicPartition, record: LogRecord, identity: Identity, retry: Retry) -> None:
         failed = self.runs.get(retry.run)
@@ -430,7 +505,8 @@ class Judge:
             return
         run = self.runs.get(name)
         if run is None or run.open_since is None:
-            self._violated(f"I3 {at}/{record.offset} is about {name}, which is not open: {outcome}")
+            if name not in self.harmed:
+                self._violated(f"I3 {at}/{record.offset} is about {name}, which is not open: {outcome}")
             return
         if run.ended is not None:
             if isinstance(outcome, RunEnded):
@@ -523,7 +599,8 @@ class Judge:
                 self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be sent and is not there")
             elif kind == "forward":
                 offset = int(sent.entry.rpartition("/")[2])
-                if self._forwards.get((at.partition, offset)) != "landed":
+                lost = self._forwarded.get((at.partition, offset)) in self._harmed_inputs
+                if self._forwards.get((at.partition, offset)) != "landed" and not lost:
                     self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be forwarded and is not there")
 
     # --- what handlers do ---------------------------------------------------------------------------------------------
@@ -598,21 +675,27 @@ class Judge:
             if run.source is not None:
                 self._run(run, self.inputs[run.source], effects)
         known = {f"{run.id}{step}" for run in self.runs.values() for step in run.emitted}
+        if self._lost:
+            known |= self._emitted
         for ce_id, copies in self.results.items():
             if ce_id not in known:
                 self._violated(f"I2 a result {ce_id} that no run emitted")
-            if len({(copy.key, copy.value, copy.headers) for copy in copies}) > 1:
+            again = ce_id.partition("/")[0] in self.harmed  # said anew, at another time
+            if len({(copy.key, copy.value, copy.headers) for copy in copies}) > 1 and not again:
                 self._violated(f"I2 {ce_id} came with different contents")
             if len(copies) > 1 and not faults:
                 self._violated(f"I2 {ce_id} came {len(copies)} times without a fault")
         for key, tasks in effects.tasks_by_key.items():
-            if len({(self.runs[run].chain()[-1].id, what, n) for run, what, n in tasks}) > 1:
+            if len({(self.runs[run].chain()[-1].id, what, n) for run, what, n in tasks if run in self.runs}) > 1:
                 self._violated(f"I4 the key {key} belongs to {sorted(tasks)}")
 
     def _input(self, where: Source, found: Input, runs: list[Run]) -> None:
         names = sorted(run.start.workflow for run in runs)
         if found.outdated:
-            good = len(set(names)) == len(names) and set(names) <= found.wanted
+            once = (
+                len(set(names)) == len(names) or where in self._harmed_inputs
+            )  # one may have left for its key's place
+            good = once and set(names) <= found.wanted
         elif found.kind == "unmatched":
             good = not runs and not found.letters and "unmatched" in found.recorded
         elif found.kind == "broken":
@@ -640,6 +723,8 @@ class Judge:
             self._violated(f"I1 {run.id} is parked: {run.parked}")
             return
         ended = run.ended
+        if run.source in self._harmed_inputs or not self.harmed.isdisjoint(each.id for each in run.chain()):
+            return
         assert ended is not None
         self._outputs(run, ended)
         check_keys(run, effects, self._violated)

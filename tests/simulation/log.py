@@ -426,6 +426,10 @@ class SimReader:
         self._log = log
         self._at = at
         self._position = start
+        partition = log.broker.partitions[at]
+        self._cuts = len(partition.cuts)  # of which this reader need not hear any more
+        if self._cuts and partition.leaderless_until > asyncio.get_running_loop().time():
+            self._cuts -= 1
         self._buffer: deque[Batch] = deque()
         self._error: Exception | None = None
         self._fetching = False
@@ -465,8 +469,10 @@ class SimReader:
         if away_s:
             broker.later(away_s + log.way_s(), self._serve)
             return
-        if not partition.start <= self._position <= partition.end:
-            error = OffsetOutOfRange(self._at, self._position, Offsets(partition.start, partition.end))
+        end = min((partition.end, *partition.cuts[self._cuts :]))
+        self._cuts = len(partition.cuts)
+        if not partition.start <= self._position <= end:
+            error = OffsetOutOfRange(self._at, self._position, Offsets(partition.start, end))
             broker.later(log.way_s(), self._deliver, None, error)
             return
         found = partition.from_(self._position, broker.random.randint(1, broker.knobs.batch_records_max), _FETCH_BYTES)

@@ -61,6 +61,8 @@ class Operator:
             drawn = (["cure"], ["resume", "cure"], ["cancel"]) if poison else (["resume"], ["resume"], ["cancel"])
             intents = self._intents[which] = list(self._random.choice(drawn))
         intent = intents.pop(0) if len(intents) > 1 else intents[0]
+        if run.id in self._judge.harmed:  # what is left of it in the log may never fit its code again
+            intent = "cancel"
         if intent == "cure":
             program = self._judge.program_of(run)
             if program is not None:

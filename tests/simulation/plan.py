@@ -104,8 +104,87 @@ class Plan(msgspec.Struct, kw_only=True):
     retries: float = 0.0  # the chance that an operator begins a new run in place of one that failed
 
 
-def plan_of(seed: int) -> Plan:
+RARE = ("truncate", "remake")
+"""What a seed has now and then."""
+PROFILES = (*RARE, "wide", "tiny", "crowd", "stops", "storm")
+"""What a seed may be asked to have on top of what it draws. The rest are other scales."""
+
+
+def plan_of(seed: int, profile: str = "") -> Plan:
     """Draw the plan of a seed."""
+    plan = _drawn(seed)
+    # from dice of its own: what was drawn before stays as it was
+    random = Random(f"losses/{seed}")
+    chance = random.random()
+    if not profile and plan.faults:
+        profile = "remake" if chance < 0.005 else "truncate" if chance < 0.02 else ""
+    match profile:
+        case "truncate":
+            _truncate(random, plan)
+        case "remake":
+            at_s = random.uniform(0.1, 1) * plan.chaos_s
+            plan.faults.append(Timed(at_s, "remake"))
+        case "":
+            pass
+        case _:
+            _scaled(random, plan, profile)
+    return plan
+
+
+def _scaled(random: Random, plan: Plan, profile: str) -> None:
+    """Other sizes than seeds draw."""
+    match profile:
+        case "wide":
+            plan.instances, plan.partitions = random.choice((6, 9, 12)), random.choice((8, 16, 24))
+        case "tiny":
+            plan.settings["worker"] |= {"max_active_runs": 1, "max_queued_bytes": "1KiB", "idle_after": "0s"}
+            plan.settings["router"] |= {"max_uncommitted": random.choice((1, 2, 3))}
+            plan.settings["log"] |= {"group_commit_bytes": "1KiB"}
+            plan.checkpoint_bytes, plan.chunk_bytes = random.choice((0, 200, 2_000)), random.choice((100, 300))
+            plan.live_max, plan.resting_max, plan.unpacked_max = 0, 0, 0
+            plan.knobs.batch_records_max = random.choice((1, 2))
+        case "crowd":
+            taste = Taste(size=3, hang=0.05, refused=0.1, poison=0.05, flip=0.2, deadly=0.02, ending=0.1)
+            plan.arrivals = _arrivals(random, plan.sources, plan.chaos_s, taste, random.choice((50, 90)))
+            plan.cancellations = [
+                Cancellation(plan.arrivals[index].at_s + random.uniform(0, 5.0), index)
+                for index in random.sample(range(len(plan.arrivals)), 15)
+            ]
+        case "stops":
+            plan.session_s = random.choice((1.0, 3.0))
+            plan.faults += [
+                Timed(
+                    random.uniform(0, plan.chaos_s),
+                    random.choice(("stop", "stop", "cut", "stall", "outage", "late")),
+                    random.randrange(plan.instances),
+                    random.choice((2.0, 8.0, 25.0, 90.0)) * random.uniform(0.5, 1.5),
+                )
+                for _ in range(random.choice((6, 12, 20)))
+            ]
+        case _:
+            plan.faults += _faults(random, plan.seed, plan.chaos_s, plan.instances, plan.partitions)
+            plan.faults += [
+                Timed(
+                    random.uniform(0, plan.chaos_s),
+                    random.choice(("join", "leave", "crash", "leave", "leader", "forget", *LOST_KINDS)),
+                    random.randrange(plan.instances),
+                    _for_s(random),
+                )
+                for _ in range(random.choice((10, 20, 40)))
+            ]
+
+
+def _truncate(random: Random, plan: Plan) -> None:
+    """Run logs lose their tails. Nothing is read anew beside that: who had heard of it may not have, all at once."""
+    plan.faults[:] = [fault for fault in plan.faults if fault.kind != "rewind"]
+    for _ in range(random.choice((1, 1, 2, 4))):
+        count = random.choice((1, 2, 5, 20, 1_000))
+        away_s = random.uniform(1.0, 5.0)
+        partition = random.randrange(plan.partitions)
+        plan.faults.append(Timed(random.uniform(0, plan.chaos_s), "truncate", partition, away_s, count))
+
+
+def _drawn(seed: int) -> Plan:
     random = Random(seed)
     chaos_s = random.choice((5.0, 20.0, 60.0))
     quiet = random.random() < 0.1  # no faults at all: nothing may come twice
@@ -193,14 +272,14 @@ def _settings(random: Random) -> dict[str, dict[str, object]]:
     }
 
 
-def _arrivals(random: Random, sources: int, chaos_s: float, taste: Taste) -> list[Arrival]:
+def _arrivals(random: Random, sources: int, chaos_s: float, taste: Taste, count: int = 0) -> list[Arrival]:
     keys = [f"k{number}" for number in range(random.choice((1, 2, 5, 20)))]
     kinds = random.choice(
         (("free",), ("free", "queue"), ("queue",), ("free", "queue", "join", "reject", "both"), ("join", "reject"))
     )
     spread = random.choice((0.1, 0.5, 0.9))
     arrivals: list[Arrival] = []
-    for number in range(random.choice((1, 3, 6, 10, 16))):
+    for number in range(count or random.choice((1, 3, 6, 10, 16))):
         key = random.choice(keys)
         program = drawn(random, f"p{number}", key, taste)
         chance = random.random()

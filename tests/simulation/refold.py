@@ -4,13 +4,14 @@ Beside each owner goes a state that is folded from the very first record, from b
 must have skipped exactly what the judge's own accept rule skips.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.state import PartitionState
 from headrace.service.owner import Owner
+from headrace.topics.log import TopicPartition
 from headrace.topics.outcome import TimerFired
 from headrace.topics.run_record import OutcomeRecord, decode
 from tests.simulation.broker import Broker
@@ -25,11 +26,18 @@ class Refold:
         self._judge = judge
         self._violated = violated
         self._beside: WeakKeyDictionary[Owner, PartitionState] = WeakKeyDictionary()
+        self._misled: WeakSet[Owner] = WeakSet()  # they have read what is lost since, and know nothing of it yet
         self.compared = 0
 
-    def check(self, name: str, owner: Owner) -> None:
-        """Compare the owner's state with one folded from the log up to the same record."""
+    def check(self, name: str, owner: Owner, truncated: set[int]) -> None:
+        """Compare the owner's state with one folded from the log up to the same record. `truncated`: partitions of which its process has raised the alarm."""
         live = owner.state
+        if not self._judge.sees(owner.at.partition, owner._tenure.token):
+            return
+        if owner in self._misled:
+            self._misled.discard(owner)
+            if owner.at.partition not in truncated:
+                self._violated(f"P1 {name} goes on with {owner.at}, which has lost what it had read, and says nothing")
         beside = self._beside.get(owner)
         if beside is None:
             beside = self._beside[owner] = fresh(live)
@@ -40,6 +48,13 @@ class Refold:
         self.compared += 1
         if live != beside:
             self._violated(f"I10 {name} {owner.at} at {live_next}: {difference(live, beside)}")
+
+    def lost(self, at: TopicPartition, owners: Iterable[Owner]) -> None:
+        """The log has lost its tail. Whoever has read it will hear of that; until it has announced itself anew, what it knows is not compared."""
+        end = self._broker.partitions[at].end
+        self._misled.update(owner for owner in owners if owner.state.next_offset > end)
+        for owner in [owner for owner in self._beside if owner.at == at]:
+            del self._beside[owner]
 
     def forward(self, state: PartitionState, to: int) -> None:
         """Fold on to an offset."""

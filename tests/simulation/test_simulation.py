@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from random import Random
 
@@ -16,7 +17,7 @@ from tests.project.repository import ROOT
 from tests.simulation.__main__ import kept, main
 from tests.simulation.clock import places_of_clocks, virtual
 from tests.simulation.loop import Deadlock, Life, Place, SimLoop
-from tests.simulation.plan import AtPoint, Plan, plan_of
+from tests.simulation.plan import RARE, AtPoint, Plan, plan_of
 from tests.simulation.world import simulate
 
 SEEDS = 200
@@ -56,6 +57,22 @@ def test_no_seeds_are_no_verdict(count: str) -> None:
 def test_a_plan_that_failed_once_fails_no_more(name: str) -> None:
     report = simulate(KEPT[name])
     assert report.violations == [], report.dump
+
+
+@pytest.mark.parametrize("profile", RARE)
+def test_a_run_log_that_is_not_what_it_was_is_noticed(profile: str) -> None:
+    """Its tail is lost, or all of it is another one: what a seed draws only now and then."""
+    reports = [simulate(plan_of(seed, profile)) for seed in range(10)]
+    assert [report.violations for report in reports] == [[]] * len(reports)
+    assert sum(report.fired.get(profile, 0) for report in reports) >= 4
+
+
+def test_what_a_seed_draws_now_and_then_does_not_move_what_it_draws_anyway() -> None:
+    drawn = {profile: plan_of(11, profile) for profile in ("", *RARE)}
+    assert drawn[""].faults == [fault for fault in drawn["remake"].faults if fault.kind != "remake"]
+    assert drawn[""].arrivals == drawn["truncate"].arrivals == drawn["remake"].arrivals
+    rare = Counter(fault.kind for seed in range(2_000) for fault in plan_of(seed).faults)
+    assert 0 < rare["remake"] < rare["truncate"] < 100
 
 
 def test_a_seed_gives_one_trace() -> None:

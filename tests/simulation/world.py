@@ -20,11 +20,13 @@ from headrace.service import owner as owner_limits
 from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
 from headrace.service.replay_epochs import committed_epoch
+from headrace.service.run_log_check import LogReplaced
 from headrace.service.settings import Settings
 from headrace.service.source_position import SourcePosition
 from headrace.topics.command import Cancel, Epoch
+from headrace.topics.errors import SettingsError
 from headrace.topics.identity import ClientId
-from headrace.topics.log import LogRecord, NewRecord, TopicPartition
+from headrace.topics.log import LogRecord, NewRecord, Position, TopicPartition
 from headrace.topics.new_event import NewEvent, encode_event
 from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.spec import TopicSpec
@@ -37,11 +39,13 @@ from tests.simulation.loop import Deadlock, Life, Livelock, SimLoop
 from tests.simulation.operator import EVERY_S, Operator
 from tests.simulation.plan import Arrival, AtPoint, Plan, Timed
 from tests.simulation.refold import Refold
+from tests.simulation.remade import Remade
 
 MEMBERS = "sim.members"
 _STILL_S = 200.0  # without a record landing while something is unfinished: it is stuck
 _SLOW_S = 500.0  # after the faults; then records come many at a time: a log of a thousand is read anew at every death, record by record
 _SETTLE_S = 20_000.0
+_CALM_S = 30.0  # where records were lost: what they asked for may come once more, and nobody knows of it
 _LEAVE_S = 120.0
 _CLEAR_TURNS = 20_000
 _LATE_MS = 5_000  # of a timer, once everything is healed
@@ -82,6 +86,7 @@ class World:
         self.points: Counter[FaultPoint] = Counter()
         self.trace = hashlib.blake2b(digest_size=8)
         self.healed_at = NEVER
+        self.remade: Remade | None = None  # since somebody has made the run log anew
         self.landed_at = 0.0
         self._rewound_at = NEVER
         self._acting: set[tuple[str, str, str, int]] = set()  # attempts that run: instance, run, step, number
@@ -95,7 +100,7 @@ class World:
         self._code: dict[int, str] = {}  # places in which the next process has other code, and which
         self.broker.refuses = _is_refused
         self.broker.appended = self._appended
-        self.broker.committing = self.judge.committed
+        self.broker.committing = self._committing
 
     # --- told by others -----------------------------------------------------------------------------------------------
 
@@ -109,7 +114,14 @@ class World:
         for record in records:
             self.trace.update(f"{at}/{record.offset}/{record.timestamp_ms}".encode())
             self.trace.update(record.value or b"")
-        self.judge.appended(at, records)
+        if self.remade is not None:
+            self.remade.appended(at, records)
+        else:
+            self.judge.appended(at, records)
+
+    def _committing(self, group: str, at: TopicPartition, position: Position) -> None:
+        if self.remade is None:
+            self.judge.committed(group, at, position)
 
     def began(self, attempt: AttemptNow, program: str, n: int, what: str) -> None:
         """A handler was called."""
@@ -117,6 +129,8 @@ class World:
         if instance is None or instance.place.life is not Life.RUNNING or self.over:
             return
         self.trace.update(f"{self.loop.now}{instance.name}{attempt.idempotency_key}{attempt.number}".encode())
+        if self.remade is not None:
+            return
         run, step = attempt.run_id, attempt.task
         if what == "act" and not self.plan.swallow:
             acting = (instance.name, run, step, attempt.number)
@@ -126,6 +140,8 @@ class World:
         self.effects.began(run, step, attempt.idempotency_key, what, n)
         at = TopicPartition(RUNS, int(run.partition(".")[0]))
         owner = instance.owner_of(at.partition)
+        if not self.judge.sees(at.partition, -1 if owner is None else owner._tenure.token):
+            return
         log_ms = self.broker.now_ms(self.broker.partitions[at])
         self.judge.attempt_begins(
             run, step, attempt.number, 0 if owner is None else owner.state.next_offset, log_ms, self._works
@@ -180,9 +196,9 @@ class World:
         if instance is None or self.over or instance.place.life is not Life.RUNNING:
             return
         self.points[point] += 1
-        if point is FaultPoint.FOLDED and self.random.random() < self.plan.refold:
+        if point is FaultPoint.FOLDED and self.random.random() < self.plan.refold and self.remade is None:
             for owner in instance.owners():
-                self.refold.check(instance.name, owner)
+                self.refold.check(instance.name, owner, instance.watcher.truncated)
         if self.healed_at != NEVER:
             return
         for fault in self._at_points:
@@ -203,6 +219,10 @@ class World:
             self.broker.positions[POSITIONS].clear()
         elif fault.kind == "rewind":
             self.rewind(fault)
+        elif fault.kind == "truncate":
+            self.truncate(TopicPartition(RUNS, fault.target % self.plan.partitions), int(fault.amount), fault.for_s)
+        elif fault.kind == "remake":
+            self.remake()
         elif fault.kind == "join":
             self._count("join")
             self.start(self.plan.instances + fault.target)
@@ -277,7 +297,14 @@ class World:
         life = self.lives[number]
         self.lives[number] += 1
         instance = Instance(
-            self.loop, self.broker, self._settings, self.plan.partitions, number, life, self._code.get(number, "")
+            self.loop,
+            self.broker,
+            self._settings,
+            self.plan.partitions,
+            number,
+            life,
+            self._code.get(number, ""),
+            checks=self.remade is not None,
         )
         instance.place.skew_s = self.random.choice((0.0, 0.0, -0.8, 0.3))
         self.instances.append(instance)
@@ -329,6 +356,32 @@ class World:
         self.loop.at(at_s + 0.01, self.broker.commit, "sim.epochs", hint)
         self.loop.at(at_s + 0.02, self.broker.commit, POSITIONS, positions)
         self._rewound_at = at_s + 0.02
+
+    def truncate(self, at: TopicPartition, count: int, away_s: float) -> None:
+        """A partition of the run log loses so many records: not those that its checkpoint lies in, and not its first announce. It would be another log."""
+        partition = self.broker.partitions[at]
+        begun = [token for number, token in self.judge.announced if number == at.partition]
+        if self.remade is not None or not partition.records or not begun:
+            return
+        end = max(partition.safe_end, min(begun) + 1, partition.records[-min(count, len(partition.records))].offset)
+        if partition.records[-1].offset < end:
+            return
+        self._count("truncate")
+        lost = self.broker.truncate(at, end, away_s)
+        self.judge.lost(at, lost)
+        owners = [owner for each in self.instances if each.running for owner in each.owners() if owner.at == at]
+        self.refold.lost(at, owners)
+
+    def remake(self) -> None:
+        """Somebody deletes the run log and makes it again, while every partition of it is worked on."""
+        working = [owner.at.partition for each in self.instances if each.running for owner in each.owners()]
+        alive = all(each.place.life is Life.RUNNING and not each.leaving for each in self.instances if each.running)
+        live = all(owner._tenure.open for each in self.instances if each.running for owner in each.owners())
+        if self.remade is None and alive and live and sorted(working) == list(range(self.plan.partitions)):
+            self._count("remake")
+            self.remade = Remade(self)
+            self.broker.make_anew(RUNS)
+            self.heal()
 
     # --- inputs -------------------------------------------------------------------------------------------------------
 
@@ -405,6 +458,10 @@ class World:
             self.start(number)
         self.loop.at(EVERY_S, self._operate)
         await asyncio.sleep(plan.chaos_s)
+        if self.remade is not None:
+            await self.remade.settle()
+            await self._leave()
+            return
         self.heal()
         await self._settle()
         if not self.violations:
@@ -416,13 +473,13 @@ class World:
         began = self.loop.now
         while not self.violations:
             await asyncio.sleep(1.0)
-            self._look_at_instances()
+            self.look_at_instances()
             unfinished = (
                 self.judge.unfinished() or self.operator.pending() or ([] if self.fired["forget"] else self._behind())
             )
-            if not unfinished:
-                return
             now = self.loop.now
+            if not unfinished and (now - began > _CALM_S or not self.fired["truncate"]):
+                return
             if now - began > _SLOW_S:
                 self.broker.knobs.batch_records_max = 500
             if now - max(self.landed_at, began) > _STILL_S or now - began > _SETTLE_S:
@@ -430,15 +487,19 @@ class World:
                     f"I14 nothing has moved for {now - self.landed_at:.0f} s, and is not finished: {'; '.join(unfinished[:5])}"
                 )
 
-    def _look_at_instances(self) -> None:
+    def look_at_instances(self) -> None:
+        """Nobody stops or ends by itself."""
         for instance in self.instances:
             for told in instance.watcher.stops:
+                if self.remade is not None and told.code == LogReplaced.code:
+                    continue
                 self.violated(
                     f"P1 {instance.name} stopped {told.topic}/{told.partition} at {told.offset}: {told.code} {told.message}"
                 )
             for bug in instance.watcher.bugs:
                 self.violated(f"P1 {instance.name} gave a checkpoint of {bug.partition} up: {bug.code} {bug.message}")
-            if instance.place.life is Life.RUNNING and instance.task.done() and not instance.leaving:
+            refused = self.remade is not None and isinstance(instance.error, SettingsError)
+            if instance.place.life is Life.RUNNING and instance.task.done() and not instance.leaving and not refused:
                 what = "" if instance.error is None else first_line(instance.error)
                 self.violated(f"P1 {instance.name} ended by itself: {what}")
         for failure in self.loop.failures:
@@ -469,9 +530,10 @@ class World:
                 left = [instance.name for instance in self.instances if instance.running]
                 self.violated(f"P1 {left} did not end within {_LEAVE_S} s of being asked to")
                 return
-        self._look_at_instances()
+        self.look_at_instances()
         for instance in self.instances:
-            if instance.place.life is Life.RUNNING and instance.error is not None:
+            refused = self.remade is not None and isinstance(instance.error, SettingsError)
+            if instance.place.life is Life.RUNNING and instance.error is not None and not refused:
                 self.violated(f"P1 {instance.name} left with {first_line(instance.error)}")
 
     def _judge(self) -> None:

@@ -16,8 +16,9 @@ from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.offset import OffsetRequest
 
 from headrace.topics import error_kafka
-from headrace.topics.client_kafka import LOOK_AT_BROKERS, MAKE_TOPIC, KafkaClient, Lane
+from headrace.topics.client_kafka import LOOK_AT_BROKERS, KafkaClient, Lane
 from headrace.topics.log import (
+    MAKE_TOPIC,
     AppendRefused,
     LogUnavailable,
     OffsetOutOfRange,

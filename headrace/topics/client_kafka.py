@@ -26,7 +26,7 @@ from aiokafka.structs import TopicPartition as KafkaTopicPartition
 
 from headrace.topics.back_off import back_off_s
 from headrace.topics.errors import SettingsError
-from headrace.topics.log import LogUnavailable, TopicMissing, TopicPartition
+from headrace.topics.log import MAKE_TOPIC, LogUnavailable, TopicMissing, TopicPartition
 
 START_TIMEOUT_S = 10.0  # how long a start may look for a broker, so that the caller can say so and back off
 _METADATA_TIMEOUT_S = 10.0
@@ -108,7 +108,6 @@ _CLIENT_ARGUMENTS = {
     "connections.max.idle.ms": "connections_max_idle_ms",
 }
 LOOK_AT_BROKERS = "Look at the brokers and at kafka.bootstrap_servers; `headrace doctor` tells more."
-MAKE_TOPIC = "Make it with `headrace topic create`, or start with --create-topics."
 EXTRA_NAMES = tuple(sorted({*_FIELDS, *_CLIENT_ARGUMENTS, "ssl.endpoint.identification.algorithm"}))
 
 

@@ -27,6 +27,11 @@ Isolation = Literal["all", "committed"]
 """What a reader sees of Kafka transactions: every record, or only those of committed ones. The embedded log has none.
 """
 
+MAKE_TOPIC = (
+    "Is the name right? `headrace topic create APP` makes an app's topics, and so does a start with --create-topics."
+)
+"""What to do about a topic that is not there."""
+
 
 class TopicPartition(NamedTuple):
     """Where a record lies."""

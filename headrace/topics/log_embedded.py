@@ -22,6 +22,7 @@ import anyio.to_thread
 import msgspec
 
 from headrace.topics.log import (
+    MAKE_TOPIC,
     Appended,
     AppendRefused,
     Batch,
@@ -357,6 +358,4 @@ def _completed(spec: TopicSpec) -> TopicSpec:
 
 
 def _missing(topic: str) -> TopicMissing:
-    return TopicMissing(
-        f"{topic} does not exist.", do="Make it with `headrace topic create`, or start with --create-topics."
-    )
+    return TopicMissing(f"{topic} does not exist.", do=MAKE_TOPIC)

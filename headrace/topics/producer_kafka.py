@@ -18,7 +18,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import InitProducerIdRequest
 
 from headrace.topics import error_kafka
-from headrace.topics.client_kafka import LOOK_AT_BROKERS, MAKE_TOPIC, KafkaClient, Lane
+from headrace.topics.client_kafka import LOOK_AT_BROKERS, KafkaClient, Lane
 from headrace.topics.codec_kafka import packed
 from headrace.topics.deadlines import Deadlines
 from headrace.topics.log import (
@@ -406,7 +406,8 @@ class Producer:
             )
         elif error == error_kafka.UNKNOWN_TOPIC and not batch.sent and self._is_gone(batch):
             self._limits.pop(batch.at.topic, None)
-            self._settle(batch, TopicMissing(f"{batch.at} does not exist any more.", do=MAKE_TOPIC))
+            do = "Make the topic again; if it is the run log, restore it from a copy."
+            self._settle(batch, TopicMissing(f"{batch.at} does not exist any more.", do=do))
         elif error_kafka.is_retriable(error):
             self._retry([batch])
         else:

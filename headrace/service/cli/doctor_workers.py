@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from headrace.service.cli.doctor_check import Check, State
 from headrace.service.cli.output import counted
 from headrace.service.cli.top_view import view
-from headrace.service.cli.worker_metrics import scraped, workers_of
+from headrace.service.cli.worker_metrics import app_of_workers, scraped, workers_of
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -30,10 +30,15 @@ def worker_checks(settings: Settings) -> Iterator[Check]:
     if port is not None:
         yield port
         return
+    place = f"{settings.telemetry.metrics_host}:{settings.telemetry.metrics_port}"
     try:
+        app = app_of_workers(settings)
+        if app not in {None, settings.app.name}:
+            found, fix = f"{place} belongs to the app {app}", f"Choose another --metrics-port for {settings.app.name}."
+            yield Check("metrics port", State.WARN, found, fix)
+            return
         looks = scraped(workers_of(settings))
     except HeadraceError:
-        place = f"{settings.telemetry.metrics_host}:{settings.telemetry.metrics_port}"
         fix = "If no service of yours runs there, choose another --metrics-port."
         yield Check("metrics port", State.WARN, f"{place} cannot be used, and no worker answers there", fix)
         return

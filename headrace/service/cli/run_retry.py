@@ -111,10 +111,10 @@ def _must_be_kept(follower: Follower) -> None:
         raise Conflict(f"Run {summary.id} has not ended: it is {summary.status}.", code=WRONG_STATE, do=do)
     why = "Only runs that failed, timed out or were compensated are kept, until they are dismissed, too old (runs.retry_retention) or retried with success."
     raise Conflict(
-        f"Run {summary.id} cannot be retried: it is {summary.status} and not kept.",
+        f"Run {summary.id} is {summary.status} and not kept: there is nothing to retry or dismiss.",
         code=WRONG_STATE,
         why=why,
-        do="To do its work anew, publish its event again.",
+        do="Leave it; if its work is to be done anew, publish its event again.",
     )
 
 

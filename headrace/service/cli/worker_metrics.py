@@ -49,18 +49,31 @@ def workers_of(settings: Settings, urls: Sequence[str] = ()) -> dict[str, str]:
     """
     if urls:
         return {_place(url): _place(url) for url in urls}
-    telemetry = settings.telemetry
-    first = f"{telemetry.metrics_host}:{telemetry.metrics_port}"
+    found = {worker: place for _, worker, place in _discovered(settings)}
+    return found or {"0": _first(settings)}
+
+
+def app_of_workers(settings: Settings) -> str | None:
+    """The name of the app whose process is on the metrics port; None if it has no workers. Raises as `workers_of`."""
+    return next((app for app, _, _ in _discovered(settings)), None)
+
+
+def _first(settings: Settings) -> str:
+    return f"{settings.telemetry.metrics_host}:{settings.telemetry.metrics_port}"
+
+
+def _discovered(settings: Settings) -> list[tuple[str, str, str]]:
+    """App, worker and address of each, as the process on the metrics port says."""
+    first = _first(settings)
     try:
         groups: Any = msgspec.json.decode(_get(first, "/discovery")[1])
-        found = {group["labels"]["worker"]: group["targets"][0] for group in groups}
+        return [(group["labels"]["app"], group["labels"]["worker"], group["targets"][0]) for group in groups]
     except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         raise LogUnavailable(
             f"No worker answers at {first}: {error or type(error).__name__}.",
             why="Its metrics port tells where all workers of this machine are.",
             do="Start one, or name another with --metrics-port or --metrics-url.",
         ) from error
-    return found or {"0": first}
 
 
 def scraped(workers: dict[str, str]) -> list[Scrape]:

@@ -140,7 +140,7 @@ def test_a_worker_that_is_gone_is_said_so_and_the_others_are_shown(headrace: Hea
 
 
 def test_doctor_tells_how_the_workers_are_and_what_will_happen(headrace: Headrace, workers: list[Worker]) -> None:
-    answer = headrace("doctor", "--metrics-port", port_of(workers[0]), "-o", "json")
+    answer = headrace("doctor", "--app-name", "shop", "--metrics-port", port_of(workers[0]), "-o", "json")
     checks = {each["check"]: each for each in answer.json}
     assert answer.code == 0
     assert checks["workers"]["found"] == "2 workers on this machine, ready"
@@ -175,7 +175,7 @@ def test_doctor_says_keeps_up_only_of_what_does(
     )
     for worker in workers:
         worker.observer.show(lambda: replace(FORECAST, workflows=(flow,)))
-    answer = headrace("doctor", "--metrics-port", port_of(workers[0]), "-o", "json")
+    answer = headrace("doctor", "--app-name", "shop", "--metrics-port", port_of(workers[0]), "-o", "json")
     (check,) = [each for each in answer.json if each["check"] == "forecast"]
     assert (check["state"], check["found"]) == (state, found)
 
@@ -187,6 +187,13 @@ def test_doctor_tells_of_a_port_that_is_somebody_elses(headrace: Headrace) -> No
     (check,) = [each for each in answer.json if each["check"] == "metrics port"]
     assert check["state"] == "warn"
     assert "no worker answers there" in check["found"]
+
+
+def test_doctor_tells_of_a_port_where_another_app_works(headrace: Headrace, workers: list[Worker]) -> None:
+    answer = headrace("doctor", "--app-name", "bakery", "--metrics-port", port_of(workers[0]), "-o", "json")
+    (check,) = [each for each in answer.json if each["check"] in {"metrics port", "workers"}]
+    assert (check["state"], check["found"]) == ("warn", f"127.0.0.1:{port_of(workers[0])} belongs to the app shop")
+    assert "bakery" in check["fix"]
 
 
 def test_doctor_tells_of_an_address_that_no_start_can_bind(headrace: Headrace) -> None:

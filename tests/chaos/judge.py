@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from tests.chaos.load import Input
+from tests.chaos.load import Input, Try
 from tests.chaos.program import Expected, expected
 from tests.chaos.recorder import At, Record
 from tests.chaos.run_log import CLOSED, RunFacts, RunLog
 from tests.chaos.sink import Effect
 
+NO_FAULT = "load"
+"""The kind of a window in which nothing is harmed."""
 _CLOCK_MS = 2  # append times are cut to milliseconds
 
 
@@ -51,6 +53,7 @@ class Evidence(msgspec.Struct, kw_only=True):
     """All that the judge sees of one session."""
 
     inputs: Mapping[str, Input]
+    tries: Mapping[str, Try]
     acknowledged: frozenset[str]
     source: Sequence[Record]
     log: RunLog
@@ -65,12 +68,14 @@ class Evidence(msgspec.Struct, kw_only=True):
     listed: Sequence[Mapping[str, Any]] | None = None
     """`headrace run list -o json`, whole; None: the log was trimmed, so that it cannot know."""
     missed: int = 0
+    bugs: Sequence[str] = ()
+    """Lines of workers that name a bug of Headrace."""
     worker_clock: bool = True
     """False where workers' clocks were moved: then the sink's is asked."""
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """What faults left behind and is allowed."""
+    """What faults left behind and is allowed. `quiet`: inputs that came while no fault was on; `quiet_done`: of these, in and ended as they should."""
 
     runs: int
     effects: int
@@ -83,6 +88,8 @@ class Figures(msgspec.Struct, kw_only=True):
     timers: int
     timer_late_ms_p99: float
     timer_late_ms_max: float
+    quiet: int
+    quiet_done: int
 
 
 class Verdict(NamedTuple):
@@ -129,6 +136,7 @@ class _Case:
             ("I12", self._positions),
             ("I14", self._all_done),
             ("I18", self._listed),
+            ("P1", self._no_bug),
         ]
         for invariant, check in checks:
             for what in check():
@@ -136,6 +144,7 @@ class _Case:
 
     def figures(self) -> Figures:
         late = sorted(self.late_ms)
+        quiet = self._quiet()
         return Figures(
             runs=len(self.log.runs),
             effects=len(self.evidence.effects),
@@ -148,6 +157,8 @@ class _Case:
             timers=len(late),
             timer_late_ms_p99=late[int(len(late) * 0.99)] if late else 0.0,
             timer_late_ms_max=late[-1] if late else 0.0,
+            quiet=len(quiet),
+            quiet_done=len(quiet & self._done()),
         )
 
     def _jobs(self) -> Iterator[tuple[Record, Input, Expected, RunFacts | None]]:
@@ -157,6 +168,26 @@ class _Case:
             if meant.job is not None:
                 runs = self.log.by_source.get((*record.at, record.offset), [])
                 yield record, meant, expected(meant.job), self.log.runs[runs[0]] if runs else None
+
+    # --- what counts ---
+
+    def _quiet(self) -> set[str]:
+        """Inputs whose put met no fault."""
+        faults = [window for window in self.evidence.windows if window.kind != NO_FAULT]
+        return {
+            id_
+            for id_, put in self.evidence.tries.items()
+            if not any(put.began_ms <= fault.ended_ms and put.ended_ms >= fault.began_ms for fault in faults)
+        }
+
+    def _done(self) -> set[str]:
+        """Inputs that their producer knows to be in, and whose runs came to the end that they should."""
+        otherwise = {
+            meant.id
+            for _, meant, wanted, run in self.jobs
+            if run is None or wanted.status != (run.ended[0][1] if run.ended else "parked" if run.parked else "hanging")
+        }
+        return set(self.evidence.acknowledged - otherwise)
 
     # --- I1 ---
 
@@ -451,10 +482,19 @@ class _Case:
         if here != there:
             yield f"`run list` says {dict(there)}, the log {dict(here)}"
 
+    def _no_bug(self) -> Iterator[str]:
+        """What a worker survives is a bug all the same."""
+        yield from (f"a worker tells of a bug: {line[:500]}" for line in self.evidence.bugs)
+
     def _repeated(self) -> int:
         return sum(
             len(begun) - len({effect.number for effect in begun}) for begun in _began(self.evidence.effects).values()
         )
+
+
+def bugs_in(said: str) -> list[str]:
+    """The lines of a worker's standard error with a code of bugs."""
+    return [line for line in said.splitlines() if '"code":"HR9' in line]
 
 
 def _began(effects: Sequence[Effect]) -> dict[str, list[Effect]]:

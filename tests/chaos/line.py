@@ -27,6 +27,9 @@ class Scale(StrEnum):
 KILLS = {"kill", "kill of a worker", "point", "late produce"}  # kinds of fault in which a worker dies by SIGKILL
 
 
+_QUIET_DONE_MIN = 0.95
+
+
 class Outcome(msgspec.Struct, kw_only=True):
     """What a line says in the table and the JSON."""
 
@@ -47,6 +50,10 @@ class Outcome(msgspec.Struct, kw_only=True):
     duplicates_allowed: int
     repeated_attempts: int
     stale_records: int
+    quiet: int
+    """Inputs that came while no fault was on."""
+    quiet_done: int
+    """Of `quiet`: in, and ended as they should."""
     notes: dict[str, Any]
 
 
@@ -84,7 +91,7 @@ class Tally:
 
     def outcome(self, line: "Line", seconds: float) -> Outcome:
         """The verdict."""
-        void = self.void or ("" if self.fired or self.violations else "no fault hit anything")
+        void = self.void or ("" if self.fired or self.violations else "no fault hit anything") or self._unsound()
         return Outcome(
             line=line.id,
             title=line.title,
@@ -102,8 +109,18 @@ class Tally:
             duplicates_allowed=sum(figures.duplicates_allowed for figures in self.figures),
             repeated_attempts=sum(figures.repeated_attempts for figures in self.figures),
             stale_records=sum(sum(figures.skipped.values()) for figures in self.figures),
+            quiet=sum(figures.quiet for figures in self.figures),
+            quiet_done=sum(figures.quiet_done for figures in self.figures),
             notes={name: _said(value) for name, value in self.notes.items()},
         )
+
+    def _unsound(self) -> str:
+        """What works badly by itself says nothing about faults: nearly all that is asked for while there is none must come to its end."""
+        quiet = sum(figures.quiet for figures in self.figures)
+        done = sum(figures.quiet_done for figures in self.figures)
+        if self.figures and done < _QUIET_DONE_MIN * max(1, quiet):
+            return f"of {quiet} inputs that came while no fault was on, {done} came to their end"
+        return ""
 
 
 class Bench:

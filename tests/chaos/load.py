@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, NamedTuple, Protocol, Self
 from zlib import crc32
 
 import msgspec
@@ -34,6 +34,13 @@ class Input(msgspec.Struct, frozen=True, kw_only=True):
     what: What
     job: Job | None = None
     ordered: bool = False
+
+
+class Try(NamedTuple):
+    """When a record was put, from the first attempt to the end of the last, by this machine's clock."""
+
+    began_ms: float
+    ended_ms: float
 
 
 class Door(Protocol):
@@ -63,7 +70,7 @@ class EmbeddedDoor:
 
 
 class Load:
-    """`async with load:` publishes until the block ends. `inputs`: what was tried, by id; `acknowledged`: what is in for sure."""
+    """`async with load:` publishes until the block ends. `inputs`: what was tried, by id, `tries`: when; `acknowledged`: what is in for sure."""
 
     def __init__(
         self,
@@ -87,6 +94,7 @@ class Load:
         self._stop = asyncio.Event()
         self._number = 0
         self.inputs: dict[str, Input] = {}
+        self.tries: dict[str, Try] = {}
         self.acknowledged: set[str] = set()
         self.doubtful = 0
         self.turned_at = time.monotonic()
@@ -122,6 +130,7 @@ class Load:
             ("ce_source", b"/chaos"),
             ("ce_type", type_.encode()),
         )
+        began_ms = time.time() * 1000
         try:
             async with asyncio.timeout(_PUT_S):
                 await self._door.put(self._topic, crc32(key) % PARTITIONS, key, value, headers)
@@ -132,6 +141,8 @@ class Load:
             await asyncio.sleep(0.2)
         else:
             self.acknowledged.add(meant.id)
+        finally:
+            self.tries[meant.id] = Try(began_ms, time.time() * 1000)
 
     async def _publish(self) -> None:
         began, begin = time.monotonic(), self._number

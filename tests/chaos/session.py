@@ -26,7 +26,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError
 
 from headrace.topics.errors import HeadraceError
-from tests.chaos.judge import Evidence, Position, Verdict, Violation, Window, judge
+from tests.chaos.judge import NO_FAULT, Evidence, Position, Verdict, Violation, Window, bugs_in, judge
 from tests.chaos.kafka_door import KafkaDoor
 from tests.chaos.kafka_source import KafkaSource
 from tests.chaos.load import PARTITIONS as SOURCE_PARTITIONS
@@ -444,7 +444,7 @@ class Session:
         """A zombie's late commit may have moved a position back. Nothing depends on that, and the next record of its partition mends it: so one comes."""
         now = time.monotonic()
         self._behind_since = {at: self._behind_since.get(at, now) for at in behind}
-        if all(window.kind == "load" for window in self.windows):
+        if all(window.kind == NO_FAULT for window in self.windows):
             return  # nobody became a zombie
         for at in behind:
             if at not in self._gone_on and now > self._behind_since[at] + _BEHIND_S:
@@ -472,6 +472,7 @@ class Session:
             rows = await self._run_list()
         return Evidence(
             inputs={id_: meant for load in self.loads for id_, meant in load.inputs.items()},
+            tries={id_: put for load in self.loads for id_, put in load.tries.items()},
             acknowledged=frozenset(id_ for load in self.loads for id_ in load.acknowledged),
             source=self.recorder.records(self.topic("in")),
             log=self.run_log,
@@ -485,6 +486,7 @@ class Session:
             source_ends={each: end for each, end in lag.ends.items() if end},
             listed=rows,
             missed=self.recorder.missed,
+            bugs=[line for each in self.instances for line in bugs_in(each.stderr)],
             worker_clock=self.worker_clock,
         )
 

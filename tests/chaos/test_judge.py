@@ -1,5 +1,6 @@
 """Can the judge find anything? A history without fault is taken, spoiled in one place, and has to be found out under the right invariant."""
 
+import io
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from headrace.observability.log_observer import LogObserver
+from headrace.observability.logs import Logs
+from headrace.observability.observer import CheckpointFailed
 from headrace.topics.identity import Coordinates, run_id
-from tests.chaos.judge import Evidence, Position, Violation, Window, judge
-from tests.chaos.load import Input
+from tests.chaos.judge import NO_FAULT, Evidence, Position, Verdict, Violation, Window, bugs_in, judge
+from tests.chaos.line import Line, Tally
+from tests.chaos.load import Input, Try
 from tests.chaos.program import Job, expected
 from tests.chaos.recorder import Record
 from tests.chaos.run_log import RunLog
@@ -35,10 +40,12 @@ class History:
         self.positions: list[Position] = []
         self.committed = {(IN, 0): 2}
         self.listed: list[dict[str, str]] | None = [{"status": "succeeded"}, {"status": "compensated"}]
+        self.said = ""
         self.now = T0
         self.seq = self.token = 0
         self.pid = 11
         self.runs: dict[str, str] = {}
+        self.acknowledged = {JOB.id, UNDONE.id}
         self._write(kind="announce", instance="host-11-x", nonce="n", previous_token=-1)
         for offset, job in enumerate((JOB, UNDONE)):
             self._start(offset, job)
@@ -128,13 +135,17 @@ class History:
         return Record((topic, 0), offset, self.now, b"k", msgspec.json.encode(said), pairs)
 
     def judged(self) -> list[Violation]:
+        return self.verdict().violations
+
+    def verdict(self) -> Verdict:
         log = RunLog(APP, 1)
         for offset, (said, at_ms) in enumerate(zip(self.log, self.times, strict=True)):
             log.see(Record((RUNS, 0), offset, at_ms, None, msgspec.json.encode(said), ()))
         inputs = {job.id: Input(id=job.id, what="job", job=job) for job in (JOB, UNDONE)}
         evidence = Evidence(
             inputs=inputs,
-            acknowledged=frozenset(inputs),
+            tries={JOB.id: Try(T0 - 9, T0 - 8), UNDONE.id: Try(T0 - 7, T0 - 6)},
+            acknowledged=frozenset(self.acknowledged),
             source=[self.record(IN, offset, {}, ce_id=job.id) for offset, job in enumerate((JOB, UNDONE))],
             log=log,
             results=self.results,
@@ -146,8 +157,9 @@ class History:
             committed=self.committed,
             source_ends={(IN, 0): 2},
             listed=self.listed,
+            bugs=bugs_in(self.said),
         )
-        return judge(evidence).violations
+        return judge(evidence)
 
     def find(self, kind: str, **wanted: object) -> int:
         """The offset of the first outcome like this."""
@@ -298,6 +310,14 @@ def _listed_otherwise(history: History) -> None:
     history.listed[0] = {"status": "running"}
 
 
+def _bug_survived(history: History) -> None:
+    """As the worker's own log lines say it."""
+
+    said = io.StringIO()
+    LogObserver(Logs(stream=said)).checkpoint_failed(CheckpointFailed(partition=0, code="HR9003", message="KeyError"))
+    history.said = said.getvalue()
+
+
 SPOILED: list[tuple[str, Callable[[History], None]]] = [
     ("I1", _result_lost),
     ("I1", _start_lost),
@@ -319,6 +339,7 @@ SPOILED: list[tuple[str, Callable[[History], None]]] = [
     ("I14", _not_done),
     ("I14", _open),
     ("I18", _listed_otherwise),
+    ("P1", _bug_survived),
 ]
 
 
@@ -363,3 +384,53 @@ def test_a_result_that_came_twice_is_allowed_where_its_owner_was_lost_though_by_
     assert history.judged() == []
     history.results.append(history.results[0]._replace(offset=1))
     assert {violation.invariant for violation in history.judged()} == ({"I2"} if released else set())
+
+
+# --- what counts at all ---------------------------------------------------------------------------------------------------
+
+
+def outcome_of(history: History) -> tuple[str, int, int]:
+    """Verdict of a line with this history and one fault, and its figures of quiet times."""
+    tally, verdict = Tally(), history.verdict()
+    tally.fired, tally.figures, tally.violations = 1, [verdict.figures], list(map(str, verdict.violations))
+    outcome = tally.outcome(Line("X", "", _nothing), 1.0)
+    return outcome.verdict, outcome.quiet, outcome.quiet_done
+
+
+async def _nothing(*_: object) -> None: ...
+
+
+def test_a_line_in_which_all_that_came_in_quiet_times_was_done_counts() -> None:
+    assert outcome_of(History()) == ("passed", 2, 2)
+
+
+def test_a_line_that_works_badly_without_a_fault_is_void() -> None:
+    """A producer that is told nothing: whatever came of its record is right, and it says nothing."""
+    history = History()
+    history.acknowledged.discard(JOB.id)
+    assert outcome_of(history) == ("void", 2, 1)
+
+
+def test_what_a_fault_meets_is_not_asked_for() -> None:
+    history = History()
+    history.acknowledged.discard(JOB.id)
+    history.windows.append(Window("broker kill", T0 - 20, T0 - 8, fired=True))
+    assert outcome_of(history) == ("passed", 1, 1)
+
+
+def test_a_line_without_a_quiet_moment_is_void() -> None:
+    history = History()
+    history.windows.append(Window("broker kill", T0 - 20, T0 + 5, fired=True))
+    assert outcome_of(history) == ("void", 0, 0)
+
+
+def test_load_is_no_fault() -> None:
+    history = History()
+    history.windows.append(Window(NO_FAULT, T0 - 20, T0 + 5, fired=True))
+    assert outcome_of(history) == ("passed", 2, 2)
+
+
+def test_a_run_that_ends_otherwise_is_not_done() -> None:
+    history = History()
+    history.log[history.find("run.ended", status="compensated")]["body"]["status"] = "failed"
+    assert outcome_of(history) == ("failed", 2, 1)

@@ -17,6 +17,7 @@ import anyio
 import msgspec
 import psutil
 
+from tests.chaos.judge import NO_FAULT
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.program import Job, random_job
 from tests.chaos.session import Session
@@ -55,7 +56,7 @@ async def run_soak(
         rests: list[Rest] = []
         load = session.load(ahead=400, rate=_LIGHT_RATE if light else RATE, make=_light_job if light else random_job)
         parts = max(_PARTS_MIN, round(seconds / _PART_S))
-        async with session.fault("load") as hit:
+        async with session.fault(NO_FAULT) as hit:
             for _ in range(parts):
                 async with load:
                     await anyio.sleep(seconds / parts)

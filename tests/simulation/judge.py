@@ -507,7 +507,8 @@ class Judge:
         if run is None or run.open_since is None:
             if name not in self.harmed:
                 self._violated(f"I3 {at}/{record.offset} is about {name}, which is not open: {outcome}")
-            return
+            if run is None or name not in self.harmed:
+                return
         if run.ended is not None:
             if isinstance(outcome, RunEnded):
                 self._violated(f"I3 {at}/{record.offset}: {run.id} has a second ending: {outcome} after {run.ended}")

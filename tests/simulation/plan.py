@@ -144,8 +144,17 @@ def _scaled(random: Random, plan: Plan, profile: str) -> None:
             plan.live_max, plan.resting_max, plan.unpacked_max = 0, 0, 0
             plan.knobs.batch_records_max = random.choice((1, 2))
         case "crowd":
-            taste = Taste(size=3, hang=0.05, refused=0.1, poison=0.05, flip=0.2, deadly=0.02, ending=0.1)
-            plan.arrivals = _arrivals(random, plan.sources, plan.chaos_s, taste, random.choice((50, 90)))
+            trouble = bool(plan.faults)
+            taste = Taste(
+                size=3,
+                hang=0.05,
+                refused=0.1,
+                poison=0.05 * trouble,
+                flip=0.2 * trouble,
+                deadly=0.02 * trouble,
+                ending=0.1,
+            )
+            plan.arrivals = _arrivals(random, plan.sources, plan.chaos_s, taste, random.choice((30, 50)))
             plan.cancellations = [
                 Cancellation(plan.arrivals[index].at_s + random.uniform(0, 5.0), index)
                 for index in random.sample(range(len(plan.arrivals)), 15)

@@ -29,6 +29,7 @@ class Remade:
         """Somebody was placed there in the moment before all others had seen it, or an announce of the old log has come late: it is no test any more."""
         self._world = world
         self._since = world.loop.now
+        self._readers = {(each.name, owner.at.partition) for each in world.instances for owner in each.owners()}
         old = [
             record for at, each in world.broker.partitions.items() if at.topic == "sim.runs" for record in each.all()
         ]
@@ -40,7 +41,8 @@ class Remade:
             entry = decode(record.value)
             if not isinstance(entry, Announce) or entry.previous_token != _NOBODY:
                 continue
-            if entry.nonce in self._nonces or self._world.loop.now < self._since + _SAID_S:
+            knew = (entry.instance, at.partition) in self._readers
+            if entry.nonce in self._nonces or (not knew and self._world.loop.now < self._since + _SAID_S):
                 self.open = True
             elif not self.open:
                 self._world.violated(f"P1 {entry.instance} begins in {at}, which was made anew")

@@ -170,7 +170,9 @@ async def test_two_workers_under_load_fill_every_dashboard(
         check_names(scrapes)
         check_families(scrapes)
         await eventually_now(lambda: "HeadraceDeadLetters" in alerts(prometheus), lambda: f"only {alerts(prometheus)}")
-        assert "HeadraceMetricsAbsent" not in alerts(prometheus)
+        await eventually_now(  # on a busy machine a scrape may take too long, and the next one does not
+            lambda: "HeadraceMetricsAbsent" not in alerts(prometheus), "an answer of the workers to Prometheus"
+        )
     assert place.instances[0].stop() == 0
 
 

@@ -308,6 +308,16 @@ class Session:
         wanted = self._effects_of(worker) + effects
         await eventually_now(lambda: self._effects_of(worker) >= wanted, self.story)
 
+    async def passes(self) -> None:
+        """Wait until the router has done all that stands in the source now."""
+        ends = await self.recorder.source.ends(await self._inputs())
+
+        async def passed() -> bool:
+            committed = await self._committed()
+            return all(committed.get(at, 0) >= end for at, end in ends.items())
+
+        await eventually(passed, lambda: f"{ends} passed: {self.story()}")
+
     def _effects_of(self, worker: Instance) -> int:
         return sum(each.pid == worker.pid for each in self.sink.effects())
 

@@ -104,9 +104,13 @@ async def _dies(
 
 
 async def _pass_what_was_touched(session: Session) -> None:
-    """Deaths in a row over one record make it a dead letter: that is meant, and no line on what kills may do."""
+    """Deaths in a row over one record make it a dead letter: that is meant, and no line on what kills may do.
+
+    Effects alone may be those of runs that were open: the record may still be on trial.
+    """
     worker = session.spawn()
     await session.works_more(worker, 60)
+    await session.passes()
     await session.kill(worker)
 
 

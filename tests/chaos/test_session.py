@@ -20,14 +20,20 @@ async def _for_ever(*_: object) -> None:
 
 async def test_a_load_that_stands_still_ends_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(load_module, "_PUT_S", 3600.0)
+    hangs = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        hangs.set()
+        await _for_ever()
 
     async def line() -> None:
         async with Session(Place(), seed=1) as session:
             await session.spawn().ready()
-            async with session.load(ahead=5):
+            async with session.load(ahead=5) as load:
                 await session.works(5)
-                monkeypatch.setattr(EmbeddedDoor, "put", _for_ever)
-                monkeypatch.setattr(session_module, "STUCK_S", 3.0)
+                monkeypatch.setattr(EmbeddedDoor, "put", hang)
+                await hangs.wait()
+                load.turned_at -= session_module.STUCK_S  # as if for so long already
                 await _for_ever()
 
     with pytest.raises(Stuck, match="the load stands still"):

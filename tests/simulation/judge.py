@@ -210,10 +210,10 @@ class Judge:
                 result = body.result if isinstance(body, Deliver) else body
                 self.harmed.add(getattr(result, "run", ""))
 
-    def sees(self, partition: int, token: int) -> bool:
-        """Whether an owner with this token has read the log as it is now, or may have."""
+    def sees(self, partition: int, token: int, name: str) -> bool:
+        """Whether that instance's owner with this token has read the log as it is now, or may have."""
         since = self._since.get(partition)
-        return since is None or token in since
+        return since is None or (token in since and self.announced[partition, token] == name)
 
     # --- what lands ---------------------------------------------------------------------------------------------------
 

@@ -140,7 +140,7 @@ class World:
         self.effects.began(run, step, attempt.idempotency_key, what, n)
         at = TopicPartition(RUNS, int(run.partition(".")[0]))
         owner = instance.owner_of(at.partition)
-        if not self.judge.sees(at.partition, -1 if owner is None else owner._tenure.token):
+        if not self.judge.sees(at.partition, -1 if owner is None else owner._tenure.token, instance.name):
             return
         log_ms = self.broker.now_ms(self.broker.partitions[at])
         self.judge.attempt_begins(

@@ -79,7 +79,7 @@ class Sink:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
 
 async def serve(path: Path) -> None:

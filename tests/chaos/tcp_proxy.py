@@ -71,7 +71,7 @@ class ProxyProcess:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def _ask(self, **words: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

@@ -22,6 +22,7 @@ from headrace.topics.outcome import (
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
+    CheckpointChunk,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -210,6 +211,18 @@ class Judge:
                 result = body.result if isinstance(body, Deliver) else body
                 self.harmed.add(getattr(result, "run", ""))
 
+    def is_stale(self, at: TopicPartition, record: LogRecord) -> bool:
+        """Whether this is a piece of a checkpoint that begins with what is lost, of an owner who does not know it yet."""
+        since = self._since.get(at.partition)
+        if since is None:
+            return False
+        entry = decode(record.value)
+        return isinstance(entry, OutcomeRecord) and isinstance(entry.body, CheckpointChunk) and entry.token not in since
+
+    def has_lost(self, partition: int) -> bool:
+        """Whether this partition of the run log has ever lost its tail."""
+        return partition in self._since
+
     def sees(self, partition: int, token: int, name: str) -> bool:
         """Whether that instance's owner with this token has read the log as it is now, or may have."""
         since = self._since.get(partition)
@@ -375,7 +388,8 @@ class Judge:
     def _may_be_lost(self, identity: Coordinates) -> bool:
         """Whether a record was lost that had what this one says, or had its offset."""
         if identity.origin == RUNS:
-            return identity.offset < self._lost_to.get(identity.partition, 0)
+            known = self._forwarded.get((identity.partition, identity.offset))
+            return identity.offset < self._lost_to.get(identity.partition, 0) or known in self._harmed_inputs
         return (identity.epoch, identity.partition, identity.offset) in self._harmed_inputs
 
     def _command(self, at: TopicPartition, record: LogRecord, entry: CommandRecord) -> None:
@@ -455,9 +469,13 @@ class Judge:
         """What a start was made of."""
         if not isinstance(identity, Coordinates):
             return None
+        event = start.event
         if identity.origin == RUNS:
-            return self._forwarded.get((identity.partition, identity.offset))
-        return None if start.event is None else (identity.epoch, start.event.partition, start.event.offset)
+            source = self._forwarded.get((identity.partition, identity.offset))
+            if source is None or event is None or source[1:] == (event.partition, event.offset):
+                return source
+            return (source[0], event.partition, event.offset)  # another one left from that offset before
+        return None if event is None else (identity.epoch, event.partition, event.offset)
 
     def _retry(self, at: TopicPartition, record: LogRecord, identity: Identity, retry: Retry) -> None:
         failed = self.runs.get(retry.run)

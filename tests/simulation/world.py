@@ -26,7 +26,7 @@ from headrace.service.source_position import SourcePosition
 from headrace.topics.command import Cancel, Epoch
 from headrace.topics.errors import SettingsError
 from headrace.topics.identity import ClientId
-from headrace.topics.log import LogRecord, NewRecord, Position, TopicPartition
+from headrace.topics.log import LogCorrupt, LogRecord, NewRecord, OffsetOutOfRange, Position, TopicPartition
 from headrace.topics.new_event import NewEvent, encode_event
 from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.spec import TopicSpec
@@ -45,6 +45,10 @@ MEMBERS = "sim.members"
 _STILL_S = 200.0  # without a record landing while something is unfinished: it is stuck
 _SLOW_S = 500.0  # after the faults; then records come many at a time: a log of a thousand is read anew at every death, record by record
 _SETTLE_S = 20_000.0
+_START_LOST = {
+    OffsetOutOfRange.code,
+    LogCorrupt.code,
+}  # of a start that waits for room, and is asked for before its owner knows
 _CALM_S = 30.0  # where records were lost: what they asked for may come once more, and nobody knows of it
 _LEAVE_S = 120.0
 _CLEAR_TURNS = 20_000
@@ -86,6 +90,7 @@ class World:
         self.points: Counter[FaultPoint] = Counter()
         self.trace = hashlib.blake2b(digest_size=8)
         self.healed_at = NEVER
+        self.spoiled = False  # what is a known weakness where records are lost has come about: no verdict
         self.remade: Remade | None = None  # since somebody has made the run log anew
         self.landed_at = 0.0
         self._rewound_at = NEVER
@@ -106,7 +111,7 @@ class World:
 
     def violated(self, what: str) -> None:
         """A promise was broken."""
-        if not self.over and len(self.violations) < 20:
+        if not self.over and not self.spoiled and len(self.violations) < 20:
             self.violations.append(f"[{self.loop.now:.3f}s] {what}")
 
     def _appended(self, at: TopicPartition, records: Sequence[LogRecord]) -> None:
@@ -117,7 +122,15 @@ class World:
         if self.remade is not None:
             self.remade.appended(at, records)
         else:
+            if at.topic == RUNS and any(self.judge.is_stale(at, record) for record in records):
+                self._spoil("stale checkpoint")
             self.judge.appended(at, records)
+
+    def _spoil(self, how: str) -> None:
+        """docs/guarantees.md says so among the open findings."""
+        if not self.spoiled:
+            self._count(how)
+            self.spoiled = True
 
     def _committing(self, group: str, at: TopicPartition, position: Position) -> None:
         if self.remade is None:
@@ -466,12 +479,12 @@ class World:
         await self._settle()
         if not self.violations:
             await self._leave()
-        if not self.violations:
+        if not self.violations and not self.spoiled:
             self._judge()
 
     async def _settle(self) -> None:
         began = self.loop.now
-        while not self.violations:
+        while not self.violations and not self.spoiled:
             await asyncio.sleep(1.0)
             self.look_at_instances()
             unfinished = (
@@ -493,6 +506,8 @@ class World:
             for told in instance.watcher.stops:
                 if self.remade is not None and told.code == LogReplaced.code:
                     continue
+                if told.topic == RUNS and told.code in _START_LOST and self.judge.has_lost(told.partition):
+                    self._spoil("start lost")
                 self.violated(
                     f"P1 {instance.name} stopped {told.topic}/{told.partition} at {told.offset}: {told.code} {told.message}"
                 )

@@ -148,7 +148,7 @@ class Load:
         began, begin = time.monotonic(), self._number
         while not self._stop.is_set():
             self.turned_at = time.monotonic()
-            ahead = self.jobs - self._done() >= self._ahead
+            ahead = self.jobs - self.doubtful - self._done() >= self._ahead  # what is not in is never done
             late = self._rate is not None and self._number - begin > (time.monotonic() - began) * self._rate
             if ahead or late:
                 await asyncio.sleep(0.005)

@@ -143,15 +143,15 @@ async def test_a_timer_fires_in_time_though_there_is_no_room_to_wake_its_run(
     async def holder(run: Run, order: dict[str, Any]) -> None:
         await run.call(hold)
 
-    @workflow(on=EventTrigger("in", "hasty"), name="hasty", timeout="200ms")
+    @workflow(on=EventTrigger("in", "hasty"), name="hasty", timeout="1s")
     async def hasty(run: Run, order: dict[str, Any]) -> None:
         await run.sleep("1h")
 
     worker = {**AT_ONCE, "max_active_runs": 1}
     app = app_of(work, hold, sleeper, holder, hasty)
     async with serving(FaultLog(place.log), app, partitions=1, worker=worker) as process:
-        await place.publish("in", event({"ms": 200}, type="sleep"), event({}, type="hasty"))
-        await until(lambda: len(idle(process)) == 2)
+        await place.publish("in", event({"ms": 1_000}, type="sleep"), event({}, type="hasty"))
+        await until(lambda: len(idle(process)) == 2)  # long enough for the holder to come first
         await place.publish("in", event({}, type="hold"))
         await until(process.running)
         fired = await place.until_outcomes(TimerFired, 2)
@@ -246,7 +246,7 @@ async def test_a_waking_run_comes_before_those_that_were_never_admitted(place: P
     worker = {"max_active_runs": 1, **AT_ONCE}
     app = app_of(work, wait, sleeper, waiter)
     async with serving(FaultLog(place.log), app, partitions=1, worker=worker) as process:
-        await place.publish("in", event({"ms": 50}, type="sleep"))
+        await place.publish("in", event({"ms": 1_000}, type="sleep"))  # long enough for the others to come first
         (run,) = await until(lambda: idle(process))
         await place.publish("in", *(event({}, type="wait") for _ in range(3)))
         owner = process.service.owners[0]

@@ -1,7 +1,7 @@
 """The way out: order per partition, refusals, missing topics, resending, pause."""
 
 import asyncio
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -160,13 +160,20 @@ async def test_a_batch_that_failed_is_sent_again_as_it_was(place: Place, fault: 
 
 async def test_what_nobody_wants_any_more_is_dropped_before_each_try(place: Place) -> None:
     log = FaultLog(place.log)
-    log.faults["out"].append(Fault.LOST)
     async with desk_on(log) as desk:
+
+        class Lost(deque[Fault]):
+            """Once the first try is under way nobody wants one of its records any more."""
+
+            def popleft(self) -> Fault:
+                desk.unwanted.add("not again")
+                return super().popleft()
+
+        log.faults["out"] = Lost([Fault.LOST])
         desk.unwanted.add("never")
         desk.put("never", "not again", "b")
-        await until(lambda: log.calls)
-        desk.unwanted.add("not again")
         await until(lambda: desk.told)
+    assert [[record.value for record in records] for records in log.called("out")] == [[b"not again", b"b"], [b"b"]]
     assert desk.order == ["b"]
     assert await there(place) == ["b"]
 

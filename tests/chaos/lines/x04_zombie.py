@@ -36,6 +36,7 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
 
 async def _stop_and_continue(session: Session, zombie: Instance, stopped_s: float) -> None:
     """It fired if the others took over what was the zombie's while it stood still."""
+    await session.recorder.refresh()
     mine = {at for at in range(session.partitions) if session.owner_of(at) == zombie.pid}
     async with session.fault("SIGSTOP") as hit:
         zombie.process.send_signal(signal.SIGSTOP)

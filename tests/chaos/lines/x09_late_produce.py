@@ -34,7 +34,7 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
                     await session.works(60)
                     with contextlib.suppress(AssertionError):  # nothing was under way
                         hit.fired = await eventually_now(
-                            lambda before=before: sum(session.run_log.skipped.values()) > before, "", patience_s=5.0
+                            lambda before=before: sum(session.run_log.skipped.values()) > before, "", patience_s=20.0
                         )
                 old = new
         tally.add(session, await session.verdict())

@@ -159,7 +159,7 @@ class Judge:
         self._lost: set[int] = set()  # such records, by `id`
         self.harmed: set[str] = set()  # runs that they were about
         self._harmed_inputs: set[Source] = set()
-        self._since: dict[int, set[int]] = {}  # tokens that were taken since
+        self._since: dict[int, dict[int, str]] = {}  # tokens that were taken since, and the nonce of each
 
     def counts(self, partition: int, offset: int) -> bool | None:
         """Whether this record of the run log has an effect; None if it is not known to the judge."""
@@ -192,24 +192,22 @@ class Judge:
         again._violated, again._early_ms = violated, self._early_ms
         again._emitted |= self._emitted
         again.stale, again.records, again.delivered = self.stale, self.records, self.delivered
-        again._since = {**self._since, at.partition: set()}
+        again._since = {**self._since, at.partition: {}}
         self.__dict__.update(again.__dict__)
 
     def _harm(self, at: TopicPartition, record: LogRecord) -> None:
-        """What this record was about may be lost, or done twice."""
+        """What this record was about, or opened, may be lost, or done twice."""
+        self.harmed |= {run.id for run in self.runs.values() if run.at == at and run.open_since == record.offset}
         entry = decode(record.value)
         if isinstance(entry, OutcomeRecord):
             self.harmed.add(getattr(entry.body, "run", getattr(entry.body, "entry", "").partition("/")[0]))
         elif isinstance(entry, CommandRecord):
             body, identity = entry.body, entry.id
-            if isinstance(body, Start):
-                self.harmed.add(run_id(at.partition, identity))
-                source = self._source(identity, body)
-                if source is not None:
-                    self._harmed_inputs.add(source)
-            else:
-                result = body.result if isinstance(body, Deliver) else body
-                self.harmed.add(getattr(result, "run", ""))
+            result = body.result if isinstance(body, Deliver) else body
+            self.harmed |= {getattr(result, "run", ""), run_id(at.partition, identity)}  # or what it would begin
+            source = self._source(identity, body) if isinstance(body, Start) else None
+            if source is not None:
+                self._harmed_inputs.add(source)
 
     def is_stale(self, at: TopicPartition, record: LogRecord) -> bool:
         """Whether this is a piece of a checkpoint that begins with what is lost, of an owner who does not know it yet."""
@@ -223,10 +221,10 @@ class Judge:
         """Whether this partition of the run log has ever lost its tail."""
         return partition in self._since
 
-    def sees(self, partition: int, token: int, name: str) -> bool:
-        """Whether that instance's owner with this token has read the log as it is now, or may have."""
+    def sees(self, partition: int, token: int, nonce: str) -> bool:
+        """Whether an owner with this token has read the log as it is now, or may have. (The offset may be that of a token before.)"""
         since = self._since.get(partition)
-        return since is None or (token in since and self.announced[partition, token] == name)
+        return since is None or since.get(token) == nonce
 
     # --- what lands ---------------------------------------------------------------------------------------------------
 
@@ -337,7 +335,7 @@ class Judge:
                     part.nonce, part.seq = entry.nonce, -1
                     self.announced[at.partition, record.offset] = entry.instance
                     if at.partition in self._since:
-                        self._since[at.partition].add(record.offset)
+                        self._since[at.partition][record.offset] = entry.nonce
             case OutcomeRecord() | Release():
                 counts = part.token != -1 and entry.token == part.token and entry.seq == part.seq + 1
                 if counts:

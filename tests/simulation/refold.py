@@ -32,7 +32,7 @@ class Refold:
     def check(self, name: str, owner: Owner, truncated: set[int]) -> None:
         """Compare the owner's state with one folded from the log up to the same record. `truncated`: partitions of which its process has raised the alarm."""
         live = owner.state
-        if not self._judge.sees(owner.at.partition, owner._tenure.token, name):
+        if not self._judge.sees(owner.at.partition, owner._tenure.token, owner._nonce):
             return
         if owner in self._misled:
             self._misled.discard(owner)

@@ -153,7 +153,8 @@ class World:
         self.effects.began(run, step, attempt.idempotency_key, what, n)
         at = TopicPartition(RUNS, int(run.partition(".")[0]))
         owner = instance.owner_of(at.partition)
-        if not self.judge.sees(at.partition, -1 if owner is None else owner._tenure.token, instance.name):
+        token, nonce = (-1, "") if owner is None else (owner._tenure.token, owner._nonce)
+        if not self.judge.sees(at.partition, token, nonce):
             return
         log_ms = self.broker.now_ms(self.broker.partitions[at])
         self.judge.attempt_begins(

@@ -185,7 +185,7 @@ async def test_who_takes_over_does_not_replay_what_rests(place: Place) -> None:
     app = app_of(work, sleeper)
     first = FaultLog(place.log)
     async with serving(first, app, partitions=1, worker=AT_ONCE) as process:
-        await place.publish("in", event({"ms": 1_000}, type="sleep"), event({"ms": 3_600_000}, type="sleep"))
+        await place.publish("in", event({"ms": 2_000}, type="sleep"), event({"ms": 3_600_000}, type="sleep"))
         await until(lambda: len(idle(process)) == 2)
         await place.until_outcomes(TimerArmed, 2)
         first.dead = True
@@ -258,7 +258,7 @@ async def test_a_waking_run_comes_before_those_that_were_never_admitted(place: P
 
 async def test_a_timer_that_was_early_by_the_log_rings_again_for_a_run_that_sleeps(place: Place) -> None:
     async with serving(FaultLog(place.log), app_of(work, sleeper), partitions=1, worker=AT_ONCE) as process:
-        await place.publish("in", event({"ms": 400}, type="sleep"))
+        await place.publish("in", event({"ms": 1_000}, type="sleep"))
         (run,) = await until(lambda: idle(process))
         (armed,) = await place.until_outcomes(TimerArmed)
         owner = process.service.owners[0]

@@ -21,9 +21,9 @@ async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:
         async with session.load(ahead=60):
             for number in range(_TRIES[scale]):
                 port, _ = ways[number % 2]
-                await session.works_more(old, 30)
                 await session.recorder.refresh()
                 before = sum(session.run_log.skipped.values())
+                await session.works_more(old, 30)  # and so has something under way
                 async with session.fault("late produce") as hit:
                     network.proxy.begin(port, Fault(kind=Kind.HOLD, direction="up"))
                     await anyio.sleep(0.3)  # for what is under way to be caught

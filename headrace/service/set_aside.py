@@ -11,13 +11,14 @@ from headrace.service.audit_entry import AuditEntry, encoded
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import Rejected
-from headrace.topics.log import LogRecord, LogUnavailable, NewRecord, TopicPartition, Unreadable
+from headrace.topics.log import LogUnavailable, NewRecord, TopicPartition, last_offset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.service.pending import Pending
     from headrace.service.shared import Shared
+    from headrace.topics.log import LogRecord, Unreadable
 
 
 class Letter(NamedTuple):
@@ -129,8 +130,3 @@ class SetAside:
                 records=last_offset(record) - record.offset + 1,
             )
         )
-
-
-def last_offset(record: LogRecord | Unreadable) -> int:
-    """Of what could not be read, the last; of a record, its own."""
-    return record.last_offset if isinstance(record, Unreadable) else record.offset

@@ -19,7 +19,7 @@ from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.made_before import home_of, made_before
 from headrace.service.pending import Pending
-from headrace.service.set_aside import Letter, SetAside, last_offset
+from headrace.service.set_aside import Letter, SetAside
 from headrace.service.source_check import TopicRemade, check, ends_before
 from headrace.service.source_position import Before, SourcePosition
 from headrace.service.stop import bug, reason_of
@@ -37,6 +37,7 @@ from headrace.topics.log import (
     OffsetOutOfRange,
     TopicPartition,
     Unreadable,
+    last_offset,
 )
 from headrace.topics.run_record import CommandRecord, encode
 

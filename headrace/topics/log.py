@@ -89,6 +89,11 @@ class Unreadable(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
+def last_offset(record: LogRecord | Unreadable) -> int:
+    """Of what could not be read, the last; of a record, its own."""
+    return record.last_offset if isinstance(record, Unreadable) else record.offset
+
+
 class Batch(msgspec.Struct, frozen=True, gc=False):
     """Some records of one partition in offset order. `end_offset` is one past the newest record known to exist, for lag.
 
@@ -106,8 +111,7 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
         """One past the last offset that this batch has dealt with."""
         if self.next_offset:
             return self.next_offset
-        last = self.records[-1]
-        return (last.last_offset if isinstance(last, Unreadable) else last.offset) + 1
+        return last_offset(self.records[-1]) + 1
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):

@@ -16,9 +16,8 @@ _KILLS = {  # of a process on Kafka, of one on the embedded file, of workers und
     Scale.LONG: (100, 100, 100),
 }
 _KILLS_A_SESSION = 40
-_RESTARTED_S = (
-    120.0  # patience with a supervisor, which waits half a minute before it starts a worker that dies all the time
-)
+# Patience with a supervisor, which waits half a minute before it starts a worker that dies all the time.
+_RESTARTED_S = 120.0
 
 
 async def run_line(bench: Bench, scale: Scale, seed: int, tally: Tally) -> None:

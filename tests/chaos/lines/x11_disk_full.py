@@ -12,7 +12,7 @@ from typing import Protocol
 from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.session import Place, Session
 from tests.service.end_to_end.instance import Instance
-from tests.service.end_to_end.waiting import eventually_now
+from tests.service.end_to_end.waiting import happens
 
 _TRIES = {Scale.CI: 1, Scale.FULL: 2, Scale.LONG: 10}
 _FULL_S = 30.0  # patience with what notices it
@@ -54,8 +54,7 @@ async def _no_room(session: Session, scale: Scale, tally: Tally, full: Full) -> 
             worker = session.now
             async with session.fault("no room") as hit:
                 async with full(session, worker):
-                    with contextlib.suppress(AssertionError):
-                        hit.fired = await eventually_now(lambda worker=worker: _noticed(worker), "", patience_s=_FULL_S)
+                    hit.fired = await happens(lambda worker=worker: _noticed(worker), patience_s=_FULL_S)
                 if worker.process.poll() is not None:
                     tally.note("ended_with", worker.process.poll())
                     if "Traceback" in worker.stderr:

@@ -3,9 +3,7 @@
 Beyond the sample a second worker's clock is five minutes ahead all the time, and the first one's runs too fast in the end.
 """
 
-import contextlib
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -14,7 +12,7 @@ from tests.chaos.line import Bench, Scale, Tally
 from tests.chaos.program import Job, random_job
 from tests.chaos.session import Session
 from tests.service.end_to_end.instance import Instance
-from tests.service.end_to_end.waiting import eventually_now
+from tests.service.end_to_end.waiting import happens
 
 _LIBRARIES = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/local/lib/faketime/libfaketime.so.1")
 _AWAY_S = (300, 3_600, 86_400)
@@ -69,7 +67,7 @@ async def _jump(session: Session, worker: Instance, clock: Path, away_s: int) ->
     async with session.fault("clock jump") as hit:
         seen = len(session.sink.effects())
         _set(clock, f"{away_s:+d}")
-        hit.fired = await _seen(lambda: any(abs(by_s - away_s) < 60 for by_s in _away_s(session, worker, seen)))
+        hit.fired = await happens(lambda: any(abs(by_s - away_s) < 60 for by_s in _away_s(session, worker, seen)))
         await session.works_more(worker, 60)
 
 
@@ -84,13 +82,7 @@ async def _slew(session: Session, worker: Instance, clock: Path) -> None:
             away_s = _away_s(session, worker, seen)
             return bool(away_s) and away_s[-1] - away_s[0] > _DRIFT_S
 
-        hit.fired = await _seen(drifts)
-
-
-async def _seen(look: Callable[[], bool]) -> bool:
-    with contextlib.suppress(AssertionError):
-        return await eventually_now(look, "")
-    return False
+        hit.fired = await happens(drifts)
 
 
 def _away_s(session: Session, worker: Instance, since: int) -> list[float]:

@@ -35,3 +35,12 @@ async def eventually_now(look: Callable[[], T | None], what: object, *, patience
         return look()
 
     return await eventually(asked, what, patience_s=patience_s)
+
+
+async def happens(look: Callable[[], object], *, patience_s: float = PATIENCE_S) -> bool:
+    """Whether it comes to be so before patience ends: for what need not happen."""
+    try:
+        await eventually_now(look, "", patience_s=patience_s)
+    except AssertionError:
+        return False
+    return True

@@ -13,6 +13,7 @@ from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.run_view.history import HistoryEntry, RunHistory
+from headrace.service.run_view.queries_log import read_run
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import STATUSES, RunFilter, Summaries
 from headrace.service.settings import Settings
@@ -159,8 +160,8 @@ async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: 
     """Everything that the log has about a run; `NotFound` if that is nothing. Only the run's own partition is read."""
     topic = Names(settings.app.name).runs
     partition = partition_of_run(run, await log.partitions(topic), topic)
-    found = RunHistory(run, keep_entries=keep_entries)
-    for problem in await scan(log, settings, _Discard(found), only=(partition,)):
+    found, problems = await read_run(log, settings, run, partition, keep_entries=keep_entries)
+    for problem in problems:
         warn(problem.report())
     if found.detail is None:
         raise unknown_run(run, topic, trimmed_before=found.trimmed_before)
@@ -192,18 +193,6 @@ def unknown_run(run: str, topic: str, *, trimmed_before: int = 0) -> NotFound:
         else "",
         do="See `headrace run list`; is app.name right?",
     )
-
-
-class _Discard:
-    """A scan's watcher that hands records on and keeps no answer."""
-
-    def __init__(self, history: RunHistory) -> None:
-        self._history = history
-        self.begin = history.begin
-        self.end = history.end
-
-    def see(self, seen: Any) -> None:
-        self._history.see(seen)
 
 
 async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, ExitCode]:

@@ -10,7 +10,7 @@ import msgspec
 from headrace.service.engine.instruction import Close
 from headrace.service.engine.run_state import Phase
 from headrace.topics.command import Deliver
-from headrace.topics.event import format_time
+from headrace.topics.event import format_time, parse_time
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 from headrace.topics.run_record import CommandRecord, OutcomeRecord
 
@@ -55,14 +55,22 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     retriable: bool = False  # it failed, and was neither dismissed nor forgotten since
 
 
+class RunPlace(msgspec.Struct, frozen=True):
+    """A run's place in the order of lists: newest first, of equal times by id."""
+
+    started_at_ms: int
+    id: str
+
+
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
-    """Which runs are wanted: empty and None mean any. `limit` 0 means all."""
+    """Which runs are wanted: empty and None mean any. `limit` 0 means all; `after`: only runs behind that place."""
 
     statuses: frozenset[str] = frozenset()
     workflow: str | None = None
     key: str | None = None
     since_ms: int | None = None  # started at or after, since the epoch
     limit: int = 0
+    after: RunPlace | None = None
 
 
 class Tally(msgspec.Struct):
@@ -165,6 +173,7 @@ class Summaries:
             and (wanted.workflow is None or wanted.workflow in {start.workflow, f"{start.namespace}/{start.workflow}"})
             and (wanted.key is None or wanted.key == start.key)
             and (wanted.since_ms is None or run.started_at_ms >= wanted.since_ms)
+            and (wanted.after is None or _is_behind(run, wanted.after))
         )
 
     def _sort(self) -> None:
@@ -196,6 +205,15 @@ def summary_of(run: RunState, tally: Tally, ended: RunEnded | None, ended_at_ms:
         parked="" if parked is None else str(parked.reason),
         retry_of="" if run.retried is None else run.retried.of,
     )
+
+
+def place_of(summary: RunSummary) -> RunPlace:
+    """Where this run stands in a list."""
+    return RunPlace(round(parse_time(summary.started_at).timestamp() * 1000), summary.id)
+
+
+def _is_behind(run: RunState, place: RunPlace) -> bool:
+    return (-run.started_at_ms, run.id) > (-place.started_at_ms, place.id)
 
 
 def _status(run: RunState, ended: RunEnded | None) -> str:

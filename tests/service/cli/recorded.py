@@ -83,17 +83,17 @@ class Recording:
     """An embedded log in the working directory with all topics made. `async with` closes it."""
 
     async def __aenter__(self) -> Self:
-        self._log = EmbeddedLog(LOG, owner=True)
-        await self._log.__aenter__()
-        wanted = await planned(self._log, Settings(), sources=[SOURCE], outputs=["orders.fulfilled"])
-        await prepare(self._log, wanted, create=True)
+        self.log = EmbeddedLog(LOG, owner=True)
+        await self.log.__aenter__()
+        wanted = await planned(self.log, Settings(), sources=[SOURCE], outputs=["orders.fulfilled"])
+        await prepare(self.log, wanted, create=True)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._log.__aexit__(None, None, None)
+        await self.log.__aexit__(None, None, None)
 
     async def partition(self, number: int = 0) -> RecordedPartition:
         """An announced partition."""
-        partition = RecordedPartition(self._log, number)
+        partition = RecordedPartition(self.log, number)
         await partition.announce()
         return partition

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, assert_never
 from headrace.service.engine.folded import DONE, NO_EFFECT, SKIPPED, Folded, to_outbox
 from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import (
-    Advance,
     Begin,
     Close,
     Instruction,
@@ -26,6 +25,7 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.new_run import begin_retry, begin_start, give_key_back, leave_queue
 from headrace.service.engine.retry import RETENTION_MS, forget, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
+from headrace.service.engine.settle import settled, woken
 from headrace.service.engine.state import Given, Output, PartitionState, RefusedOutput
 from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.identity import ClientId, Coordinates
@@ -52,7 +52,6 @@ from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, R
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from headrace.service.engine.run_state import Woke
     from headrace.topics.outcome import RunningAttempt
 
 
@@ -150,7 +149,7 @@ def _cancel(state: PartitionState, at_ms: int, cancel: Cancel) -> Folded:
         return Folded(instructions=[Begin(run)])
     was_parked = run.phase is Phase.PARKED
     run.phase, run.parked = Phase.OPEN, None
-    folded = _woken(run, cancel, at_ms, 0)
+    folded = woken(run, cancel, at_ms, 0)
     return Folded(instructions=[Unpark(run)]) if was_parked else folded
 
 
@@ -171,7 +170,7 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
             run = state.runs.get(outcome.run)
             if run is None or outcome.step in run.settled:
                 return NO_EFFECT
-            return _settled(run, outcome.step, outcome, at_ms, size)
+            return settled(run, outcome.step, outcome, at_ms, size)
         case AttemptFailed():
             return _failed(state, at_ms, size, outcome)
         case Emitted():
@@ -224,26 +223,6 @@ def _proven(state: PartitionState, outcome: Outcome, folded: Folded) -> Folded:
     return folded if run is None else Folded(instructions=[Proven(run), *folded.instructions])
 
 
-def _settled(run: RunState, step: str, record: Woke, at_ms: int, size: int) -> Folded:
-    run.settled.add(step)
-    if run.tries:
-        run.tries.pop(step, None)
-    if run.timers:
-        run.timers.pop(step, None)
-    return _woken(run, record, at_ms, size)
-
-
-def _woken(run: RunState, record: Woke, at_ms: int, size: int) -> Folded:
-    if at_ms > run.clock_ms:  # noqa: PLR1730 - as in `fold`
-        run.clock_ms = at_ms
-    run.history.append((record, at_ms))
-    run.history_bytes += size
-    run.rests = False
-    if run.phase is Phase.PARKED:
-        return DONE
-    return Folded(instructions=[Advance(run, record, at_ms)])
-
-
 def _failed(state: PartitionState, at_ms: int, size: int, failed: AttemptFailed) -> Folded:
     run = state.runs.get(failed.run)
     if run is None or failed.step in run.settled:
@@ -252,7 +231,7 @@ def _failed(state: PartitionState, at_ms: int, size: int, failed: AttemptFailed)
     if failed.number != (tries.failed if tries else 0) + 1:
         return NO_EFFECT
     if failed.retry_after_ms is None:
-        return _settled(run, failed.step, failed, at_ms, size)
+        return settled(run, failed.step, failed, at_ms, size)
     due_at_ms = at_ms + failed.retry_after_ms
     run.tries[failed.step] = StepTries(failed=failed.number, not_before_ms=due_at_ms)
     if run.phase is Phase.PARKED:
@@ -266,7 +245,7 @@ def _fired(state: PartitionState, at_ms: int, fired: TimerFired) -> Folded:
         return NO_EFFECT
     if at_ms < fired.due_at_ms:
         return Folded(instructions=[Rearm(run, fired.step, fired.due_at_ms, fired.due_at_ms - at_ms)])
-    return _settled(run, fired.step, fired, at_ms, 0)
+    return settled(run, fired.step, fired, at_ms, 0)
 
 
 def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> Folded:
@@ -280,7 +259,7 @@ def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> 
         run.settled.add(step)
         run.tries.pop(step, None)
         run.timers.pop(step, None)
-    return _woken(run, StepsCancelled(run=run.id, steps=steps), at_ms, 0)
+    return woken(run, StepsCancelled(run=run.id, steps=steps), at_ms, 0)
 
 
 def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> Folded:
@@ -289,7 +268,7 @@ def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> 
         return NO_EFFECT
     entry = _output(run, emitted, at_ms)
     state.outbox[entry.id] = entry
-    folded = _settled(run, emitted.step, emitted, at_ms, size)
+    folded = settled(run, emitted.step, emitted, at_ms, size)
     return Folded(instructions=[Send(entry), *folded.instructions])
 
 
@@ -318,7 +297,7 @@ def _refused(state: PartitionState, at_ms: int, refused: OutputRefused) -> Folde
     run = state.runs.get(entry.run)
     if run is not None:
         run.refusals += 1
-        return _woken(run, refused, at_ms, 0)
+        return woken(run, refused, at_ms, 0)
     return to_outbox(state, _letter(entry, refused))
 
 

@@ -57,10 +57,13 @@ class Contexts(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     parent_from_kafka: bool = False
 
-    def anchor(self, run: str, producer: TraceContext | None) -> TraceContext:
-        """The context of a run's anchor, to be kept in the run. `producer`: of the source record, None without one."""
+    def anchor(self, run: str, producer: TraceContext | None, *, from_kafka: bool = True) -> TraceContext:
+        """The context of a run's anchor. `producer`: of the source record, or of the request that started the run.
+
+        Without a source record (not `from_kafka`) somebody waits for an answer: the run goes on in the asker's trace.
+        """
         flags = self.sampling.flags(run, producer)
-        if producer is not None and self.parent_from_kafka:
+        if producer is not None and (self.parent_from_kafka or not from_kafka):
             return TraceContext(producer.trace_id, span_id_of(run, "start"), flags, producer.state)
         return context_of_run(run, producer, flags=flags)
 

@@ -290,7 +290,9 @@ class AwakeRuns:
 
     def _anchor(self, run: RunState) -> TraceContext:
         """The trace of a run that may not be live."""
-        return self._shared.contexts.anchor(run.id, kept_context(run.start.traceparent, run.start.tracestate))
+        start = run.start
+        producer = kept_context(start.traceparent, start.tracestate)
+        return self._shared.contexts.anchor(run.id, producer, from_kafka=start.event is not None)
 
     def _end_too_big(self, run: RunState) -> None:
         """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""

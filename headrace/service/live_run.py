@@ -72,7 +72,8 @@ class LiveRun:
         self.over = False  # it has said its end
         self.closed = False  # its coroutine was dropped; attempts of it may go on
         self._said: set[str] = set()  # steps that it has emitted or cancelled, and the log does not say so yet
-        self.trace = contexts.anchor(state.id, kept_context(start.traceparent, start.tracestate))
+        producer = kept_context(start.traceparent, start.tracestate)
+        self.trace = contexts.anchor(state.id, producer, from_kafka=event is not None)
         self.traceparent = self.trace.traceparent
         self.tracestate = self.trace.state or None
         self._interpreter = Interpreter(

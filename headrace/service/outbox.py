@@ -273,6 +273,6 @@ def output_record(shared: Shared, entry: Output) -> NewRecord:
             run_id=entry.run,
             workflow=entry.workflow,
             source=f"{origin[0]}/{origin[1]}/{origin[2]}" if origin is not None else None,
-            trace=shared.contexts.anchor(entry.run, producer),
+            trace=shared.contexts.anchor(entry.run, producer, from_kafka=origin is not None),
         ),
     )

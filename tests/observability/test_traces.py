@@ -136,3 +136,9 @@ def test_an_attempts_traceparent_needs_no_anchor() -> None:
     context = parse_traceparent(attempt_traceparent(RUNS[0], "/1/pay", 1))
     assert context is not None
     assert (context.trace_id, context.flags) == (trace_id_of(RUNS[0]), 0)
+
+
+def test_a_run_without_a_source_record_goes_on_in_the_trace_of_who_asked_for_it() -> None:
+    anchor = contexts(EXPORTING).anchor(RUNS[0], PRODUCER, from_kafka=False)
+    assert anchor == TraceContext(PRODUCER.trace_id, span_id_of(RUNS[0], "start"), 1, PRODUCER.state)
+    assert contexts(EXPORTING).anchor(RUNS[0], None, from_kafka=False).trace_id == trace_id_of(RUNS[0])

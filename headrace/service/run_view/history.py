@@ -330,6 +330,6 @@ def _detail(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDe
         parked_step="" if parked is None else parked.step,
         expected="" if parked is None else parked.expected,
         found="" if parked is None else parked.found,
-        trace_id=trace_id_of(run.id),
+        trace_id=trace_id_of(run.id) if producer is None or run.start.event is not None else producer.trace_id,
         producer_trace_id="" if producer is None else producer.trace_id,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
+from headrace.service.request_error import Conflict, NotFound, TimedOut
 from headrace.topics.errors import DefinitionError, HeadraceError, SettingsError
 from headrace.topics.log import AppendForbidden, LogOwned, LogUnavailable, TopicForbidden, TopicMissing, TopicRefused
 from headrace.topics.membership import GroupForbidden, GroupTaken, MembershipRefused
@@ -29,24 +30,6 @@ class Usage(HeadraceError):
     """The command line itself is wrong."""
 
     code = "HR1101"
-
-
-class NotFound(HeadraceError):
-    """What was named is not there."""
-
-    code = "HR1102"
-
-
-class Conflict(HeadraceError):
-    """It is there, but in a state that does not allow this."""
-
-    code = "HR1103"
-
-
-class TimedOut(HeadraceError):
-    """What was awaited did not happen in time. It may still happen."""
-
-    code = "HR1104"
 
 
 def exit_code_of(error: HeadraceError) -> ExitCode:

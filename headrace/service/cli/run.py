@@ -7,18 +7,18 @@ import msgspec
 from cyclopts import Parameter
 
 from headrace.service.cli.client import opened
-from headrace.service.cli.exit_code import ExitCode, NotFound
+from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import Common, options, seconds, warn
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
+from headrace.service.run_command import partition_of_run, unknown_run
 from headrace.service.run_view.history import HistoryEntry, RunHistory
 from headrace.service.run_view.queries_log import read_run
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import STATUSES, RunFilter, Summaries
 from headrace.service.settings import Settings
 from headrace.topics.event import format_time
-from headrace.topics.identity import partition_in
 from headrace.topics.log import Log
 
 _LIST = (
@@ -166,33 +166,6 @@ async def read_history(log: Log, settings: Settings, run: str, *, keep_entries: 
     if found.detail is None:
         raise unknown_run(run, topic, trimmed_before=found.trimmed_before)
     return found
-
-
-def partition_of_run(run: str, partitions: int, topic: str) -> int:
-    """The partition inside a run id, or `NotFound`."""
-    partition = partition_in(run)
-    if partition is None:
-        raise NotFound(
-            f"{run!r} is not a run id.",
-            code="HR4101",
-            why="A run id is a partition's number, a dot and 20 hexadecimal digits.",
-            do="See `headrace run list`.",
-        )
-    if partition >= partitions:
-        raise unknown_run(run, topic)
-    return partition
-
-
-def unknown_run(run: str, topic: str, *, trimmed_before: int = 0) -> NotFound:
-    """The run log knows nothing of this run."""
-    return NotFound(
-        f"{topic} has no run {run}.",
-        code="HR4101",
-        why=f"If it had ended by then: records before offset {trimmed_before} of its partition were trimmed."
-        if trimmed_before
-        else "",
-        do="See `headrace run list`; is app.name right?",
-    )
 
 
 async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, ExitCode]:

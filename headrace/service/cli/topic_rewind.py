@@ -15,11 +15,11 @@ from headrace.service.cli.exit_code import Conflict, ExitCode, Usage
 from headrace.service.cli.first_record import first_record_from
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import show
-from headrace.service.cli.run_command import append
 from headrace.service.cli.terminal_table import Column
 from headrace.service.engine.state import PartitionState
 from headrace.service.names import Names
 from headrace.service.replay_epochs import committed_epoch
+from headrace.service.run_command import append
 from headrace.service.run_view.scan import Seen, scan
 from headrace.service.settings import Settings
 from headrace.service.source_position import SourcePosition

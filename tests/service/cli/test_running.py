@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.service.cli import run_command
+from headrace.service import run_command
 from headrace.service.cli.exit_code import ExitCode
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.cli.conftest import Headrace

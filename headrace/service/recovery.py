@@ -113,6 +113,15 @@ class Recovery:
                 return Recovered(await self._loaded(candidate), candidate)
         raise LogGap(self._at, self._start, None)
 
+    async def known(self, first: int) -> Recovered | None:
+        """From the checkpoint that begins at this offset, which the caller knows to count. None: the log has it no more, or not all that follows it."""
+        if not self._start <= first < self._end:
+            return None
+        candidate = await self._candidate(first)
+        if candidate is None or candidate.as_of + 1 < self._start:
+            return None
+        return Recovered(await self._loaded(candidate), candidate)
+
     # --- finding ---------------------------------------------------------------------------------------------------
 
     async def _first_chunks(self) -> list[int]:

@@ -110,7 +110,7 @@ class RunHistory:
         self.trimmed_before = state.next_offset
         run = state.runs.get(self.run)
         if run is not None and self._keep:
-            self.entries += _known(run, state)
+            self.entries += known_of(run, state)
 
     def see(self, seen: Seen) -> HistoryEntry | None:
         """The entry that this record makes in the run's history, if it is about the run."""
@@ -120,28 +120,12 @@ class RunHistory:
                 tally = self._tallies.take(instruction.run.id)
                 if instruction.run.id == self.run:
                     summary = summary_of(instruction.run, tally, instruction.ended, instruction.at_ms)
-                    self.detail = _detail(instruction.run, summary, instruction.ended)
-        entry = self._entry(seen)
+                    self.detail = detail_of(instruction.run, summary, instruction.ended)
+        entry = entry_of(seen, self.run)
         if entry is not None and self._keep:
             self.entries.append(entry)
-            if isinstance(seen.record, CommandRecord) and isinstance(seen.record.body, Retry):
-                self.entries += self._copied(seen)
+            self.entries += copied_to(seen, self.run)
         return entry
-
-    def _copied(self, seen: Seen) -> Iterator[HistoryEntry]:
-        """What the run was given as the retry of another."""
-        run = seen.state.runs.get(self.run)
-        retried = run.retried if run is not None and run.offset == seen.offset else None
-        for record in retried.copied if retried is not None else ():
-            task = record if isinstance(record, AttemptSucceeded) else None
-            yield HistoryEntry(
-                offset=seen.offset,
-                time=format_time(seen.timestamp_ms),
-                kind="copied",
-                step=record.step,
-                handler=task.handler if task is not None else None,
-                detail=f"from run {record.run}",
-            )
 
     def end(self, state: PartitionState) -> None:
         """The end of the partition: describe the run as it is now."""
@@ -151,45 +135,93 @@ class RunHistory:
         """The run as the partition stands, or as it ended; None if it was never there."""
         run = state.runs.get(self.run)
         if run is not None:
-            return _detail(run, summary_of(run, self._tallies.of(self.run), None, None), None)
+            return detail_of(run, summary_of(run, self._tallies.of(self.run), None, None), None)
         failed = state.failed.get(self.run)
         if self.detail is None or failed is None:
             return self.detail
         summary = msgspec.structs.replace(self.detail.summary, retriable=True)
         return msgspec.structs.replace(self.detail, summary=summary, retry=failed.retry)
 
-    def _entry(self, seen: Seen) -> HistoryEntry | None:
-        record = seen.record
-        entry: HistoryEntry | None = None
-        if isinstance(record, CommandRecord):
-            if self._is_about(seen, record):
-                entry = _command(seen, record.body, self.run, run_id(seen.state.partition, record.id))
-        elif isinstance(record, OutcomeRecord):
-            entry = _outcome(seen, record.body, self.run)
-        if entry is None:
-            return None
-        return msgspec.structs.replace(
-            entry,
-            effect="skipped" if seen.folded.skip else "none" if seen.folded.without_effect else "accepted",
-            reason=str(seen.folded.skip) if seen.folded.skip else None,
-            record=msgspec.Raw(seen.raw.value or b"null"),
+
+def runs_of(seen: Seen) -> list[str]:
+    """The runs that a record may be about, each once: those that it names, and those that the fold did something with."""
+    found: dict[str, None] = {}
+    record = seen.record
+    if isinstance(record, CommandRecord | OutcomeRecord):
+        body = record.body
+        named = getattr(body, "run", None)
+        if isinstance(named, str):
+            found[named] = None
+        match body:
+            case Start() | Retry() if isinstance(record, CommandRecord):
+                found[run_id(seen.state.partition, record.id)] = None
+            case Deliver(result=result):
+                found[result.run] = None
+            case OutboxProgress(sent=sent):
+                found |= dict.fromkeys(one.entry.partition("/")[0] for one in sent)
+            case OutputRefused(entry=entry):
+                found[entry.partition("/")[0]] = None
+            case _:
+                pass
+    for instruction in seen.folded.instructions:
+        run = getattr(instruction, "run", None)
+        if run is not None:
+            found[run if isinstance(run, str) else run.id] = None
+    return list(found)
+
+
+def entry_of(seen: Seen, run: str) -> HistoryEntry | None:
+    """The entry that a record makes in the run's history, if it is about the run."""
+    record = seen.record
+    entry: HistoryEntry | None = None
+    if isinstance(record, CommandRecord):
+        if _is_about(seen, record, run):
+            entry = _command(seen, record.body, run, run_id(seen.state.partition, record.id))
+    elif isinstance(record, OutcomeRecord):
+        entry = _outcome(seen, record.body, run)
+    if entry is None:
+        return None
+    return msgspec.structs.replace(
+        entry,
+        effect="skipped" if seen.folded.skip else "none" if seen.folded.without_effect else "accepted",
+        reason=str(seen.folded.skip) if seen.folded.skip else None,
+        record=msgspec.Raw(seen.raw.value or b"null"),
+    )
+
+
+def copied_to(seen: Seen, run: str) -> Iterator[HistoryEntry]:
+    """What the run was given as the retry of another, if this record made it one."""
+    if not isinstance(seen.record, CommandRecord) or not isinstance(seen.record.body, Retry):
+        return
+    state = seen.state.runs.get(run)
+    retried = state.retried if state is not None and state.offset == seen.offset else None
+    for record in retried.copied if retried is not None else ():
+        task = record if isinstance(record, AttemptSucceeded) else None
+        yield HistoryEntry(
+            offset=seen.offset,
+            time=format_time(seen.timestamp_ms),
+            kind="copied",
+            step=record.step,
+            handler=task.handler if task is not None else None,
+            detail=f"from run {record.run}",
         )
 
-    def _is_about(self, seen: Seen, record: CommandRecord) -> bool:
-        match record.body:
-            case Start():
-                return run_id(seen.state.partition, record.id) == self.run
-            case Deliver(result=result):
-                return result.run == self.run
-            case Epoch():
-                return False
-            case Cancel(run=run) | Resume(run=run) | Dismiss(run=run):
-                return run == self.run
-            case Retry(run=run):
-                return self.run in {run, run_id(seen.state.partition, record.id)}
+
+def _is_about(seen: Seen, record: CommandRecord, wanted: str) -> bool:
+    match record.body:
+        case Start():
+            return run_id(seen.state.partition, record.id) == wanted
+        case Deliver(result=result):
+            return result.run == wanted
+        case Epoch():
+            return False
+        case Cancel(run=run) | Resume(run=run) | Dismiss(run=run):
+            return run == wanted
+        case Retry(run=run):
+            return wanted in {run, run_id(seen.state.partition, record.id)}
 
 
-def _known(run: RunState, state: PartitionState) -> Iterator[HistoryEntry]:
+def known_of(run: RunState, state: PartitionState) -> Iterator[HistoryEntry]:
     """What is left of a run's trimmed records: its start, and which steps were over."""
     yield HistoryEntry(
         offset=run.offset,
@@ -311,7 +343,8 @@ def _attempt(seen: Seen, body: AttemptSucceeded | AttemptFailed) -> HistoryEntry
     )
 
 
-def _detail(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDetail:
+def detail_of(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDetail:
+    """One run in full; without `ended` it is open."""
     timers = [OpenStep(step=step, waits_for="timer", until=format_time(due)) for step, due in run.timers.items()]
     tries = [
         OpenStep(step=step, waits_for=f"attempt {tries.failed + 1}", until=format_time(tries.not_before_ms))

@@ -127,7 +127,7 @@ class Reading:
             return
         async with self._read(log, offsets.start) as batches:
             async for batch in batches:
-                for seen in self._folded(batch):
+                for seen in self.folded(batch):
                     if seen.offset >= offsets.end:
                         return
                     yield seen
@@ -143,7 +143,7 @@ class Reading:
             yield None
         async with self._read(log, offsets.start) as batches:
             async for batch in batches:
-                for seen in self._folded(batch):
+                for seen in self.folded(batch):
                     yield seen
                 if not caught_up and batch.goes_on_at >= offsets.end:
                     caught_up = True
@@ -176,7 +176,8 @@ class Reading:
                 do="Nothing is wrong with the log: ask again.",
             ) from error
 
-    def _folded(self, batch: Batch) -> Iterator[Seen]:
+    def folded(self, batch: Batch) -> Iterator[Seen]:
+        """The batch's records, each folded when it is asked for. Raises `UnknownRecord`."""
         for raw in batch.records:
             if isinstance(raw, Unreadable):
                 raise UnknownRecord(

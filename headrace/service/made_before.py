@@ -13,16 +13,19 @@ from headrace.service.run_view.scan import Reading
 from headrace.topics.errors import Fatal
 from headrace.topics.log import LogUnavailable, OffsetOutOfRange, TopicPartition, every_partition
 from headrace.topics.partition_hash import partition_of
+from headrace.topics.redrive import Redriven
 
 if TYPE_CHECKING:
     from headrace.service.shared import Shared
     from headrace.topics.log import LogRecord
 
 
-def home_of(at: TopicPartition, record: LogRecord, partitions: int) -> int:
-    """The run-log partition that gets the commands of a source record."""
-    key = record.key if record.key is not None else f"{at.topic}/{at.partition}/{record.offset}".encode()
-    return partition_of(key, partitions)
+def home_of(at: TopicPartition, record: LogRecord, partitions: int, redriven: Redriven | None = None) -> int:
+    """The run-log partition that gets the commands of a source record: the same for all copies of a redriven one."""
+    if record.key is not None:
+        return partition_of(record.key, partitions)
+    place = f"{at.topic}/{at.partition}/{record.offset}" if redriven is None else redriven.copies
+    return partition_of(place.encode(), partitions)
 
 
 async def made_before(shared: Shared, at: TopicPartition, epoch: int, record: LogRecord) -> bool:
@@ -36,7 +39,9 @@ async def made_before(shared: Shared, at: TopicPartition, epoch: int, record: Lo
 
 async def _started(shared: Shared, at: TopicPartition, epoch: int, record: LogRecord) -> bool:
     """By the marks of the fold, which know what was trimmed too."""
-    home = TopicPartition(shared.names.runs, home_of(at, record, shared.partitions))
+    found = shared.redriven(at, record)
+    copy = found if isinstance(found, Redriven) else None
+    home = TopicPartition(shared.names.runs, home_of(at, record, shared.partitions, copy))
     reading = Reading(
         home,
         shared.settings,

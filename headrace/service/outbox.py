@@ -180,8 +180,9 @@ class Outbox:
                 stage=Stage.START,
                 code=REJECTED_KEY,
                 error=error,
-                attempts=1,
+                attempts=1 if start.redriven is None else 1 + start.redriven.count,
                 workflow=start.workflow,
+                app=self._shared.names.app,
                 bytes_max=bytes_max if whole else 0,
             )
 
@@ -210,6 +211,7 @@ class Outbox:
                 error=entry.message,
                 attempts=3,
                 workflow=output.workflow,
+                app=self._shared.names.app,
                 bytes_max=None if whole else 0,
             )
 

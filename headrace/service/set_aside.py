@@ -11,14 +11,15 @@ from headrace.service.audit_entry import AuditEntry, encoded
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
 from headrace.topics.errors import Rejected
-from headrace.topics.log import LogUnavailable, NewRecord, TopicPartition, last_offset
+from headrace.topics.log import LogUnavailable, NewRecord, TopicPartition, Unreadable, last_offset
+from headrace.topics.redrive import Redriven
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from headrace.service.pending import Pending
     from headrace.service.shared import Shared
-    from headrace.topics.log import LogRecord, Unreadable
+    from headrace.topics.log import LogRecord
 
 
 class Letter(NamedTuple):
@@ -50,8 +51,9 @@ class SetAside:
             stage=letter.stage,
             code=letter.code,
             error=shared.mask(letter.error),
-            attempts=letter.attempts,
+            attempts=letter.attempts + self._times_redriven(letter.record),
             workflow=letter.workflow,
+            app=shared.names.app,
             bytes_max=0 if coordinates_only else shared.dead_letter_bytes_max(self._at.topic),
         )
 
@@ -115,6 +117,10 @@ class SetAside:
         pending.add()
         record = NewRecord(value=encoded(entry), key=str(self._at).encode())
         shared.publisher.put(shared.names.audit, None, record, gone)
+
+    def _times_redriven(self, record: LogRecord | Unreadable) -> int:
+        found = None if isinstance(record, Unreadable) else self._shared.redriven(self._at, record)
+        return found.count if isinstance(found, Redriven) else 0
 
     def _tell_dead_lettered(self, letter: Letter) -> None:
         record = letter.record

@@ -23,6 +23,7 @@ from headrace.service.writer import Writer
 from headrace.topics.event_data import EventLimits
 from headrace.topics.identity import Coordinates
 from headrace.topics.log import Log, TopicPartition
+from headrace.topics.redrive import redriven
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from headrace.service.settings import Settings
     from headrace.service.topic_plan import TopicPlan
     from headrace.topics.errors import HeadraceError
+    from headrace.topics.log import LogRecord
+    from headrace.topics.redrive import OfOtherApp, Redriven
     from headrace.topics.run_record import CommandRecord
 
 
@@ -160,6 +163,10 @@ class Shared:
     def dead_letter_bytes_max(self, source: str) -> int | None:
         """The most that the dead-letter topic of this source takes."""
         return self._dead_letter_bytes.get(source)
+
+    def redriven(self, at: TopicPartition, record: LogRecord) -> Redriven | OfOtherApp | None:
+        """What a source record is a copy of; None: of nothing."""
+        return redriven(record, at.topic, app=self.names.app, refused=self.names.refused)
 
     def is_other_member(self, member: str, *, unknown: bool = False) -> bool:
         """Whether somebody else of that name is in the group. `unknown`: the answer where no group is known."""

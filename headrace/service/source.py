@@ -13,6 +13,8 @@ from functools import lru_cache
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from headrace.observability import observer as told
 from headrace.observability.label import DiscardReason, StopReason
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
@@ -39,12 +41,15 @@ from headrace.topics.log import (
     Unreadable,
     last_offset,
 )
+from headrace.topics.redrive import OfOtherApp
 from headrace.topics.run_record import CommandRecord, encode
 
 if TYPE_CHECKING:
     from headrace.service.position_writer import PositionWriter
     from headrace.service.shared import Shared
+    from headrace.topics.event import DecodedEvent
     from headrace.topics.log import Batch
+    from headrace.topics.redrive import Redriven
 
 START_TOO_LARGE = "HR3202"
 TRIED_TOO_OFTEN = "HR3203"
@@ -270,6 +275,9 @@ class Source:
                 continue
             if event.trace_refused:
                 refused += 1
+            if event.redriven:
+                made = self._do_redriven(record, event, pending, unmatched) or made
+                continue
             match self._shared.matcher.match(event, record):
                 case Matched(starts=starts):
                     made = self._put(record, starts, pending) or made
@@ -292,7 +300,28 @@ class Source:
         self._made = made
         self._move(last_offset(records[-1]) + 1, records[-1])
 
-    def _put(self, record: LogRecord, starts: tuple[Start, ...], pending: Pending) -> bool:
+    def _do_redriven(
+        self, record: LogRecord, event: DecodedEvent, pending: Pending, unmatched: list[tuple[int, str]]
+    ) -> bool:
+        """The same with a record that comes, or says that it comes, from the dead letters. True: commands are queued."""
+        found = self._shared.redriven(self.at, record)
+        if isinstance(found, OfOtherApp):
+            unmatched.append((record.offset, f"redriven for {found.app}"))
+            return False
+        match self._shared.matcher.match(event, record):
+            case Matched(starts=starts):
+                if found is not None:
+                    starts = tuple(replace(start, trigger="redrive", redriven=found) for start in starts)
+                return self._put(record, starts, pending, found)
+            case Unmatched(reason=reason):
+                unmatched.append((record.offset, reason))
+            case Refused(stage=stage, code=code, error=error, workflow=workflow):
+                self._aside.dead_letter(Letter(record, stage, code, error, workflow), pending)
+        return False
+
+    def _put(
+        self, record: LogRecord, starts: tuple[Start, ...], pending: Pending, redriven: Redriven | None = None
+    ) -> bool:
         """Queue the commands of one record: all of them, or a dead letter if one is too large. False: that."""
         shared = self._shared
         at = self.at
@@ -313,7 +342,7 @@ class Source:
                 self._aside.dead_letter(Letter(record, Stage.START, START_TOO_LARGE, message, start.workflow), pending)
                 return False
             commands.append(NewRecord(value=value))
-        writer = shared.writers.runs(home_of(at, record, shared.partitions))
+        writer = shared.writers.runs(home_of(at, record, shared.partitions, redriven))
         for command in commands:
             pending.add()
             writer.put(command, pending.written)

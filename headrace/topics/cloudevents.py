@@ -57,6 +57,7 @@ from headrace.topics.event_data import (
     read_json,
 )
 from headrace.topics.log import LogRecord, TopicPartition
+from headrace.topics.redrive import OF as REDRIVE_OF
 from headrace.topics.trace_context import TraceContext, received_context
 
 STRING_ATTRIBUTES = frozenset(
@@ -103,8 +104,8 @@ def decode(record: LogRecord, at: TopicPartition, limits: EventLimits = DEFAULT_
         raise EventRejected(FORMAT_UNKNOWN, "The only event format of structured mode is application/cloudevents+json.")
     if "traceparent" in headers or "traceparent" in meta.extensions:
         trace = _trace(record.headers, headers, meta.extensions)
-        return DecodedEvent(meta, data, trace, _refused(trace, headers, meta.extensions))
-    return DecodedEvent(meta, data)
+        return DecodedEvent(meta, data, trace, _refused(trace, headers, meta.extensions), REDRIVE_OF in headers)
+    return DecodedEvent(meta, data, redriven=True) if REDRIVE_OF in headers else DecodedEvent(meta, data)
 
 
 # --- the record -------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import msgspec
 
 from headrace.topics.event import EventMeta
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
+from headrace.topics.redrive import Redriven
 
 
 class OnConflict(StrEnum):
@@ -47,6 +48,7 @@ class Start(msgspec.Struct, frozen=True, tag_field="is", tag="start", omit_defau
     traceparent: str | None = None  # the producer's context
     tracestate: str | None = None
     record: SourceRecord | None = None
+    redriven: Redriven | None = None
 
     @property
     def contended_key(self) -> str | None:

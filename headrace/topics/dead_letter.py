@@ -61,6 +61,7 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     timestamp_ms: int | None
     attempts: int
     workflow: str | None
+    app: str | None  # whose letter it is, by `app.name`: apps that read the same topic share its dead letters
     kept: Kept
     value_sha256: str | None
     value_bytes: int | None
@@ -83,6 +84,7 @@ def dead_letter(
     error: str,
     attempts: int,
     workflow: str | None = None,
+    app: str | None = None,
     bytes_max: int | None = None,
 ) -> NewRecord:
     """Make the dead letter of a source record, an unreadable batch, or a refused output (a `NewRecord`, stage `emit`).
@@ -93,6 +95,8 @@ def dead_letter(
     is not enough without key and headers too. `None` is no limit.
     """
     facts = _facts(record, at, stage=stage, code=code, error=error, attempts=attempts, workflow=workflow)
+    if app is not None:
+        facts["app"] = app
     if isinstance(record, Unreadable):
         return NewRecord(value=None, headers=_headers({**facts, "kept": Kept.COORDINATES}))
     letter = NewRecord(value=record.value, key=record.key, headers=record.headers + _headers(facts))
@@ -179,6 +183,7 @@ def _letter(record: LogRecord, original: Headers, facts: dict[str, str]) -> Dead
         timestamp_ms=_number(facts, "timestamp"),
         attempts=int(facts["attempts"]),
         workflow=facts.get("workflow"),
+        app=facts.get("app"),
         kept=Kept(facts.get("kept", Kept.ALL)),
         value_sha256=facts.get("sha256"),
         value_bytes=_number(facts, "bytes"),

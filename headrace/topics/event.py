@@ -100,13 +100,14 @@ class DecodedEvent(msgspec.Struct, frozen=True, gc=False):
     """A source record that was accepted.
 
     `data` is valid JSON within the limits; `trace` is the producer's context, if it sent a sound one.
-    `trace_refused`: it sent a context or a state that is not.
+    `trace_refused`: it sent a context or a state that is not. `redriven`: it has the header of records that come from the dead letters (`redrive.py`).
     """
 
     meta: EventMeta
     data: msgspec.Raw
     trace: TraceContext | None = None
     trace_refused: bool = False
+    redriven: bool = False
 
     def typed(self, decode: Callable[[msgspec.Raw], T]) -> Event[T]:
         """The event with its data as `decode` reads it; what `decode` raises goes through.

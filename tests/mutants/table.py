@@ -470,4 +470,11 @@ MUTANTS = (
         "                    await owner.look()\n",
         "                    pass\n",
     ),
+    Mutant(
+        "S40",
+        "copies of a redriven dead letter are not told apart from new ones",
+        "service/engine/fold.py",
+        "                    and not state.dedupe.accept_redrive(identity, start.redriven, at_ms)\n",
+        "                    and state.dedupe.redrives is None\n",
+    ),
 )

@@ -56,6 +56,7 @@ class Input:
         self.recorded: set[str] = set()  # workflows with a start in the log; "letter"; "unmatched"
         self.refused: set[str] = set()
         self.letters: set[str] = set()  # codes
+        self.group: str | None = None  # copies of one redriven dead letter, which come to as much as one of them
         self.outdated = False  # its epoch is over, or never was one for it: something may come of it, or nothing
 
     @property
@@ -119,6 +120,7 @@ class _Partition:
         self.gates: dict[int, tuple[int, int, int]] = {}  # offset: newest token, open one, seq
         self.marks: dict[tuple[str, int], tuple[int, int]] = {}  # origin: epoch, floor
         self.identities: set[Any] = set()
+        self.redrives: set[tuple[int, str, int, str]] = set()  # epoch, letter, count, n
         self.epoch = 0  # of the source topic
         self.slots: dict[tuple[str, str], tuple[str, deque[str]]] = {}
         self.stale = 0
@@ -228,14 +230,15 @@ class Judge:
 
     # --- what lands ---------------------------------------------------------------------------------------------------
 
-    def comes(self, partition: int, offset: int, kind: str, program: Program) -> None:
+    def comes(self, partition: int, offset: int, kind: str, program: Program, group: str | None = None) -> None:
         """A source record is about to land. Routers that have not heard of the newest epoch may make something of it in an older one."""
-        self._told.append((Judge.comes, (partition, offset, kind, program)))
+        self._told.append((Judge.comes, (partition, offset, kind, program, group)))
         for epoch in range(self.epoch + 1):
-            self._comes((epoch, partition, offset), kind, program, outdated=epoch < self.epoch)
+            self._comes((epoch, partition, offset), kind, program, group, outdated=epoch < self.epoch)
 
-    def _comes(self, source: Source, kind: str, program: Program | None, *, outdated: bool) -> None:
+    def _comes(self, source: Source, kind: str, program: Program | None, group: str | None, *, outdated: bool) -> None:
         found = self.inputs[source] = Input(kind, program)
+        found.group = group
         found.outdated = outdated or source in self._harmed_inputs
 
     def begins_epoch(self, offsets: Sequence[int]) -> None:
@@ -246,7 +249,7 @@ class Judge:
             found.outdated = True
             if epoch == before:
                 below = offset < offsets[partition]
-                self._comes((self.epoch, partition, offset), found.kind, found.program, outdated=below)
+                self._comes((self.epoch, partition, offset), found.kind, found.program, found.group, outdated=below)
 
     def open_runs(self, partition: int) -> set[str]:
         """Started and not ended, queued ones included."""
@@ -351,7 +354,7 @@ class Judge:
                 else:
                     self.stale += 1
             case CommandRecord():
-                counts = self._new(part, entry.id, at, record.offset)
+                counts = self._new(part, entry.id, at, record.offset) and self._first_copy(part, entry)
                 if counts:
                     self._command(at, record, entry)
             case _:
@@ -382,6 +385,21 @@ class Judge:
             self._violated(f"I1 {at}/{offset}: {name} is new and lies below the floor {floor}: it would be lost")
         part.marks[origin] = (identity.epoch, max(floor, identity.floor))
         return new
+
+    def _first_copy(self, part: _Partition, entry: CommandRecord) -> bool:
+        """Whether no copy of the same redriven letter has come to this start before. (The way to the place of its key is not another copy.)"""
+        identity, start = entry.id, entry.body
+        if not isinstance(start, Start) or start.redriven is None or not isinstance(identity, Coordinates):
+            return True
+        if identity.origin != SOURCE:
+            return True
+        copies = (identity.epoch, start.redriven.of, start.redriven.count, identity.n)
+        first = copies not in part.redrives
+        part.redrives.add(copies)
+        source = self._source(identity, start)
+        if not first and source in self.inputs:
+            self.inputs[source].recorded.add(start.workflow)
+        return first
 
     def _may_be_lost(self, identity: Coordinates) -> bool:
         """Whether a record was lost that had what this one says, or had its offset."""
@@ -686,8 +704,14 @@ class Judge:
         for run in self.runs.values():
             if run.source is not None and run.of is None:
                 by_input[run.source].append(run)
+        groups: dict[tuple[int, str], list[Source]] = defaultdict(list)
         for where, found in self.inputs.items():
-            self._input(where, found, by_input.get(where, []))
+            if found.group is None:
+                self._input(where, found, by_input.get(where, []))
+            else:
+                groups[where[0], found.group].append(where)
+        for copies in groups.values():
+            self._copies(copies, by_input)
         for run in self.runs.values():
             if run.source is not None:
                 self._run(run, self.inputs[run.source], effects)
@@ -705,6 +729,20 @@ class Judge:
         for key, tasks in effects.tasks_by_key.items():
             if len({(self.runs[run].chain()[-1].id, what, n) for run, what, n in tasks if run in self.runs}) > 1:
                 self._violated(f"I4 the key {key} belongs to {sorted(tasks)}")
+
+    def _copies(self, copies: list[Source], by_input: dict[Source, list[Run]]) -> None:
+        """I1 of copies of one redriven letter: together they come to what one record would."""
+        inputs = [self.inputs[where] for where in copies]
+        together = Input(inputs[0].kind, inputs[0].program)
+        for found in inputs:
+            together.recorded |= found.recorded
+            together.refused |= found.refused
+            together.letters |= found.letters
+        together.outdated = all(found.outdated for found in inputs)
+        harmed = [where for where in copies if where in self._harmed_inputs]
+        together.outdated = together.outdated or bool(harmed)
+        joined = [where for where in copies if where in self.joined]
+        self._input((harmed or joined or copies)[0], together, [run for where in copies for run in by_input[where]])
 
     def _input(self, where: Source, found: Input, runs: list[Run]) -> None:
         names = sorted(run.start.workflow for run in runs)

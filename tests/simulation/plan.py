@@ -8,6 +8,7 @@ from random import Random
 import msgspec
 
 from headrace.service.fault_point import FaultPoint
+from tests.simulation.app import WORKFLOWS
 from tests.simulation.broker import BrokerKnobs
 from tests.simulation.program import Program, Taste, drawn
 
@@ -66,6 +67,9 @@ class Arrival(msgspec.Struct):
     partition: int
     record_key: str | None
     program: Program
+    copies: list[
+        float
+    ] = []  # it is a redriven dead letter, and comes again at these times: sent twice, or by two people
 
 
 class Cancellation(msgspec.Struct):
@@ -114,6 +118,7 @@ def plan_of(seed: int, profile: str = "") -> Plan:
     """Draw the plan of a seed."""
     plan = _drawn(seed)
     # from dice of its own: what was drawn before stays as it was
+    _redrive(Random(f"redrives/{seed}"), plan)
     random = Random(f"losses/{seed}")
     chance = random.random()
     if not profile and plan.faults:
@@ -129,6 +134,16 @@ def plan_of(seed: int, profile: str = "") -> Plan:
         case _:
             _scaled(random, plan, profile)
     return plan
+
+
+def _redrive(random: Random, plan: Plan) -> None:
+    """Some of what arrives comes from the dead letters, and now and then more than once."""
+    if random.random() < 0.6:
+        return
+    for arrival in plan.arrivals:
+        if arrival.kind in WORKFLOWS and random.random() < 0.4:
+            last_s = max(arrival.at_s, plan.chaos_s)
+            arrival.copies = [random.uniform(arrival.at_s, last_s) for _ in range(random.choice((1, 1, 2, 3)))]
 
 
 def _scaled(random: Random, plan: Plan, profile: str) -> None:

@@ -416,12 +416,18 @@ class World:
                     key=arrival.record_key,
                 )
             )
+        group = None
+        if arrival.copies:
+            self._count("redrive")
+            group = f"{LETTERS}/{arrival.partition}/{index}"
+            headers = (("headrace-redrive", b"1"), ("headrace-redrive-of", group.encode()))
+            record = msgspec.structs.replace(record, headers=record.headers + headers)
         partition = self.broker.partitions[at]
         self.broker.knobs, knobs = (
             BrokerKnobs(),
             self.broker.knobs,
         )  # without gaps: the input must be known before it lands
-        self.judge.comes(at.partition, partition.end, arrival.kind, program)
+        self.judge.comes(at.partition, partition.end, arrival.kind, program, group)
         self._of_arrival[index] = (at.partition, partition.end)
         self.broker.append(at, [record])
         self.broker.knobs = knobs
@@ -462,7 +468,8 @@ class World:
         group = self.broker.group(MEMBERS)
         group.session_s, group.late_s = plan.session_s, plan.placements_late_s
         for index, arrival in enumerate(plan.arrivals):
-            self.loop.at(arrival.at_s, self.arrive, index, arrival)
+            for at_s in (arrival.at_s, *arrival.copies):
+                self.loop.at(at_s, self.arrive, index, arrival)
         for cancellation in plan.cancellations:
             self.loop.at(cancellation.at_s, self.cancel, cancellation.arrival)
         for fault in plan.faults:

@@ -16,6 +16,7 @@ Pure. Items are JSON arrays whose first element says what they are:
     ["origin", [topic, partition], epoch, floor, pruned_at, [[offset, [n, ...]], ...], newest, newest_ms]   repeated until all marks are there
     ["clients", [[id, at], ...]]
     ["epochs", {topic: epoch}]
+    ["redrives", [[id, at], ...]]
     ["run", id, state]              in log order; the bytes of `run_bytes.py`
     ["part", bytes, last]           of one item that does not fit into a chunk
 """
@@ -46,6 +47,7 @@ CHUNK_BYTES = 256 << 10
 _PART_BYTES = CHUNK_BYTES * 3 // 4 - 64  # Base64 makes four bytes of three
 _SAMPLE = 32
 _HEAD_BYTES, _SLOT_BYTES, _MARK_BYTES, _ITEM_BYTES = 600, 90, 26, 40  # measured, for estimates
+_REDRIVE_BYTES = 90
 _MARKS = 512  # dedupe marks or client ids in one item
 
 _IDENTITY = ("topic", "partition", "partitions")
@@ -92,6 +94,10 @@ class _Epochs(msgspec.Struct, array_like=True, tag="epochs", gc=False):
     epochs: dict[str, int]
 
 
+class _Redrives(msgspec.Struct, array_like=True, tag="redrives", gc=False):
+    accepted: list[tuple[str, int]]
+
+
 class _Run(msgspec.Struct, array_like=True, tag="run", gc=False):
     id: str
     run: msgspec.Raw
@@ -116,7 +122,7 @@ class LeftRun(msgspec.Struct, frozen=True, gc=False):
         return _encode(_Run(self.id, msgspec.Raw(pack(run))))
 
 
-_Item = _Head | _Entry | _Slot | _Origin | _Clients | _Epochs | _Run | _Part
+_Item = _Head | _Entry | _Slot | _Origin | _Clients | _Epochs | _Redrives | _Run | _Part
 
 _encode = msgspec.json.Encoder().encode
 _decode_item = msgspec.json.Decoder(_Item).decode
@@ -151,6 +157,7 @@ class Dump:
         ]
         self._clients = dict(state.dedupe.clients)
         self._epochs = dict(state.dedupe.epochs)
+        self._redrives = dict(state.dedupe.redrives)
         self._early: dict[str, bytes | LeftRun] = {}
         self._early_slots: dict[tuple[str, str, str], bytes] = {}
 
@@ -194,6 +201,9 @@ class Dump:
             yield _encode(_Clients(accepted))
         if self._epochs:
             yield _encode(_Epochs(self._epochs))
+        redrives = iter(self._redrives.items())
+        while accepted := list(islice(redrives, _MARKS)):
+            yield _encode(_Redrives(accepted))
 
     def _run(self, id_: str) -> bytes | LeftRun:
         runs = self._state.runs
@@ -308,6 +318,8 @@ class Load:
                 state.dedupe.clients.update(accepted)
             case _Epochs(epochs=epochs):
                 state.dedupe.epochs.update(epochs)
+            case _Redrives(accepted=accepted):
+                state.dedupe.redrives.update(accepted)
             case _Head(fields=fields):
                 self._head(fields)
             case _Part(data=data, last=last):
@@ -344,6 +356,7 @@ def estimated_bytes(state: PartitionState) -> int:
     """About how large a checkpoint would be now: a few runs and outbox entries stand for all."""
     runs, outbox = state.runs, state.outbox
     bytes_ = state.failed_bytes + _HEAD_BYTES + _SLOT_BYTES * len(state.slots) + _MARK_BYTES * len(state.dedupe.clients)
+    bytes_ += _REDRIVE_BYTES * len(state.dedupe.redrives)
     bytes_ += _MARK_BYTES * sum(len(marks.seen) for marks in state.dedupe.origins.values())
     bytes_ += _scaled([len(runs.packed_of(id_)) for id_ in _sample(runs, len(runs))], len(runs))
     return bytes_ + _scaled([len(_encode(outbox[id_])) for id_ in _sample(outbox, len(outbox))], len(outbox))

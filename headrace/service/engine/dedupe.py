@@ -5,11 +5,17 @@ A high-water mark would not do: two routers that match differently lose or doubl
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from headrace.topics.identity import ClientId, Coordinates, Identity
 
+if TYPE_CHECKING:
+    from headrace.topics.redrive import Redriven
+
 PRUNE_MIN = 32  # identities: pruning walks the set, so it waits until there are so many more, and half as many again
+REDRIVE_RETENTION_MS = 7 * 86_400_000  # of the log's time; part of what a log means, so no setting
 
 
 class OriginMarks(msgspec.Struct):
@@ -34,6 +40,9 @@ class Dedupe(msgspec.Struct):
     origins: dict[tuple[str, int], OriginMarks] = {}
     clients: dict[str, int] = {}
     epochs: dict[str, int] = {}  # the newest of each source topic that was ever rewound
+    redrives: dict[
+        str, int
+    ] = {}  # starts made of redriven dead letters, with the time they were accepted, in that order
 
     def accept(self, identity: Identity, at_ms: int, client_retention_ms: int) -> bool:
         """True if this identity was never accepted before; it is noted then. The floor rises either way."""
@@ -97,15 +106,29 @@ class Dedupe(msgspec.Struct):
         marks.seen[identity.offset] = (*ns, identity.n)
         return True
 
+    def accept_redrive(self, identity: Coordinates, redriven: Redriven, at_ms: int) -> bool:
+        """True if no other copy of this redrive made this start before. Asked of a start that `accept` has let through.
+
+        Copies lie at places of their own, so that their coordinates are not enough. They are made while nobody has noted yet that the letter was redriven,
+        moments apart, and are read one behind the other: those of the last seven days are more than enough to know.
+        """
+        return _accept_new(
+            self.redrives, f"{identity.epoch}/{redriven.copies}/{identity.n}", at_ms, REDRIVE_RETENTION_MS
+        )
+
     def _accept_client(self, client_id: str, at_ms: int, retention_ms: int) -> bool:
-        if client_id in self.clients:
-            return False
-        expired: list[str] = []
-        for old, accepted_at_ms in self.clients.items():
-            if accepted_at_ms >= at_ms - retention_ms:
-                break
-            expired.append(old)
-        for old in expired:
-            del self.clients[old]
-        self.clients[client_id] = at_ms
-        return True
+        return _accept_new(self.clients, client_id, at_ms, retention_ms)
+
+
+def _accept_new(known: dict[str, int], id_: str, at_ms: int, retention_ms: int) -> bool:
+    if id_ in known:
+        return False
+    expired: list[str] = []
+    for old, accepted_at_ms in known.items():
+        if accepted_at_ms >= at_ms - retention_ms:
+            break
+        expired.append(old)
+    for old in expired:
+        del known[old]
+    known[id_] = at_ms
+    return True

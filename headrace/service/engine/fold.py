@@ -104,6 +104,12 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
             identity = record.id
             if event is not None and event_at_ms is not None and isinstance(identity, Coordinates):
                 state.dedupe.note_record(identity, event.topic, event_at_ms)
+                if (
+                    start.redriven is not None
+                    and identity.origin == event.topic  # one that came through another partition was asked there
+                    and not state.dedupe.accept_redrive(identity, start.redriven, at_ms)
+                ):
+                    return SKIPPED[Skip.DUPLICATE]
             return begin_start(state, offset, at_ms, size, record.id, start)
         case Deliver(result=result):
             return _deliver(state, at_ms, size, result)

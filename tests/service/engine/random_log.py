@@ -41,6 +41,7 @@ from headrace.topics.outcome import (
     TimerArmed,
     TimerFired,
 )
+from headrace.topics.redrive import Redriven
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
 
 RETENTION_MS = 300
@@ -128,6 +129,7 @@ class Chance:
                 event=meta if chance.random() < 0.7 else None,
                 event_at_ms=self.at_ms - 5,
                 record=SourceRecord(b"k", b"\x00\xff", (("h", b"v"),), 7) if policy is OnConflict.REJECT else None,
+                redriven=Redriven(f"in.dlq/0/{self.count // 20}", 1, "0a") if self.count % 5 == 0 else None,
             )
         if what < 0.85:
             result = chance.choice([self.succeeded(), self.failed(), Abandoned(self.run(), self.step_(), 1)])

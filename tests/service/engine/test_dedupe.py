@@ -1,8 +1,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.service.engine.dedupe import PRUNE_MIN, Dedupe
+from headrace.service.engine.dedupe import PRUNE_MIN, REDRIVE_RETENTION_MS, Dedupe
 from headrace.topics.identity import ClientId, Coordinates
+from headrace.topics.redrive import Redriven
 
 DAY_MS = 86_400_000
 
@@ -175,3 +176,30 @@ def test_a_client_id_and_coordinates_never_meet() -> None:
     dedupe = Dedupe()
     assert accepts(dedupe, ClientId("orders"))
     assert accepts(dedupe, source(0))
+
+
+# --- redriven dead letters --------------------------------------------------------------------------------------------
+
+
+def copy(count: int = 1, *, of: str = "orders.dlq/0/5", digest: str = "0a") -> Redriven:
+    return Redriven(of, count, digest)
+
+
+def test_of_the_copies_of_one_redrive_one_is_accepted() -> None:
+    dedupe = Dedupe()
+    assert dedupe.accept_redrive(source(70), copy(), 0)
+    assert not dedupe.accept_redrive(source(71), copy(), 0)
+    assert dedupe.accept_redrive(source(71, "b"), copy(), 0), "another workflow's start"
+    assert dedupe.accept_redrive(source(72), copy(2), 0), "redriven once more, on purpose"
+    assert dedupe.accept_redrive(source(73), copy(of="orders.dlq/0/6"), 0)
+    assert dedupe.accept_redrive(source(74), copy(digest="0b"), 0), "somebody took the headers over for another record"
+    assert dedupe.accept_redrive(source(71, epoch=1), copy(), 0), "the topic is read anew"
+
+
+def test_copies_are_known_for_a_week_of_the_logs_time() -> None:
+    dedupe = Dedupe()
+    assert dedupe.accept_redrive(source(70), copy(), 0)
+    assert dedupe.accept_redrive(source(71), copy(of="orders.dlq/0/6"), REDRIVE_RETENTION_MS)
+    assert not dedupe.accept_redrive(source(72), copy(), REDRIVE_RETENTION_MS)
+    assert dedupe.accept_redrive(source(73), copy(of="orders.dlq/0/7"), REDRIVE_RETENTION_MS + 1)
+    assert list(dedupe.redrives) == ["0/orders.dlq/0/6#1.0a/a", "0/orders.dlq/0/7#1.0a/a"]

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from headrace.handlers.definition import Handler, HandlerDecorator, handler
     from headrace.handlers.duration import Duration
     from headrace.handlers.pool import Pool
+    from headrace.handlers.rate_limit import RateLimit
     from headrace.handlers.retry import Retry
     from headrace.service.definitions.trigger import EventTrigger
     from headrace.service.definitions.workflow import Workflow, workflow
@@ -43,6 +44,7 @@ __all__ = [
     "NonRetryable",
     "NotDeterministic",
     "Pool",
+    "RateLimit",
     "Retry",
     "Retryable",
     "Run",
@@ -60,6 +62,7 @@ _HOMES = {
     "headrace.handlers.definition": ("Handler", "HandlerDecorator", "handler"),
     "headrace.handlers.duration": ("Duration",),
     "headrace.handlers.pool": ("Pool",),
+    "headrace.handlers.rate_limit": ("RateLimit",),
     "headrace.handlers.retry": ("Retry",),
     "headrace.service.definitions.trigger": ("EventTrigger",),
     "headrace.service.definitions.workflow": ("Workflow", "workflow"),

@@ -24,6 +24,7 @@ PUBLIC = [
     "NonRetryable",
     "NotDeterministic",
     "Pool",
+    "RateLimit",
     "Retry",
     "Retryable",
     "Run",

@@ -207,7 +207,7 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Lines(
                     title="Bottleneck",
-                    description="Processes that each resource limits now: CPU, the broker, slots, threads, one pool, breaker, task or partition.",
+                    description="Processes that each resource limits now: CPU, the broker, slots, threads, one pool, rate limit, breaker, task or partition.",
                     unit=Unit.COUNT,
                     queries=(Query(total("forecast_bottleneck", by="resource"), "{{resource}}"),),
                 ),

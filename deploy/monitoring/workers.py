@@ -166,6 +166,21 @@ WORKERS: Final = Dashboard(
                     ),
                 ),
                 Lines(
+                    title="Wait for a rate limit",
+                    description="Ready to the attempt's token, waits for breaker and pool included; each process has its own limit.",
+                    unit=Unit.SECONDS,
+                    queries=tuple(
+                        Query(quantile(q, "rate_limit_wait_seconds", by="limiter"), f"p{q * 100:.0f} {{{{limiter}}}}")
+                        for q in (0.5, 0.95)
+                    ),
+                ),
+                Lines(
+                    title="Passed a rate limit",
+                    description="Attempts that got a token, per second.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(per_second("rate_limit_wait_seconds_count", by="limiter"), "{{limiter}}"),),
+                ),
+                Lines(
                     title="Breakers that are not closed",
                     description="Processes whose breaker is open or tries again.",
                     unit=Unit.COUNT,

@@ -37,7 +37,7 @@ WORKFLOW: Final = Dashboard(
                 ),
                 Number(
                     title="Held or not admitted",
-                    description="Open runs that wait for a breaker, a pool, a version of their code, or room.",
+                    description="Open runs that wait for a breaker, a pool, a rate limit, a version of their code, or room.",
                     unit=Unit.COUNT,
                     queries=(Query(f"{total('runs_active', state='~held|unadmitted')} or vector(0)"),),
                 ),
@@ -108,7 +108,7 @@ WORKFLOW: Final = Dashboard(
                 ),
                 Lines(
                     title="Tasks without an attempt",
-                    description="What they wait for: their retry, a breaker, a pool.",
+                    description="What they wait for: their retry, a breaker, a pool, a rate limit.",
                     unit=Unit.COUNT,
                     stacked=True,
                     queries=(Query(total("tasks_queued", by="state"), "{{state}}"),),

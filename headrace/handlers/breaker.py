@@ -172,11 +172,15 @@ class BreakerState:
         if self.status is BreakerStatus.OPEN:
             again_ms = self._open_until_ms
             return None if max(now_ms, self._now_ms) >= again_ms else NotBefore(again_ms)
-        return None if self._probes_out + self._window.calls < self.breaker.probes else _NO_SLOT
+        return _NO_SLOT if self.has_no_slot() else None
 
     def probes_from_ms(self) -> int | None:
         """When an open breaker lets the first probe through. None: it is not open."""
         return self._open_until_ms if self.status is BreakerStatus.OPEN else None
+
+    def has_no_slot(self) -> bool:
+        """Half-open, and all probes are out: time alone changes nothing."""
+        return self.status is BreakerStatus.HALF_OPEN and self._probes_out + self._window.calls >= self.breaker.probes
 
     def try_acquire(self, now_ms: int) -> Permit | NotBefore | NoSlot:
         """Ask for one call. A Permit must come back in `record`."""

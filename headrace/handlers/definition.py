@@ -20,6 +20,7 @@ from headrace.handlers.breaker import Breaker
 from headrace.handlers.duration import Duration, milliseconds
 from headrace.handlers.payload import ArgumentsType, PayloadType, payload_type
 from headrace.handlers.pool import Pool
+from headrace.handlers.rate_limit import RateLimit
 from headrace.handlers.retry import Retry
 from headrace.topics.errors import DefinitionError
 
@@ -48,6 +49,7 @@ class Handler(Generic[*Ts, T_co]):
         "name",
         "place",
         "pool",
+        "rate_limit",
         "retry",
         "timeout_ms",
     )
@@ -60,6 +62,7 @@ class Handler(Generic[*Ts, T_co]):
     retry: Retry | None
     breaker: Breaker | None
     pool: Pool | None
+    rate_limit: RateLimit | None
     _arguments: ArgumentsType | None
     _result: PayloadType[Any] | None
 
@@ -76,6 +79,7 @@ class Handler(Generic[*Ts, T_co]):
         put("retry", policy.retry)
         put("breaker", policy.breaker)
         put("pool", policy.pool)
+        put("rate_limit", policy.rate_limit)
         put("_arguments", None)
         put("_result", None)
         _check_positions(self.name, function)
@@ -135,7 +139,7 @@ class HandlerDecorator(Protocol):
 
     `name`: what the run log calls it; None: the function's name. A run in flight finds its handlers by it. `timeout` is for one attempt; None: the
     setting `defaults.timeout`. Without `retry` the settings
-    `defaults.retry` hold, which are those of `Retry()`. Handlers that name the same breaker or pool share it. Raises DefinitionError.
+    `defaults.retry` hold, which are those of `Retry()`. Handlers that name the same breaker, pool or rate limit share it. Raises DefinitionError.
     """
 
     @overload
@@ -152,13 +156,14 @@ class HandlerDecorator(Protocol):
         retry: Retry | None = None,
         breaker: Breaker | None = None,
         pool: Pool | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> HandlerDecorator: ...
 
 
 class HandlerPolicy:
     """What `@handler(...)` was given; also the decorator itself."""
 
-    __slots__ = ("breaker", "name", "pool", "retry", "timeout_ms")
+    __slots__ = ("breaker", "name", "pool", "rate_limit", "retry", "timeout_ms")
 
     def __init__(
         self,
@@ -168,15 +173,18 @@ class HandlerPolicy:
         retry: Retry | None = None,
         breaker: Breaker | None = None,
         pool: Pool | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         _check_kind("retry", retry, Retry)
         _check_kind("breaker", breaker, Breaker)
         _check_kind("pool", pool, Pool)
+        _check_kind("rate_limit", rate_limit, RateLimit)
         self.name = name
         self.timeout_ms = None if timeout is None else milliseconds(timeout, name="timeout")
         self.retry = retry
         self.breaker = breaker
         self.pool = pool
+        self.rate_limit = rate_limit
 
     def __call__(self, function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
         """Decorate, or take the policies first: the overloads of HandlerDecorator say which."""

@@ -1,12 +1,13 @@
 """Which ready attempts start now, and which are held, and why.
 
-Pure and synchronous, one per process: breakers and pools are shared by all partitions. It must never start anything
+Pure and synchronous, one per process: breakers, pools and rate limits are shared by all partitions. It must never start anything
 itself: the shell offers attempts, does what a `Dispatched` says, reports each end with `complete`, and calls `wake`
 at `next_wake_ms`.
 
-Attempts with the same breaker and pool are interchangeable, so they wait in one *lane*, in order. When something
+Attempts with the same breaker, pool and rate limit are interchangeable, so they wait in one *lane*, in order. When something
 becomes free, the oldest heads of the lanes concerned are tried: O(log lanes) for each that starts, whatever waits
-behind them. An attempt that its breaker blocks lets younger ones of other lanes pass to their pool.
+behind them. An attempt that its breaker blocks lets younger ones of other lanes pass to their pool and their token. A
+token that has come is the oldest's, even if somebody offers before the shell wakes us for it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from headrace.handlers.breaker import (
     Transition,
 )
 from headrace.handlers.pool import PoolRegistry, PoolSlots, PoolStatistics
+from headrace.handlers.rate_limit import RateLimitRegistry, RateLimitState, RateLimitStatistics
 from headrace.handlers.result import AttemptCancelled, AttemptEnd, AttemptError, AttemptOk
 from headrace.topics.errors import Cause, Fatal
 
@@ -47,6 +49,7 @@ class HeldReason(StrEnum):
 
     BREAKER = "held_breaker"
     POOL = "held_pool"
+    LIMIT = "held_limit"
 
 
 class Started(msgspec.Struct, Generic[K], frozen=True, gc=False):
@@ -91,6 +94,7 @@ class DispatchStatistics(msgspec.Struct, frozen=True, kw_only=True):
     held: dict[tuple[str, HeldReason], int]
     pools: tuple[PoolStatistics, ...]
     breakers: tuple[BreakerStatistics, ...]
+    limits: tuple[RateLimitStatistics, ...] = ()
 
 
 def outcome_of(end: AttemptEnd) -> CallOutcome:
@@ -111,23 +115,34 @@ def outcome_of(end: AttemptEnd) -> CallOutcome:
 class Dispatcher(Generic[K]):
     """`K` identifies an attempt in this process. All `now_ms` come from one clock that does not step back."""
 
-    def __init__(self, *, breakers: BreakerRegistry | None = None, pools: PoolRegistry | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        breakers: BreakerRegistry | None = None,
+        pools: PoolRegistry | None = None,
+        limits: RateLimitRegistry | None = None,
+    ) -> None:
         self._breakers = BreakerRegistry() if breakers is None else breakers
         self._pools = PoolRegistry() if pools is None else pools
-        self._lanes: dict[tuple[str | None, str | None], _Lane[K]] = {}
+        self._limits = RateLimitRegistry() if limits is None else limits
+        self._lanes: dict[tuple[str | None, str | None, str | None], _Lane[K]] = {}
+        self._metered: list[_Lane[K]] = []  # those with a rate limit
         self._lane_of: dict[AnyHandler, _Lane[K]] = {}
         self._held: dict[K, _Lane[K]] = {}
         self._running: dict[K, _Running[K]] = {}
         self._offers = 0
 
     def register(self, handler: AnyHandler) -> None:
-        """Take a handler's breaker and pool. DefinitionError (HR2037): a name is taken with other settings."""
+        """Take a handler's policies. DefinitionError (HR2037): a name is taken with other settings."""
         breaker = None if handler.breaker is None else self._breakers.state(handler.breaker)
         pool = None if handler.pool is None else self._pools.slots(handler.pool)
-        key = (breaker and breaker.breaker.name, pool and pool.pool.name)
+        limit = None if handler.rate_limit is None else self._limits.state(handler.rate_limit)
+        key = (breaker and breaker.breaker.name, pool and pool.pool.name, limit and limit.rate_limit.name)
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = _Lane(breaker, pool)
+            lane = self._lanes[key] = _Lane(breaker, pool, limit)
+            if limit is not None:
+                self._metered.append(lane)
             for other in self._lanes.values():
                 if other.shares_with(lane):
                     other.neighbours.append(lane)
@@ -151,7 +166,7 @@ class Dispatcher(Generic[K]):
         lane.waiting[attempt] = _Waiting(self._offers, now_ms, handler.name, workflow)
         lane.count(workflow, 1)
         self._held[attempt] = lane
-        self._advance(now_ms, (lane,), out)
+        self._advance(now_ms, (lane,) if lane.limit is None else self._metered, out)
         reason = () if attempt not in self._held else (Held(attempt, lane.reason(now_ms)),)
         return out.dispatched(reason)
 
@@ -169,7 +184,8 @@ class Dispatcher(Generic[K]):
         if lane.breaker is not None and running.permit is not None:
             out.moved(lane.breaker.record(now_ms, running.permit, outcome, duration_ms))
         if self._held:
-            self._advance(now_ms, lane.neighbours, out)
+            helped = dict.fromkeys((*lane.neighbours, *self._metered)) if self._metered else lane.neighbours
+            self._advance(now_ms, helped, out)
         return out.dispatched()
 
     def remove(self, attempt: K) -> bool:
@@ -187,7 +203,9 @@ class Dispatcher(Generic[K]):
         return out.dispatched()
 
     def next_wake_ms(self) -> int | None:
-        """When a held attempt may start without any other ending: an open breaker's time is over. None: no such time.
+        """When a held attempt may start without any other ending: an open breaker's time is over, a token is there.
+
+        None: no such time.
 
         Ask again after every call: each may change it.
         """
@@ -208,6 +226,7 @@ class Dispatcher(Generic[K]):
             held=held,
             pools=self._pools.statistics(),
             breakers=self._breakers.statistics(),
+            limits=self._limits.statistics(now_ms),
         )
 
     def _advance(self, now_ms: int, lanes: Iterable[_Lane[K]], out: _Out[K]) -> None:
@@ -226,8 +245,12 @@ class Dispatcher(Generic[K]):
             if lane.breaker.breaker.on_open == "fail":
                 self._refuse_all(now_ms, lane, "half-open" if not isinstance(refusal, NotBefore) else "open", out)
             return False
+        if lane.limit is not None and now_ms < lane.limit.next_ms():
+            return False
         if lane.pool is not None and not lane.pool.try_acquire():
             return False
+        if lane.limit is not None and not lane.limit.try_acquire(now_ms):
+            raise Fatal(f"Rate limit {lane.limit.rate_limit.name} changed its mind.", code="HR9010")
         permit = None
         if lane.breaker is not None:
             permit = lane.breaker.try_acquire(now_ms)
@@ -273,14 +296,15 @@ class _Waiting:
 
 
 class _Lane(Generic[K]):
-    """Those who need the same breaker and pool, oldest first."""
+    """Those who need the same breaker, pool and rate limit, oldest first."""
 
-    __slots__ = ("breaker", "by_workflow", "limited", "neighbours", "pool", "waiting")
+    __slots__ = ("breaker", "by_workflow", "limit", "limited", "neighbours", "pool", "waiting")
 
-    def __init__(self, breaker: BreakerState | None, pool: PoolSlots | None) -> None:
+    def __init__(self, breaker: BreakerState | None, pool: PoolSlots | None, limit: RateLimitState | None) -> None:
         self.breaker = breaker
         self.pool = pool
-        self.limited: Final = breaker is not None or pool is not None
+        self.limit = limit
+        self.limited: Final = breaker is not None or pool is not None or limit is not None
         self.neighbours: list[_Lane[K]] = []  # whom the end of one of ours may help, ourselves included
         self.waiting: OrderedDict[K, _Waiting] = OrderedDict()  # not dict: popping from the front must stay O(1)
         self.by_workflow: dict[str, int] = {}
@@ -300,14 +324,22 @@ class _Lane(Generic[K]):
             self.by_workflow.pop(workflow, None)
 
     def reason(self, now_ms: int) -> HeldReason:
-        blocked = self.breaker is not None and self.breaker.refusal(now_ms) is not None
-        return HeldReason.BREAKER if blocked else HeldReason.POOL
+        if self.breaker is not None and self.breaker.refusal(now_ms) is not None:
+            return HeldReason.BREAKER
+        if self.limit is None or (self.pool is not None and self.pool.is_full()):
+            return HeldReason.POOL
+        return HeldReason.LIMIT
 
     def wake_ms(self) -> int | None:
-        """When time alone lets the head start: not while its pool is full, for then another's end does."""
-        if not self.waiting or self.breaker is None or (self.pool is not None and self.pool.is_full()):
+        """When time alone lets the head start: not while its pool is full or all probes are out, for then another's
+        end does.
+        """
+        if not self.waiting or (self.pool is not None and self.pool.is_full()):
             return None
-        return self.breaker.probes_from_ms()
+        probes_ms = None if self.breaker is None else self.breaker.probes_from_ms()
+        if self.limit is None or (self.breaker is not None and self.breaker.has_no_slot()):
+            return probes_ms
+        return max(self.limit.next_ms(), probes_ms or 0)
 
 
 class _Running(Generic[K]):

@@ -199,6 +199,9 @@ class Forecaster:
             mine = {handler for handler, of in facts.pool_of.items() if of == pool}
             in_use = [each.pools.get(pool, (0, size))[0] for each in recent]
             uses.append(Use(f"pool:{pool}", _occupied(tasks, mine, in_use, last.at_s - first.at_s) / size))
+        for limit, per_s in facts.limits.items():
+            begun = sum(each.per_s for each in tasks if facts.limit_of.get(each.task) == limit)
+            uses.append(Use(f"limit:{limit}", begun / per_s))
         if facts.threaded:
             running = sum(each.concurrency for each in tasks if each.task in facts.threaded)
             abandoned = _mean([each.threads_abandoned for each in recent])
@@ -253,6 +256,8 @@ class Forecaster:
                 continue
             if each.task in facts.pool_of:
                 needs.add(f"pool:{facts.pool_of[each.task]}")
+            if each.task in facts.limit_of:
+                needs.add(f"limit:{facts.limit_of[each.task]}")
             if each.task in facts.threaded:
                 needs.add(use.THREADS)
             breaker = facts.breaker_of.get(each.task)

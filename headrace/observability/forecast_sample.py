@@ -25,6 +25,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     threaded: frozenset[str] = frozenset()  # handlers that run in threads
     pool_of: dict[str, str] = {}  # handler: pool
     breaker_of: dict[str, str] = {}  # handler: breaker
+    limit_of: dict[str, str] = {}  # handler: rate limit
+    limits: dict[str, float] = {}  # rate limit: attempts a second
     topics_of: dict[str, tuple[str, ...]] = {}  # workflow: source topics
     delay_limit_s: float = 300.0  # the longest wait of a start that is acceptable
 

@@ -20,7 +20,7 @@ BROKER: Final = "broker"
 SLOTS: Final = "slots"
 THREADS: Final = "threads"
 KEYS: Final = "keys"
-_SCALES: Final = ("pool:", CPU, SLOTS, THREADS)
+_SCALES: Final = ("pool:", "limit:", CPU, SLOTS, THREADS)
 
 
 class Use(msgspec.Struct, frozen=True):

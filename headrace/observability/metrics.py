@@ -152,7 +152,12 @@ TABLE: Final[tuple[Family, ...]] = (
     _counter("circuit_breaker_calls_total", "Calls by what the breaker made of them.", "breaker", "result"),
     _gauge("pool_slots", "Size of a pool.", "pool"),
     _gauge("pool_slots_in_use", "Attempts running in a pool.", "pool"),
-    _histogram("rate_limit_wait_seconds", "Wait for a rate limit.", WAIT_SECONDS, "limiter", emitted=False),
+    _histogram(
+        "rate_limit_wait_seconds",
+        "Ready to the attempt's token, waits for breaker and pool included.",
+        WAIT_SECONDS,
+        "limiter",
+    ),
     # API
     _counter("http_requests_total", "Requests answered.", "method", "route", "code", emitted=False),
     _histogram(

@@ -440,6 +440,13 @@ class BreakerCalled(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     calls: int = 1
 
 
+class RateLimitPassed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An attempt got its token. `wait_ms` is ready to now, waits for breaker and pool included; 0: it was not held."""
+
+    limiter: str
+    wait_ms: float
+
+
 class LoopDelayed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The event loop took `delay_ms` to come round to a callback that was ready. Measured a few times a second."""
 
@@ -561,6 +568,7 @@ class Observer(Protocol):
 
     def breaker_changed(self, changed: BreakerChanged, /) -> None: ...
     def breaker_called(self, called: BreakerCalled, /) -> None: ...
+    def rate_limit_passed(self, passed: RateLimitPassed, /) -> None: ...
     def loop_delayed(self, delayed: LoopDelayed, /) -> None: ...
     def loop_blocked(self, blocked: LoopBlocked, /) -> None: ...
     def loop_fenced(self, fenced: LoopFenced, /) -> None: ...

@@ -120,6 +120,7 @@ class PrometheusObserver(Silent, Collector):
         self._ownership = counts["ownership_changes_total"]
         self._transitions = counts["circuit_breaker_transitions_total"]
         self._breaker_calls = counts["circuit_breaker_calls_total"]
+        self._limit_wait = distributions["rate_limit_wait_seconds"]
         self._loop_delay = distributions["event_loop_delay_seconds"].cell()
         self._loop_blocked = counts["event_loop_blocked_total"]
         self._loop_fenced = counts["event_loop_fenced_total"]
@@ -257,6 +258,9 @@ class PrometheusObserver(Silent, Collector):
 
     def breaker_called(self, called: o.BreakerCalled, /) -> None:
         self._breaker_calls.add((called.breaker, called.result), called.calls)
+
+    def rate_limit_passed(self, passed: o.RateLimitPassed, /) -> None:
+        self._limit_wait.observe((passed.limiter,), _seconds(passed.wait_ms))
 
     def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
         self._loop_delay.observe(_seconds(delayed.delay_ms))

@@ -1,6 +1,6 @@
-"""Attempts: from "this task is ready" to an outcome for the log. Holds them for breakers and pools, runs them, judges what follows a failure.
+"""Attempts: from "this task is ready" to an outcome for the log. Holds them for breakers, pools and rate limits, runs them, judges what follows a failure.
 
-One per process, for all partitions: pools and breakers are the process's. Called by owners; calls them back with what ended.
+One per process, for all partitions: pools, breakers and rate limits are the process's. Called by owners; calls them back with what ended.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.handlers.breaker import BreakerStatus
-from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistics, outcome_of
+from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistics, HeldReason, outcome_of
 from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptError, AttemptOk
 from headrace.handlers.result import AttemptEnd as HandlerEnd
 from headrace.handlers.retry import Retry, RetryAfter, after_failure, fraction_of
@@ -51,7 +51,8 @@ class _Work:
         self.number = number
         self.running: RunningAttempt | None = None
         self.held = False
-        self.limited = step.handler.breaker is not None or step.handler.pool is not None
+        handler = step.handler
+        self.limited = handler.breaker is not None or handler.pool is not None or handler.rate_limit is not None
         self.ready_at = perf_counter()
         self.began_at_ms = 0
 
@@ -91,8 +92,8 @@ class Attempts:
             self._begin(work)
             return
         dispatched = self._dispatcher.offer(_now_ms(), work.id, step.handler, workflow=live.state.start.workflow)
-        if dispatched.held:
-            self._hold(work)
+        for held in dispatched.held:
+            self._hold(work, held.reason)
         self._carry_out(dispatched)
 
     def makes(self, run: str, step: str) -> bool:
@@ -151,13 +152,13 @@ class Attempts:
             for work in self._by_id.values()
         )
 
-    def _hold(self, work: _Work) -> None:
+    def _hold(self, work: _Work, reason: HeldReason) -> None:
         """It waits, and the deadline of its Retry goes on."""
         work.held = True
         work.live.held.add(work.step.ref)
         deadline_ms = self._retry_of(work.step).deadline_ms
         breaker = work.step.handler.breaker
-        if breaker is not None:
+        if breaker is not None and reason is HeldReason.BREAKER:
             self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD))
         if deadline_ms is not None:
             due_at_ms = work.step.issued_at_ms + deadline_ms
@@ -193,7 +194,13 @@ class Attempts:
                 )
             )
         for started in dispatched.started:
-            self._begin(self._by_id[started.attempt])
+            work = self._by_id[started.attempt]
+            limit = work.step.handler.rate_limit
+            if limit is not None:
+                self._shared.observer.rate_limit_passed(
+                    told.RateLimitPassed(limiter=limit.name, wait_ms=started.held_ms)
+                )
+            self._begin(work)
         for refused in dispatched.refused:
             work = self._by_id[refused.attempt]
             if work.step.handler.breaker is not None:
@@ -214,10 +221,10 @@ class Attempts:
     def _set_alarm(self) -> None:
         wake_ms = self._dispatcher.next_wake_ms()
         if wake_ms is None:
-            self._shared.timers.disarm("breakers")
+            self._shared.timers.disarm("policies")
         else:
             due_at_ms = self._shared.clock.now_ms() + max(0, wake_ms - _now_ms()) + 1
-            self._shared.timers.arm("breakers", due_at_ms, self._wake)
+            self._shared.timers.arm("policies", due_at_ms, self._wake)
 
     def _wake(self, _key: object, _due_at_ms: int) -> None:
         self._carry_out(self._dispatcher.wake(_now_ms()))

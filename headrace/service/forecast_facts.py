@@ -22,6 +22,12 @@ def facts_of(settings: Settings, app: App) -> Facts:
         threaded=frozenset(handler.name for handler in app.handlers if not handler.is_async),
         pool_of={handler.name: handler.pool.name for handler in app.handlers if handler.pool is not None},
         breaker_of={handler.name: handler.breaker.name for handler in app.handlers if handler.breaker is not None},
+        limit_of={handler.name: each.name for handler in app.handlers if (each := handler.rate_limit) is not None},
+        limits={
+            each.name: each.limit * 1000 / each.per_ms
+            for handler in app.handlers
+            if (each := handler.rate_limit) is not None
+        },
         topics_of={
             workflow.name: tuple(sorted({trigger.topic for trigger in workflow.triggers}))
             for workflow in app.newest()

@@ -6,6 +6,7 @@ from headrace.handlers.breaker import Breaker, BreakerStatus, CallOutcome, Trans
 from headrace.handlers.definition import Handler, handler
 from headrace.handlers.dispatch import Dispatched, Dispatcher, Held, HeldReason, Started, outcome_of
 from headrace.handlers.pool import Pool
+from headrace.handlers.rate_limit import RateLimit
 from headrace.handlers.result import AttemptCancelled, AttemptEnd, AttemptError, AttemptOk
 from headrace.topics.errors import Cause, DefinitionError, Fatal
 
@@ -29,6 +30,7 @@ POOLED = defined(pool=Pool("p", size=2))
 BROKEN = defined(breaker=breaker())
 FAILING = defined(breaker=breaker("f", on_open="fail"))
 BOTH = defined(pool=Pool("p", size=2), breaker=breaker())
+LIMITED = defined(rate_limit=RateLimit("l", limit=2, per="10s"))
 
 
 def started(dispatched: Dispatched[str]) -> list[str]:
@@ -159,6 +161,48 @@ def test_no_wake_is_asked_for_while_the_pool_is_full() -> None:
     assert started(dispatcher.complete(10_001, "x", OK, 1)) == ["blocked"]
 
 
+def test_a_rate_limit_holds_in_order_until_tokens_come_back() -> None:
+    dispatcher = Dispatcher[str]()
+    for attempt in "ab":
+        assert started(dispatcher.offer(100, attempt, LIMITED)) == [attempt]
+    for attempt in "cde":
+        assert dispatcher.offer(100, attempt, LIMITED) == Dispatched(held=(Held(attempt, HeldReason.LIMIT),))
+    assert dispatcher.complete(101, "a", OK, 1) == Dispatched()  # an end brings no token
+    assert dispatcher.statistics(101).held == {("", HeldReason.LIMIT): 3}
+    assert dispatcher.next_wake_ms() == 5_100
+    assert dispatcher.wake(5_099) == Dispatched()
+    assert dispatcher.wake(5_100) == Dispatched(started=(Started("c", 5_000),))
+    assert dispatcher.remove("d")
+    assert dispatcher.next_wake_ms() == 10_100
+    assert started(dispatcher.wake(10_100)) == ["e"]
+    assert dispatcher.next_wake_ms() is None
+
+
+def test_a_token_that_has_come_is_not_taken_by_whoever_offers_first() -> None:
+    pooled = defined(pool=Pool("p", size=1), rate_limit=RateLimit("l", limit=2, per="10s"))
+    dispatcher = Dispatcher[str]()
+    for attempt in "abc":
+        dispatcher.offer(0, attempt, LIMITED)
+    assert dispatcher.offer(6_000, "d", pooled) == Dispatched(
+        started=(Started("c", 6_000),), held=(Held("d", HeldReason.LIMIT),)
+    )
+
+
+def test_a_token_is_taken_only_by_who_begins() -> None:
+    """Neither a full pool nor an open breaker wastes one; the next wake is when all of them let the head through."""
+    limit = RateLimit("l", limit=1, per="1s", burst=3)
+    pooled, broken = defined(pool=Pool("p", size=1), rate_limit=limit), defined(breaker=breaker(), rate_limit=limit)
+    dispatcher = Dispatcher[str]()
+    opened(dispatcher, broken)
+    assert started(dispatcher.offer(0, "a", pooled)) == ["a"]
+    assert dispatcher.offer(0, "b", pooled).held == (Held("b", HeldReason.POOL),)
+    assert dispatcher.offer(0, "c", broken).held == (Held("c", HeldReason.BREAKER),)
+    assert dispatcher.statistics(1_500).limits[0].tokens == 1
+    assert dispatcher.next_wake_ms() == 10_000
+    assert started(dispatcher.complete(1_500, "a", OK, 1)) == ["b"]
+    assert dispatcher.statistics(1_500).limits[0].begun == 4
+
+
 def test_a_held_attempt_can_be_removed() -> None:
     dispatcher = Dispatcher[str]()
     for attempt in "abcd":
@@ -209,6 +253,9 @@ def test_the_same_name_with_other_settings_is_refused() -> None:
         dispatcher.register(defined(pool=Pool("p", size=3)))
     with pytest.raises(DefinitionError):
         dispatcher.offer(0, "a", defined(breaker=breaker(window=3)))
+    dispatcher.register(LIMITED)
+    with pytest.raises(DefinitionError):
+        dispatcher.register(defined(rate_limit=RateLimit("l", limit=2, per="9s")))
     assert dispatcher.statistics(0).running == 0
 
 

@@ -14,6 +14,7 @@ from headrace.handlers.breaker import Breaker
 from headrace.handlers.definition import Handler, handler
 from headrace.handlers.payload import PayloadType
 from headrace.handlers.pool import Pool
+from headrace.handlers.rate_limit import RateLimit
 from headrace.handlers.retry import Retry, RetryAfter, after_failure
 
 
@@ -38,6 +39,7 @@ async def check(order: Order) -> Stock:
     retry=Retry(attempts=4, backoff="exponential", on=(ConnectionError, TimeoutError), deadline=timedelta(minutes=1)),
     breaker=Breaker("inventory", failure_rate=0.5, window="30s"),
     pool=Pool("inventory", size=8),
+    rate_limit=RateLimit("inventory", limit=50, per="1s", burst=10),
 )
 async def reserve(order: Order, quantity: int) -> str:
     return f"{order.id}{quantity}"

@@ -245,6 +245,38 @@ def test_a_pool_of_long_attempts_that_end_is_the_bottleneck_itself() -> None:
     assert task.concurrency == pytest.approx(SERVERS, rel=0.02)
 
 
+def test_a_rate_limit_that_lets_no_more_through_is_the_bottleneck() -> None:
+    """Ten attempts a second of fifteen that are wanted; each is short, and nothing else is used."""
+    facts = Facts(
+        slots=4000,
+        outcomes_max=1000,
+        batch_bytes=10,
+        threads=1,
+        limit_of={"text": "sms", "call": "sms"},
+        limits={"sms": 10.0, "idle": 5.0},
+        topics_of={"shop": ()},
+    )
+    forecast = moments(
+        facts,
+        totals=lambda now_s: Totals(
+            tasks={
+                ("shop", "text"): Work(count=6 * now_s, seconds=0.06 * now_s),
+                ("shop", "call"): Work(count=4 * now_s, seconds=0.04 * now_s),
+                ("shop", "free"): Work(count=90 * now_s, seconds=0.9 * now_s),
+            },
+            finished={"shop": 10 * now_s},
+        ),
+        workflows=lambda now_s: {
+            "shop": WorkflowAt(finished=10 * now_s, open=round(5 * now_s), stuck=round(5 * now_s))
+        },
+    )
+    assert forecast.bottleneck is not None
+    assert forecast.bottleneck.resource == "limit:sms"
+    (flow,) = forecast.workflows
+    assert (flow.capacity_per_s, flow.drain_s) == (pytest.approx(10), math.inf)
+    assert forecast.workers_needed == pytest.approx(15 / 10 / 0.7, rel=0.3)  # with today's backlog within ten minutes
+
+
 def test_one_partition_that_alone_lags_is_hot() -> None:
     facts = Facts(slots=10, outcomes_max=1000, batch_bytes=10, threads=1, topics_of={"shop": ("orders",)})
     forecast = moments(

@@ -128,6 +128,7 @@ ONE_OF_EACH: dict[str, Any] = {
         breaker="inventory", before=label.BreakerState.CLOSED, after=label.BreakerState.OPEN, reason="60 % of 100"
     ),
     "breaker_called": o.BreakerCalled(breaker="inventory", result=label.BreakerResult.FAILED),
+    "rate_limit_passed": o.RateLimitPassed(limiter="sms", wait_ms=120.0),
     "loop_delayed": o.LoopDelayed(delay_ms=0.4),
     "loop_blocked": o.LoopBlocked(blocked_ms=260.0, handler="charge", where="app.py:7 in charge"),
     "loop_fenced": o.LoopFenced(stalled_ms=6000.0, partitions=8),

@@ -80,6 +80,7 @@ class Recorder(Silent):
         self.outages: list[Any] = []
         self.stopped: list[Any] = []
         self.breaker_calls: list[Any] = []
+        self.limits_passed: list[Any] = []
         self.breaker_changes: list[Any] = []
         self.finished: list[Any] = []
         self.checkpoints: list[Any] = []
@@ -118,6 +119,9 @@ class Recorder(Silent):
 
     def breaker_called(self, told: Any, /) -> None:
         self.breaker_calls.append(told)
+
+    def rate_limit_passed(self, told: Any, /) -> None:
+        self.limits_passed.append(told)
 
     def run_finished(self, told: Any, /) -> None:
         self.finished.append(told)

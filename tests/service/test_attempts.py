@@ -1,10 +1,11 @@
-"""Attempts: held by breakers and pools, deadlines, cancellation, and what is decided about retries."""
+"""Attempts: held by breakers, pools and rate limits, deadlines, cancellation, and what is decided about retries."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from headrace import Breaker, EventTrigger, NonRetryable, Pool, Retry, Run, TaskFailed, handler, workflow
+from headrace import Breaker, EventTrigger, NonRetryable, Pool, RateLimit, Retry, Run, TaskFailed, handler, workflow
+from headrace.handlers.dispatch import HeldReason
 from headrace.observability.label import BreakerResult
 from headrace.service.definitions.app import App
 from headrace.topics.command import Cancel
@@ -73,6 +74,35 @@ async def test_a_full_pool_holds_attempts_and_starts_them_in_order_without_using
         assert counts(process) == (0, 0, 0)
     assert stove.ended == [0, 1, 2]
     assert [each.number for each in await place.outcomes(AttemptSucceeded)] == [1, 1, 1]
+
+
+async def test_a_rate_limit_holds_attempts_in_order_without_using_any_up(place: Place) -> None:
+    stove = Stove(rate_limit=RateLimit("stove", limit=20, per="1s", burst=1), retry=Retry(attempts=1))
+    async with serving(FaultLog(place.log), stove.app(), partitions=1) as process:
+        await place.publish("in", *(event({"n": n}) for n in range(4)))
+        await until(lambda: len(process.observer.finished) == 4)
+        assert counts(process) == (0, 0, 0)
+        passed = [(told.limiter, told.wait_ms) for told in process.observer.limits_passed]
+        assert process.shared.attempts.statistics().limits[0].begun == 4
+    assert stove.ended == [0, 1, 2, 3]
+    assert [each.number for each in await place.outcomes(AttemptSucceeded)] == [1] * 4
+    assert [limiter for limiter, _ in passed] == ["stove"] * 4
+    assert passed[0][1] == 0
+
+
+async def test_a_run_that_is_held_by_a_rate_limit_takes_no_room_and_is_made_elsewhere_after_a_stop(
+    place: Place,
+) -> None:
+    limited = RateLimit("stove", limit=1, per="1h")
+    stove = Stove(rate_limit=limited)
+    async with serving(FaultLog(place.log), stove.app(), partitions=1) as process:
+        await place.publish("in", event({"n": 0}), event({"n": 1}))
+        await until(lambda: counts(process) == (1, 0, 0) and len(process.observer.finished) == 1)
+        assert process.shared.attempts.statistics().held == {("order", HeldReason.LIMIT): 1}
+    async with serving(FaultLog(place.log), stove.app(), partitions=1) as process:  # its limit is its own
+        await until(lambda: len(process.observer.finished) == 1)
+    assert stove.ended == [0, 1]
+    assert {each.number for each in await place.outcomes(AttemptSucceeded)} == {1}
 
 
 async def test_an_open_breaker_holds_and_its_attempts_begin_when_it_lets_them(place: Place) -> None:

@@ -12,6 +12,7 @@ from headrace import (
     EventTrigger,
     NonRetryable,
     Pool,
+    RateLimit,
     Retry,
     Run,
     TaskFailed,
@@ -131,6 +132,11 @@ async def guarded(program: str, call: Call) -> int:
     return await _act(program, call)
 
 
+@handler(retry=_RETRY, timeout=_LONG, rate_limit=RateLimit("paced", limit=5, burst=2))
+async def paced(program: str, call: Call) -> int:
+    return await _act(program, call)
+
+
 @handler(retry=_RETRY, timeout=_LONG)
 async def undo(program: str, call: Call) -> None:
     attempt = current_attempt()
@@ -145,7 +151,7 @@ async def lose(program: str, n: int) -> int:
     return 0
 
 
-_HANDLERS = {"act": act, "hanging": hanging, "pooled": pooled, "guarded": guarded}
+_HANDLERS = {"act": act, "hanging": hanging, "pooled": pooled, "guarded": guarded, "paced": paced}
 
 
 def _call(run: Run, program: Program, call: Call) -> Any:
@@ -237,7 +243,7 @@ class _Lacking(App):
 
 
 def _made(kind: type[App]) -> App:
-    handlers = (act, hanging, pooled, guarded, undo, lose)
+    handlers = (act, hanging, pooled, guarded, paced, undo, lose)
     for each in handlers:
         each.load()
     workflows = (free, queue, join, reject)

@@ -26,7 +26,7 @@ class Call(msgspec.Struct, tag="call"):
     hangs: bool = False
     undo: bool = False
     kills: bool = False
-    kind: str = "act"  # act, hanging, pooled, guarded: which handler
+    kind: str = "act"  # act, hanging, pooled, guarded, paced: which handler
 
 
 class Sleep(msgspec.Struct, tag="sleep"):
@@ -187,7 +187,7 @@ def _call(random: Random, number: _Counter, hang: float) -> Call:
         ms=random.choice((0, 0, 1, 10, 100, 1_500)),
         hangs=hangs,
         undo=random.random() < 0.4,
-        kind="hanging" if hangs else random.choice(("act", "act", "act", "pooled", "guarded")),
+        kind="hanging" if hangs else random.choice(("act", "act", "act", "pooled", "guarded", "paced")),
     )
 
 

@@ -282,7 +282,7 @@ def _judged(workflows: list[AnyWorkflow], handlers: list[AnyHandler], own: OwnFi
 
 
 def _refuse_other_policies(handlers: Iterable[AnyHandler]) -> None:
-    """Breakers and pools are shared by name: one name with two settings is an error (HR2037)."""
+    """Breakers, pools and rate limits are shared by name: one name with two settings is an error (HR2037)."""
     dispatcher = Dispatcher[int]()
     for handler in handlers:
         dispatcher.register(handler)

@@ -1,4 +1,4 @@
-"""A little of everything that is counted: retries, a breaker, a pool, undos, sleeps, outputs, a thread that stays behind."""
+"""A little of everything that is counted: retries, a breaker, a pool, a rate limit, undos, sleeps, outputs, a thread that stays behind."""
 
 import asyncio
 import os
@@ -10,6 +10,7 @@ from headrace import (
     EventTrigger,
     NonRetryable,
     Pool,
+    RateLimit,
     Retry,
     Run,
     TaskFailed,
@@ -54,7 +55,7 @@ async def supply(order: Order) -> str:
     return "supplied"
 
 
-@handler
+@handler(rate_limit=RateLimit("bank", limit=200, burst=5))
 async def pay(order: Order) -> str:
     if order.id % 10 == 0:
         raise NonRetryable("no money")

@@ -178,7 +178,7 @@ MUTANTS = (
         "M26",
         "a command with a known id is accepted again",
         "service/engine/dedupe.py",
-        "        if client_id in self.clients:\n            return False\n",
+        "    if id_ in known:\n        return False\n",
         "",
     ),
     Mutant(

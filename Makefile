@@ -20,8 +20,8 @@ demo: $(RUNTIME) ## the same, ends by itself after 200 orders with a table
 	exec $(BIN)/headrace demo
 
 test: $(DEV) ## every check and test
-	(scripts/test-tools; $(BIN)/python -m tests.kafka_broker.jars) & tools=$$!; \
-		$(MAKE) --no-print-directory -j2 lint types; wait $$tools
+	(scripts/test-tools; $(BIN)/python -m tests.kafka_broker.jars) & tools=$$!; scripts/test-helm & helm=$$!; \
+		$(MAKE) --no-print-directory -j2 lint types; wait $$tools; wait $$helm
 	$(BIN)/pytest
 
 fmt: $(DEV) ## format, and mend what can be mended

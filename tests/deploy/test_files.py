@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from headrace.service.cli import command_line
+from headrace.service.cli import command_line, probe
 from headrace.service.settings_source import known_keys, variable
 from tests.deploy.tool import DEPLOY, promtool
 from tests.project.repository import ROOT
@@ -55,6 +55,8 @@ def test_compose_has_all_parts_and_they_fit_together() -> None:
     assert headrace["cap_drop"] == ["ALL"]
     assert headrace["command"][:2] == ["serve", "/app"]
     assert (DEPLOY.parent / headrace["build"]["dockerfile"]).is_file()
+    health = ["CMD", "python", "-m", probe.__name__, "livez", "9464", headrace["command"][-1]]
+    assert headrace["healthcheck"]["test"] == health
 
 
 def test_compose_can_make_what_it_describes() -> None:

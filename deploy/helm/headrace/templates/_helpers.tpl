@@ -19,6 +19,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- dig "app" "name" "headrace" .Values.settings -}}
 {{- end -}}
 
+{{/* A kubelet asks one port; of several workers, all are asked from inside: ready when all are, live when none hangs. */}}
+{{- define "headrace.probe" -}}
+{{- if gt (int .workers) 1 -}}
+exec:
+  command: [python, -m, headrace.service.cli.probe, {{ .path }}, "9464", {{ .workers | quote }}]
+{{- else -}}
+httpGet:
+  path: /{{ .path }}
+  port: metrics-0
+{{- end -}}
+{{- end -}}
+
 {{/* A table as TOML. Not toToml: Helm reads 16 as a float and would write 16.0, which is no whole number. */}}
 {{- define "headrace.toml" -}}
 {{- range $key, $value := .table }}

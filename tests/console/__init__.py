@@ -1,0 +1,1 @@
+"""The web console: its sources, the build that is checked in, and a browser that uses it."""

@@ -217,6 +217,14 @@ ALERTS: Final = (
         description="{{ $value | humanize }} emitted events within 30 minutes will never be taken by {{ $labels.topic }}.",
     ),
     Alert(
+        name="HeadraceCheckpointsFailing",
+        expr=f"sum by (job, instance) (increase({full_name('checkpoints_failed_total')}[1h])) > 0",
+        severity=Severity.TICKET,
+        summary="{{ $labels.instance }} gives checkpoints up.",
+        description="{{ $value | humanize }} within an hour. Runs go on, but the run log grows and a take-over takes longer until one "
+        "succeeds.",
+    ),
+    Alert(
         name="HeadraceMetricsAbsent",
         expr=f"absent({full_name('build_info')})",
         wait="5m",

@@ -82,6 +82,7 @@ def _links() -> list[dict[str, Any]]:
         {"title": "Headrace dashboards", "type": "dashboards", "tags": [TAG], "asDropdown": True, "keepTime": True}
         | {"includeVars": True, "icon": "external link", "targetBlank": False},
         {"title": "Console", "type": "link", "url": "${console}", "icon": "external link", "targetBlank": True},
+        {"title": "Runs", "type": "link", "url": "${console}/runs", "icon": "external link", "targetBlank": True},
     ]
 
 

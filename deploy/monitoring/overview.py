@@ -12,7 +12,7 @@ from deploy.monitoring.objective import (
     START_WITHIN_S,
     SUCCESS_OBJECTIVE,
 )
-from deploy.monitoring.panel import Lines, Number, Query, Unit
+from deploy.monitoring.panel import RUNS_OF_SERIES, Lines, Number, Query, Unit
 
 
 def _month(name: str, **where: str) -> str:
@@ -93,6 +93,7 @@ OVERVIEW: Final = Dashboard(
                     title="Dead letters, 24 h",
                     description="Records that a dead-letter topic took within a day.",
                     unit=Unit.COUNT,
+                    console="dead-letters",
                     bad_from=1,
                     queries=(Query(f"sum(increase({select('dead_letters_total')}[1d]))"),),
                 ),
@@ -100,6 +101,7 @@ OVERVIEW: Final = Dashboard(
                     title="Parked runs",
                     description="Runs that were taken out of progress and wait for `headrace run resume`, `retry` or `cancel`.",
                     unit=Unit.COUNT,
+                    console="runs?status=parked",
                     bad_from=1,
                     queries=(Query(f"{total('runs_active', state='parked')} or vector(0)"),),
                 ),
@@ -138,8 +140,9 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Lines(
                     title="Failed runs, by workflow",
-                    description="Runs that ended failed, timed out or compensated, per second.",
+                    description="Runs that ended failed, timed out or compensated, per second. A click opens their list in the console.",
                     unit=Unit.PER_SECOND,
+                    console=RUNS_OF_SERIES,
                     queries=(Query(per_second("runs_finished_total", status=FAILED, by="workflow"), "{{workflow}}"),),
                 ),
                 Lines(

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 DATA_SOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 _REFS: Final = "ABCDEFGHIJKL"
+RUNS_OF_SERIES: Final = "runs?workflow=${__field.labels.workflow}"
+"""The console's list of the runs of the workflow that was clicked."""
 
 
 class Unit(StrEnum):
@@ -31,9 +33,16 @@ class Query:
     exemplars: bool = False
 
 
+def console_link(page: str) -> dict[str, Any]:
+    """A click that opens a page of the console, at the address of the dashboard's variable."""
+    return {"title": "In the console", "url": f"${{console}}/{page}", "targetBlank": True}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Panel:
-    """Common to all kinds. `width` of 24 columns, `height` in rows of 30 pixels."""
+    """Common to all kinds. `width` of 24 columns, `height` in rows of 30 pixels. `console`: the page of the console that a click
+    opens, "" for none; with Grafana's variables for the clicked series.
+    """
 
     title: str
     description: str
@@ -41,6 +50,7 @@ class Panel:
     queries: tuple[Query, ...]
     width: int = 8
     height: int = 8
+    console: str = ""
 
     def json(self, number: int, x: int, y: int) -> dict[str, Any]:
         """Grafana's model; `number` is unique in the dashboard."""
@@ -52,7 +62,10 @@ class Panel:
             "datasource": DATA_SOURCE,
             "gridPos": {"x": x, "y": y, "w": self.width, "h": self.height},
             "targets": [self._target(ref, query) for ref, query in zip(_REFS, self.queries, strict=False)],
-            "fieldConfig": {"defaults": {"unit": self.unit.value, **self._defaults()}, "overrides": self._overrides()},
+            "fieldConfig": {
+                "defaults": {"unit": self.unit.value, **self._links(), **self._defaults()},
+                "overrides": self._overrides(),
+            },
             "options": self._options(),
             **self._more(),
         }
@@ -66,6 +79,9 @@ class Panel:
             "exemplar": query.exemplars,
             **self._how(),
         }
+
+    def _links(self) -> dict[str, Any]:
+        return {} if not self.console else {"links": [console_link(self.console)]}
 
     def _type(self) -> str:
         raise NotImplementedError
@@ -146,11 +162,15 @@ class Number(Panel):
 
 @dataclass(frozen=True, kw_only=True)
 class Table(Panel):
-    """Rows by label, a column for each query: `legend` is its head. `units` of columns that differ from the panel's."""
+    """Rows by label, a column for each query: `legend` is its head. `units` of columns that differ from the panel's.
+
+    `pages`: the page of the console that a click on a column opens.
+    """
 
     width: int = 24
     height: int = 10
     units: dict[str, Unit] = field(default_factory=dict[str, Unit])
+    pages: dict[str, str] = field(default_factory=dict[str, str])
 
     def _type(self) -> str:
         return "table"
@@ -162,6 +182,12 @@ class Table(Panel):
         return [
             {"matcher": {"id": "byName", "options": head}, "properties": [{"id": "unit", "value": unit.value}]}
             for head, unit in self.units.items()
+        ] + [
+            {
+                "matcher": {"id": "byName", "options": head},
+                "properties": [{"id": "links", "value": [console_link(page)]}],
+            }
+            for head, page in self.pages.items()
         ]
 
     def _more(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Final
 
 from deploy.monitoring.dashboard import Dashboard, Row
 from deploy.monitoring.metric import INTERVAL, per_second, quantile, select, total
-from deploy.monitoring.panel import Lines, Number, Query, Table, Unit
+from deploy.monitoring.panel import RUNS_OF_SERIES, Lines, Number, Query, Table, Unit
 
 _TASKS = per_second("task_attempts_total", by="workflow, task")
 _BAD = "~failed|timed_out"
@@ -65,6 +65,7 @@ WORKFLOW: Final = Dashboard(
                     description="Attempts of each task. Start delay is that of all tasks of the workflow: ready to started, "
                     "waits for policies included.",
                     unit=Unit.PER_SECOND,
+                    pages={"workflow": "runs?workflow=${__data.fields.workflow}"},
                     units={
                         "failing": Unit.SHARE,
                         "p95": Unit.SECONDS,
@@ -157,6 +158,20 @@ WORKFLOW: Final = Dashboard(
                     unit=Unit.COUNT,
                     stacked=True,
                     queries=(Query(total("runs_active", by="state"), "{{state}}"),),
+                ),
+                Lines(
+                    title="Open runs, by workflow",
+                    description="All runs that have not ended. A click opens the list of the workflow's runs in the console.",
+                    unit=Unit.COUNT,
+                    console=RUNS_OF_SERIES,
+                    queries=(Query(total("runs_active", by="workflow"), "{{workflow}}"),),
+                ),
+                Lines(
+                    title="Runs started, by trigger",
+                    description="Runs whose first instructions were carried out: by an event, a schedule, a parent, HTTP or a person.",
+                    unit=Unit.PER_SECOND,
+                    stacked=True,
+                    queries=(Query(per_second("runs_started_total", by="trigger"), "{{trigger}}"),),
                 ),
                 Lines(
                     title="Undos",

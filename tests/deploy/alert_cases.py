@@ -200,6 +200,13 @@ CASES: Final = (
     Case("HeadraceRunsParked", gauge("runs_active", "1x9", workflow="fulfil", state="running"), "9m"),
     Case("HeadraceOutputRefused", gauge("outputs_refused_total", "0x5 2x40", topic="orders"), "20m", TOPIC),
     Case("HeadraceOutputRefused", gauge("outputs_refused_total", "2x60", topic="orders"), "50m"),
+    Case(
+        "HeadraceCheckpointsFailing",
+        gauge("checkpoints_failed_total", "0x20 1x40"),
+        "30m",
+        {"job": "shop", "instance": "a"},
+    ),
+    Case("HeadraceCheckpointsFailing", gauge("checkpoints_failed_total", "3x90"), "80m"),
     Case("HeadraceMetricsAbsent", {'up{job="other"}': "1x20"}, "10m", {}),
     Case("HeadraceMetricsAbsent", gauge("build_info", "1x20", version="1"), "10m"),
     Case(

@@ -61,6 +61,25 @@ def test_every_query_is_narrowed_by_variables_that_are_there(board: dict[str, An
     assert any(link["url"] == "${console}" for link in board["links"] if link["type"] == "link")
 
 
+@pytest.mark.parametrize("board", BOARDS)
+def test_what_a_click_opens_is_a_page_of_the_console(board: dict[str, Any]) -> None:
+    linked = [link["url"] for link in board["links"] if link["type"] == "link"]
+    for panel in panels(board):
+        config = panel["fieldConfig"]
+        properties = [each for override in config["overrides"] for each in override["properties"]]
+        links = [
+            *config["defaults"].get("links", ()),
+            *(link for each in properties if each["id"] == "links" for link in each["value"]),
+        ]
+        linked += [link["url"] for link in links]
+        for label in re.findall(r"labels\.(\w+)", str(links)):
+            assert all(f"{{{{{label}}}}}" in target["legendFormat"] for target in panel["targets"]), panel["title"]
+    for url in linked:
+        address, _, page = url.partition("/")
+        assert address == "${console}"
+        assert page.partition("?")[0] in {"", "runs", "approvals", "schedules", "dead-letters"}
+
+
 def test_a_metric_or_label_that_is_not_there_cannot_be_asked_for() -> None:
     with pytest.raises(KeyError):
         select("runs_activ")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace.handlers.retry import Retry
     from headrace.service.definitions.trigger import EventTrigger
     from headrace.service.definitions.workflow import Workflow, workflow
+    from headrace.service.engine.approval import Approval
     from headrace.service.engine.run import Run
     from headrace.service.engine.step import Step
     from headrace.topics.errors import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from headrace.topics.event import Event
 
 __all__ = [
+    "Approval",
     "Attempt",
     "Breaker",
     "Cancelled",
@@ -66,6 +68,7 @@ _HOMES = {
     "headrace.handlers.retry": ("Retry",),
     "headrace.service.definitions.trigger": ("EventTrigger",),
     "headrace.service.definitions.workflow": ("Workflow", "workflow"),
+    "headrace.service.engine.approval": ("Approval",),
     "headrace.service.engine.run": ("Run",),
     "headrace.service.engine.step": ("Step",),
     "headrace.topics.errors": (

@@ -10,6 +10,7 @@ import pytest
 import headrace
 
 PUBLIC = [
+    "Approval",
     "Attempt",
     "Breaker",
     "Cancelled",

@@ -2,4 +2,7 @@
 
 from typing import Final
 
-UNUSED: Final[dict[str, str]] = {}
+UNUSED: Final[dict[str, str]] = {
+    "approvals_pending": "The panel follows.",
+    "approval_wait_seconds": "The panel follows.",
+}

@@ -30,6 +30,8 @@ class LogEvent(StrEnum):
     HANDLER_ABANDONED = "handler.abandoned"
     TIMER_ARMED = "timer.armed"
     TIMER_FIRED = "timer.fired"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_DECIDED = "approval.decided"
     EVENT_UNMATCHED = "event.unmatched"
     EVENT_DUPLICATED = "event.duplicated"
     EVENT_EXPIRED = "event.expired"
@@ -87,6 +89,8 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.HANDLER_ABANDONED: Meaning(logging.WARNING, "A handler did not end when it had to."),
     LogEvent.TIMER_ARMED: Meaning(logging.DEBUG, "A run sleeps."),
     LogEvent.TIMER_FIRED: Meaning(logging.DEBUG, "A sleep is over."),
+    LogEvent.APPROVAL_REQUESTED: Meaning(logging.INFO, "A run waits for somebody's decision."),
+    LogEvent.APPROVAL_DECIDED: Meaning(logging.INFO, "An approval is over; `decision` says how, `by` who decided."),
     LogEvent.EVENT_UNMATCHED: Meaning(logging.DEBUG, "No trigger wanted a source record."),
     LogEvent.EVENT_DUPLICATED: Meaning(logging.DEBUG, "A source record had made its commands before."),
     LogEvent.EVENT_EXPIRED: Meaning(logging.INFO, "A buffered event waited too long for a run."),

@@ -345,6 +345,33 @@ class LogObserver(Silent):
                 span_id=_span_id(fired.traceparent),
             )
 
+    def approval_requested(self, requested: o.ApprovalRequested, /) -> None:
+        self._logs.write(
+            LogEvent.APPROVAL_REQUESTED,
+            run_id=requested.run,
+            workflow=requested.workflow,
+            task=requested.step,
+            approval=requested.approval,
+            roles=",".join(requested.roles),
+            due_at_ms=requested.due_at_ms,
+            trace_id=_trace_id(requested.traceparent),
+            span_id=_span_id(requested.traceparent),
+        )
+
+    def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
+        self._logs.write(
+            LogEvent.APPROVAL_DECIDED,
+            run_id=decided.run,
+            workflow=decided.workflow,
+            task=decided.step,
+            approval=decided.approval,
+            decision=decided.ending,
+            by=decided.by,
+            waited_ms=decided.decided_at_ms - decided.requested_at_ms,
+            trace_id=_trace_id(decided.traceparent),
+            span_id=_span_id(decided.traceparent),
+        )
+
     # --- ownership ----------------------------------------------------------------------------------------------------
 
     def partition_taken(self, taken: o.PartitionTaken, /) -> None:

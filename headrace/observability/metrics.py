@@ -115,8 +115,14 @@ TABLE: Final[tuple[Family, ...]] = (
     _gauge("timers_pending", "Sleeps and deadlines that are armed."),
     _histogram("timer_fire_delay_seconds", "Due time to the timer's outcome in the log.", WAIT_SECONDS),
     _counter("schedule_misfires_total", "Scheduled starts that were missed.", "workflow", emitted=False),
-    _gauge("approvals_pending", "Approvals that nobody has decided.", "workflow", emitted=False),
-    _histogram("approval_wait_seconds", "Request to decision.", RUN_SECONDS, "workflow", "decision", emitted=False),
+    _gauge("approvals_pending", "Approvals that nobody has decided.", "workflow"),
+    _histogram(
+        "approval_wait_seconds",
+        "Request to decision, or to where it ended without one.",
+        RUN_SECONDS,
+        "workflow",
+        "decision",
+    ),
     # outputs
     _counter("outputs_resent_total", "Outbox entries sent again after a failure or take-over.", "topic"),
     _counter("outputs_refused_total", "Outbox entries that their topic will never take.", "topic"),

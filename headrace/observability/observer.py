@@ -39,6 +39,7 @@ from headrace.observability.label import (
     TakeReason,
     TriggerKind,
 )
+from headrace.topics.approval import ApprovalEnding
 from headrace.topics.errors import Cause
 from headrace.topics.outcome import ParkReason, RunStatus
 
@@ -249,6 +250,33 @@ class TimerFired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     armed_at_ms: int
     due_at_ms: int
     late_ms: float
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+class ApprovalRequested(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A run waits for somebody with one of these roles (none: anybody). `due_at_ms` None: for ever."""
+
+    run: str
+    workflow: str
+    step: str
+    approval: str  # its id
+    roles: tuple[str, ...]
+    due_at_ms: int | None
+    traceparent: str | None = None  # of the run's anchor
+
+
+class ApprovalDecided(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An approval is over: somebody has decided, it has expired, or the run does not want it any more. `by` is empty unless somebody has decided."""
+
+    run: str
+    workflow: str
+    step: str
+    approval: str  # its id
+    ending: ApprovalEnding
+    by: str
+    requested_at_ms: int
+    decided_at_ms: int
     traceparent: str | None = None
     tracestate: str | None = None
 
@@ -546,6 +574,8 @@ class Observer(Protocol):
     def handler_abandoned(self, abandoned: HandlerAbandoned, /) -> None: ...
     def timer_armed(self, armed: TimerArmed, /) -> None: ...
     def timer_fired(self, fired: TimerFired, /) -> None: ...
+    def approval_requested(self, requested: ApprovalRequested, /) -> None: ...
+    def approval_decided(self, decided: ApprovalDecided, /) -> None: ...
 
     def output_sent(self, sent: OutputSent, /) -> None: ...
     def output_resent(self, resent: OutputResent, /) -> None: ...

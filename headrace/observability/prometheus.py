@@ -104,6 +104,7 @@ class PrometheusObserver(Silent, Collector):
         self._compensations = counts["compensations_total"]
         self._abandoned = counts["handlers_abandoned_total"]
         self._timer_delay = distributions["timer_fire_delay_seconds"].cell()
+        self._approval_wait = distributions["approval_wait_seconds"]
         self._resent = counts["outputs_resent_total"]
         self._refused = counts["outputs_refused_total"]
         self._rebalances = counts["kafka_rebalances_total"]
@@ -204,6 +205,10 @@ class PrometheusObserver(Silent, Collector):
 
     def timer_fired(self, fired: o.TimerFired, /) -> None:
         self._timer_delay.observe(_seconds(fired.late_ms))
+
+    def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
+        waited = _seconds(decided.decided_at_ms - decided.requested_at_ms)
+        self._approval_wait.observe((decided.workflow, decided.ending), waited)
 
     def output_sent(self, sent: o.OutputSent, /) -> None:
         if sent.result_delay_ms is not None:

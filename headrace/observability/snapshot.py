@@ -101,6 +101,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     workflows: tuple[WorkflowNow, ...] = ()
     timers_pending: int = 0
+    approvals_pending: dict[str, int] = {}  # by workflow
     lag: tuple[LagNow, ...] = ()
     partitions_assigned: dict[str, int] = {}  # by group
     breakers: tuple[BreakerNow, ...] = ()

@@ -27,6 +27,7 @@ def snapshot_gauges(now: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
             if flow.oldest_active_run_start_ms is not None
         ],
         "timers_pending": [((), now.timers_pending)],
+        "approvals_pending": [((workflow,), count) for workflow, count in now.approvals_pending.items()],
         "kafka_consumer_lag_records": [((lag.topic, str(lag.partition), lag.group), lag.records) for lag in now.lag],
         "kafka_consumer_lag_seconds": [((lag.topic, str(lag.partition), lag.group), lag.seconds) for lag in now.lag],
         "kafka_partitions_assigned": [((group,), count) for group, count in now.partitions_assigned.items()],

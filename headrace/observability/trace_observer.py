@@ -251,6 +251,26 @@ class TraceObserver(Silent):
             end_ns=max(fired.armed_at_ms * 1_000_000, _ns(fired.due_at_ms, fired.late_ms)),
         )
 
+    def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
+        anchor = _sampled(decided.traceparent, decided.tracestate)
+        if anchor is None:
+            return
+        self._emit(
+            name="approval",
+            context=_span_context(anchor, span_id_of(decided.run, decided.step)),
+            parent=_span_context(anchor, anchor.span_id),
+            kind=SpanKind.INTERNAL,
+            attributes={
+                "headrace.workflow.name": decided.workflow,
+                "headrace.run.id": decided.run,
+                "headrace.task.ref": decided.step,
+                "headrace.approval.id": decided.approval,
+                "headrace.approval.decision": decided.ending,
+            },
+            start_ns=decided.requested_at_ms * 1_000_000,
+            end_ns=max(decided.requested_at_ms, decided.decided_at_ms) * 1_000_000,
+        )
+
     def run_finished(self, finished: o.RunFinished, /) -> None:
         anchor = _sampled(finished.traceparent, finished.tracestate)
         if anchor is None:

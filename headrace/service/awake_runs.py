@@ -17,6 +17,7 @@ from headrace.service.engine.instruction import (
     Advance,
     Begin,
     Close,
+    Decided,
     Instruction,
     Joined,
     Park,
@@ -25,6 +26,7 @@ from headrace.service.engine.instruction import (
     Queued,
     ReadAnew,
     Rearm,
+    Requested,
     Send,
     TryAgain,
     Unpark,
@@ -33,12 +35,14 @@ from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
 from headrace.service.engine.probation import STRIKES_MAX
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Given, PartitionState
-from headrace.service.engine.step import CallStep, EmitStep, TimerStep
+from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
 from headrace.service.waiting_starts import Asked, WaitingStarts
-from headrace.topics.command import Cancel
+from headrace.topics.approval import is_approval
+from headrace.topics.command import Approve, Cancel
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
@@ -138,6 +142,10 @@ class AwakeRuns:
                 self.starts.keep(run)
             case Joined():
                 pass
+            case Requested(run=run, request=asked):
+                self._shared.observer.approval_requested(run_report.requested(run, asked, self._anchor(run)))
+            case Decided(run=run):
+                self._shared.observer.approval_decided(run_report.decided(instruction, self._anchor(run)))
 
     def begin(self, run: RunState) -> None:
         """Wake the run when there is room."""
@@ -168,10 +176,10 @@ class AwakeRuns:
         elif run.phase is Phase.OPEN:
             start = run.start
             loaded = self._shared.app.workflow(start.namespace, start.workflow, start.version) is not None
-            if run.rests and run.timers and loaded:
+            if run.rests and loaded:
                 timeout_at_ms = self._shared.timeout_at_ms(run)
-                first_ms = min(run.timers.values())
-                self.idle.sleep_until(run_id, first_ms if timeout_at_ms is None else min(first_ms, timeout_at_ms))
+                alarms = [*run.timers.values(), *([] if timeout_at_ms is None else [timeout_at_ms])]
+                self.idle.sleep_until(run_id, min(alarms, default=None))
                 self._state.runs.shrink(run_id)
             else:
                 self.starts.ask(run)
@@ -261,7 +269,9 @@ class AwakeRuns:
                     self._drop_step(live, record.step)  # a result that was delivered makes the repetition needless
             elif isinstance(record, Cancel):
                 maybe(FaultPoint.CANCEL_READ)
-            elif isinstance(record, TimerFired) and record.step != TIMEOUT_STEP:
+            elif isinstance(record, Approve):
+                self._shared.timers.disarm((run.id, record.step))
+            elif isinstance(record, TimerFired) and _is_sleep(record.step):
                 armed_at_ms = live.timers.get(record.step, run.started_at_ms)
                 self._shared.observer.timer_fired(
                     run_report.timer_fired(live, record.step, armed_at_ms, record.due_at_ms, at_ms)
@@ -281,7 +291,7 @@ class AwakeRuns:
 
     def _tell_fired(self, run: RunState, record: Any, at_ms: int) -> None:
         """A timer's outcome came back after its run was dropped."""
-        if isinstance(record, TimerFired) and record.step != TIMEOUT_STEP:
+        if isinstance(record, TimerFired) and _is_sleep(record.step):
             live = self._shared.live_run(run)
             if live is not None:
                 self._shared.observer.timer_fired(
@@ -313,12 +323,12 @@ class AwakeRuns:
             self._tenure.propose(turn.parked)
             maybe(FaultPoint.RUN_PARKING)
             return
-        sleeps: list[TimerStep] = []
+        waits: list[TimerStep | ApprovalStep] = []
         for step in turn.issued:
             if isinstance(step, CallStep):
                 self._call(live, step)
-            elif isinstance(step, TimerStep):
-                sleeps.append(step)
+            elif isinstance(step, TimerStep | ApprovalStep):
+                waits.append(step)
             elif isinstance(step, EmitStep):
                 self._tenure.propose(
                     Emitted(
@@ -338,8 +348,8 @@ class AwakeRuns:
             for first in range(0, len(turn.cancelled), _CANCELLED_STEPS_MAX):
                 steps = turn.cancelled[first : first + _CANCELLED_STEPS_MAX]
                 self._tenure.propose(StepsCancelled(run=run.id, steps=tuple(steps)))
-        if sleeps:
-            self._sleep(live, sleeps, rests=turn.ended is None)
+        if waits:
+            self._wait(live, waits, rests=turn.ended is None)
         if turn.ended is not None:
             self._tenure.propose(self._masked(turn.ended))
             maybe(FaultPoint.RUN_ENDING)
@@ -352,17 +362,37 @@ class AwakeRuns:
         if not live.held:
             self.idle.rest(live)
 
-    def _sleep(self, live: LiveRun, sleeps: list[TimerStep], *, rests: bool) -> None:
-        """Arm timers. What the log does not know of them is said there; with the last one, whether the run waits for nothing else."""
+    def _wait(self, live: LiveRun, waits: list[TimerStep | ApprovalStep], *, rests: bool) -> None:
+        """Arm timers, ask people. What the log does not know of it is said there; with the last one, whether the run waits for nothing else."""
         run = live.state
         rests = rests and not live.calls and live.waits()
-        unknown = [step for step in sleeps if run.timers.get(step.ref) != step.due_at_ms]
+        unknown = [step for step in waits if not self._is_known(run, step)]
         for step in unknown:
-            self._shared.observer.timer_armed(run_report.timer_armed(live, step.ref, step.due_at_ms))
             rests_at = len(run.history) if rests and step is unknown[-1] else -1
-            self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms, rests_at=rests_at))
-        for step in sleeps:
-            self._arm(live, step.ref, step.due_at_ms, step.issued_at_ms)
+            if isinstance(step, TimerStep):
+                self._shared.observer.timer_armed(run_report.timer_armed(live, step.ref, step.due_at_ms))
+                self._tenure.propose(TimerArmed(run=run.id, step=step.ref, due_at_ms=step.due_at_ms, rests_at=rests_at))
+            else:
+                self._tenure.propose(
+                    ApprovalRequested(
+                        run=run.id,
+                        step=step.ref,
+                        title=step.title,
+                        roles=step.roles,
+                        due_at_ms=step.due_at_ms,
+                        rests_at=rests_at,
+                    )
+                )
+        for step in waits:
+            if step.due_at_ms is not None:
+                self._arm(live, step.ref, step.due_at_ms, step.issued_at_ms)
+
+    def _is_known(self, run: RunState, step: TimerStep | ApprovalStep) -> bool:
+        """Whether the log has it, as the code wants it."""
+        if isinstance(step, TimerStep):
+            return run.timers.get(step.ref) == step.due_at_ms
+        request = self._state.approvals.get(f"{run.id}{step.ref}")
+        return request is not None and step.asks(request)
 
     def _call(self, live: LiveRun, step: CallStep[Any]) -> None:
         run = live.state
@@ -542,3 +572,8 @@ class AwakeRuns:
         self.starts.forget_all()
         self._ending.clear()
         self._to_begin.clear()
+
+
+def _is_sleep(step: str) -> bool:
+    """Whether a timer of this step is neither the run's own nor an approval's deadline."""
+    return step != TIMEOUT_STEP and not is_approval(step)

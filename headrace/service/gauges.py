@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from headrace.observability.accumulator import OTHER
@@ -50,6 +51,7 @@ def snapshot(
     return Snapshot(
         workflows=_workflows(shared, owners, kept, running),
         timers_pending=sum(map(_timers, owners, kept)),
+        approvals_pending=_approvals(shared, owners),
         lag=tuple(_lag(shared, source) for source in sources),
         partitions_assigned={shared.names.router: len(sources), f"{shared.names.app}.owners": len(owners)},
         breakers=tuple(BreakerNow(breaker=each.name, state=BreakerState(each.status)) for each in dispatch.breakers),
@@ -159,9 +161,18 @@ def _packed(owner: Owner) -> _Kept:
 
 
 def _timers(owner: Owner, packed: _Kept) -> int:
-    """Armed ones; of a run that is kept as bytes, the first."""
+    """Armed ones; of a run that is kept as bytes, the first, if there is one."""
     waiting = sum(count for (_, state), count in packed.items() if state is RunState.WAITING)
-    return sum(len(live.timers) for live in owner.runs.live.values()) + waiting - len(owner.runs.idle.delayed)
+    idle = owner.runs.idle
+    return sum(len(live.timers) for live in owner.runs.live.values()) + waiting - len(idle.delayed) - len(idle.untimed)
+
+
+def _approvals(shared: Shared, owners: list[Owner]) -> dict[str, int]:
+    """Open ones, by workflow; 0 for those that are loaded and have none."""
+    found = Counter[str](dict.fromkeys((each.name for each in shared.app.workflows[:_WORKFLOWS_MAX]), 0))
+    for owner in owners:
+        found.update(map(attrgetter("workflow"), owner.state.approvals.values()))
+    return dict(found)
 
 
 def _state(owner: Owner, run: str, phase: Phase) -> RunState:

@@ -40,6 +40,7 @@ class IdleRuns:
     ) -> None:
         self.waking: set[str] = set()  # they have asked for room
         self.delayed: dict[str, tuple[str, int]] = {}  # dropped ones with tasks between two attempts: workflow, tasks
+        self.untimed: set[str] = set()  # dropped ones that no timer will wake
         self._shared = shared
         self._state = state
         self._live = live
@@ -105,19 +106,22 @@ class IdleRuns:
         del self._live[run]
         live.close()
         self._state.runs.shrink(run)
-        if first_ms is not None:
-            self.sleep_until(run, first_ms)
+        self.sleep_until(run, first_ms)
 
     # --- waking up -------------------------------------------------------------------------------------------------
 
-    def sleep_until(self, run: str, due_at_ms: int) -> None:
-        """Wake it then."""
-        self._shared.timers.arm(run, due_at_ms, self._rang)
+    def sleep_until(self, run: str, due_at_ms: int | None) -> None:
+        """Wake it then; None: a record will, nothing else."""
+        if due_at_ms is None:
+            self.untimed.add(run)
+        else:
+            self._shared.timers.arm(run, due_at_ms, self._rang)
 
     def wake(self, run: str) -> None:
         """Rebuild it as soon as there is room."""
         if run not in self.waking:
             self._shared.timers.disarm(run)
+            self.untimed.discard(run)
             self.waking.add(run)
             self._shared.admission.wake(run, self._has_room)
 
@@ -173,6 +177,7 @@ class IdleRuns:
         self.waking.discard(run)
         self._overdue.pop(run, None)
         self.delayed.pop(run, None)
+        self.untimed.discard(run)
 
     def forget_all(self) -> None:
         """None of them is ours."""
@@ -181,6 +186,7 @@ class IdleRuns:
         self.waking.clear()
         self._overdue.clear()
         self.delayed.clear()
+        self.untimed.clear()
         self._shared.resting -= len(self._resting)
         self._resting.clear()
         for alarm in (self._alarm, self._overdue_alarm):

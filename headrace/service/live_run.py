@@ -9,6 +9,7 @@ import msgspec
 from headrace.service.definitions.determinism_guard import stepping
 from headrace.service.engine.interpreter import Interpreter, Turn
 from headrace.service.engine.step import CallStep, EmitStep
+from headrace.topics.command import Approve
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -90,7 +91,10 @@ class LiveRun:
     def replay(self) -> Turn:
         """Begin, and notice the history."""
         with stepping(self.state.id) as guard:
-            turn = self._interpreter.replay(self.state.history, timers=self.state.timers, tried=self.state.tries)
+            state = self.state
+            turn = self._interpreter.replay(
+                state.history, timers=state.sleeps, tried=state.tries, approvals=state.approvals
+            )
         return self._judged(turn, guard.violation)
 
     def feed(self, record: Woke, at_ms: int) -> Turn:
@@ -106,6 +110,10 @@ class LiveRun:
             case TimerFired(step=step):
                 self.timers.pop(step, None)
                 self._said.discard(step)
+            case Approve(step=step):
+                self.timers.pop(step, None)
+                if self._said:
+                    self._said.discard(step)
             case StepsCancelled(steps=steps):
                 for step in steps:
                     self.calls.pop(step, None)

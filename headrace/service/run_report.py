@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
 from headrace.observability.label import TriggerKind
+from headrace.topics.approval import approval_id
 
 if TYPE_CHECKING:
+    from headrace.service.engine.approval import ApprovalRequest
+    from headrace.service.engine.instruction import Decided
     from headrace.service.engine.run_state import RunState
     from headrace.service.live_run import LiveRun
     from headrace.topics.outcome import RunEnded, RunParked
@@ -118,4 +121,34 @@ def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_m
         late_ms=max(0, at_ms - due_at_ms),
         traceparent=live.traceparent,
         tracestate=live.tracestate,
+    )
+
+
+def requested(run: RunState, asked: ApprovalRequest, anchor: TraceContext) -> told.ApprovalRequested:
+    """It waits for somebody."""
+    return told.ApprovalRequested(
+        run=run.id,
+        workflow=asked.workflow,
+        step=asked.step,
+        approval=approval_id(run.id, asked.step),
+        roles=asked.roles,
+        due_at_ms=asked.due_at_ms,
+        traceparent=anchor.traceparent,
+    )
+
+
+def decided(over: Decided, anchor: TraceContext) -> told.ApprovalDecided:
+    """It does so no more."""
+    asked = over.request
+    return told.ApprovalDecided(
+        run=asked.run,
+        workflow=asked.workflow,
+        step=asked.step,
+        approval=approval_id(asked.run, asked.step),
+        ending=over.ending,
+        by=over.by,
+        requested_at_ms=asked.requested_at_ms,
+        decided_at_ms=over.at_ms,
+        traceparent=anchor.traceparent,
+        tracestate=anchor.state or None,
     )

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 import msgspec
 
+from headrace.topics.approval import Verdict
 from headrace.topics.event import EventMeta
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
 from headrace.topics.redrive import Redriven
@@ -111,4 +112,18 @@ class Epoch(msgspec.Struct, frozen=True, tag_field="is", tag="epoch", gc=False):
     offsets: tuple[int, ...]
 
 
-Command = Start | Deliver | Cancel | Resume | Retry | Dismiss | Epoch
+class Approve(msgspec.Struct, frozen=True, tag_field="is", tag="approve", omit_defaults=True, gc=False):
+    """Somebody's decision about what a run asks at a step; `roles` are those of who decides.
+
+    Counts once, if its own timestamp is before the deadline and one of the roles is asked for, or none is. Without effect otherwise.
+    """
+
+    run: str
+    step: str
+    decision: Verdict
+    by: str
+    note: str = ""
+    roles: tuple[str, ...] = ()
+
+
+Command = Start | Deliver | Cancel | Resume | Retry | Dismiss | Epoch | Approve

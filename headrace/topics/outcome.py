@@ -76,11 +76,31 @@ class TimerArmed(msgspec.Struct, frozen=True, tag_field="is", tag="timer.armed",
 
 
 class TimerFired(msgspec.Struct, frozen=True, tag_field="is", tag="timer.fired", gc=False):
-    """A timer is due. Counts only if this record's own timestamp is not before `due_at_ms`. Step `/timeout` is the run's own."""
+    """A timer is due. Counts only if this record's own timestamp is not before `due_at_ms`. Step `/timeout` is the run's own.
+
+    Of an approval's step: nobody has decided in time.
+    """
 
     run: str
     step: str
     due_at_ms: int
+
+
+class ApprovalRequested(
+    msgspec.Struct, frozen=True, tag_field="is", tag="approval.requested", omit_defaults=True, gc=False
+):
+    """The run waits for somebody who has one of the roles (none: for anybody) to approve or reject, until `due_at_ms` (None: for ever).
+
+    Asked again, with another title, other roles or another deadline, by code that was changed, it is the same approval; the newest counts. `rests_at` as in
+    `TimerArmed`. Its expiry is a `TimerFired`.
+    """
+
+    run: str
+    step: str
+    title: str = ""
+    roles: tuple[str, ...] = ()
+    due_at_ms: int | None = None
+    rests_at: int = -1
 
 
 class StepsCancelled(msgspec.Struct, frozen=True, tag_field="is", tag="steps.cancelled", gc=False):
@@ -192,6 +212,7 @@ Outcome = (
     | AttemptFailed
     | TimerArmed
     | TimerFired
+    | ApprovalRequested
     | StepsCancelled
     | Emitted
     | OutboxProgress

@@ -84,7 +84,7 @@ def test_a_metric_or_label_that_is_not_there_cannot_be_asked_for() -> None:
     with pytest.raises(KeyError):
         select("runs_activ")
     with pytest.raises(KeyError):
-        select("approvals_pending")  # of a later release
+        select(next((family.name for family in TABLE if not family.emitted), "none"))  # of a later release
     with pytest.raises(KeyError):
         select("runs_active", status="running")
     with pytest.raises(KeyError):

@@ -90,7 +90,7 @@ MUTANTS = (
         "M9",
         "timers dropped on take-over",
         "service/awake_runs.py",
-        "                self.idle.sleep_until(run_id, first_ms if timeout_at_ms is None else min(first_ms, timeout_at_ms))\n",
+        "                self.idle.sleep_until(run_id, min(alarms, default=None))\n",
         "",
     ),
     Mutant(

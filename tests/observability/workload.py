@@ -6,6 +6,7 @@ from typing import Any
 
 from headrace.observability import label
 from headrace.observability import observer as o
+from headrace.topics.approval import ApprovalEnding
 from headrace.topics.errors import Cause
 from headrace.topics.outcome import ParkReason, RunStatus
 
@@ -93,6 +94,26 @@ ONE_OF_EACH: dict[str, Any] = {
         armed_at_ms=1_700_000_000_500,
         due_at_ms=1_700_000_001_000,
         late_ms=3.0,
+        traceparent=ANCHOR,
+    ),
+    "approval_requested": o.ApprovalRequested(
+        run=RUN,
+        workflow="fulfil",
+        step="/3/approval",
+        approval=f"{RUN}-3-approval",
+        roles=("finance",),
+        due_at_ms=1_700_000_090_000,
+        traceparent=ANCHOR,
+    ),
+    "approval_decided": o.ApprovalDecided(
+        run=RUN,
+        workflow="fulfil",
+        step="/3/approval",
+        approval=f"{RUN}-3-approval",
+        ending=ApprovalEnding.APPROVED,
+        by="ann",
+        requested_at_ms=1_700_000_000_600,
+        decided_at_ms=1_700_000_040_000,
         traceparent=ANCHOR,
     ),
     "output_sent": o.OutputSent(

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from headrace.topics.approval import Verdict
 from headrace.topics.command import (
     Abandoned,
+    Approve,
     Cancel,
     Command,
     Deliver,
@@ -24,6 +26,7 @@ from headrace.topics.errors import Cause, Fatal
 from headrace.topics.event import EventMeta
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
@@ -86,6 +89,8 @@ COMMANDS: list[Command] = [
     Retry("0.r", "/2/work"),
     Dismiss("0.r"),
     Epoch("orders", 2, (5, 0)),
+    Approve("0.r", "/1/approval", Verdict.APPROVED, "ann"),
+    Approve("0.r", "/1/approval", Verdict.REJECTED, "ann", "too dear", ("boss", "clerk")),
 ]
 OUTCOMES: list[Outcome] = [
     RunProbed("0.r"),
@@ -95,6 +100,8 @@ OUTCOMES: list[Outcome] = [
     AttemptFailed("0.r", "/1/work", "work", 1, Cause.RAISED, "E", "m", 5, 2.5),
     TimerArmed("0.r", "/1/sleep", 5),
     TimerFired("0.r", "/timeout", 5),
+    ApprovalRequested("0.r", "/1/approval"),
+    ApprovalRequested("0.r", "/1/approval", "Pay?", ("boss",), 5, 2),
     StepsCancelled("0.r", ("/1/work", "/2/work")),
     Emitted("0.r", "/1/emit", "out", "t", RAW, "k", "s"),
     Emitted("0.r", "/1/emit", "out", "t", RAW),

@@ -54,7 +54,7 @@ HISTORY = (
     Column("DETAIL", "detail"),
 )
 
-_SHOWN_IF_SO = {"joined", "undone", "undo_failed", "retriable", "retry_of", "retry", "producer_trace_id"}
+_SHOWN_IF_SO = {"waits_for", "joined", "undone", "undo_failed", "retriable", "retry_of", "retry", "producer_trace_id"}
 
 RunArgument = Annotated[str, Parameter(help="The run's id.")]
 _Status = Annotated[
@@ -120,9 +120,16 @@ async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
 
 def _for_eyes(row: dict[str, Any]) -> dict[str, Any]:
     """Without counts of what did not happen; what the run waits for in words."""
-    waits = [f"{one['step']} for {one['waits_for']} until {one['until']}" for one in row["waiting"]]
+    waits = [_waits(one) for one in row["waiting"]]
     shown = {key: value for key, value in row.items() if value or key not in _SHOWN_IF_SO}
     return {**shown, "waiting": ", ".join(waits)}
+
+
+def _waits(one: dict[str, Any]) -> str:
+    what = f"{one['step']} for {one['waits_for']}"
+    if one["roles"]:
+        what += f" by {' or '.join(one['roles'])}"
+    return f"{what} until {one['until']}" if one["until"] else what
 
 
 async def history(run: RunArgument, /, *, common: Common | None = None) -> None:

@@ -353,12 +353,13 @@ class Load:
 
 
 def estimated_bytes(state: PartitionState) -> int:
-    """About how large a checkpoint would be now: a few runs and outbox entries stand for all."""
-    runs, outbox = state.runs, state.outbox
+    """About how large a checkpoint would be now: a few runs, approvals and outbox entries stand for all."""
+    runs, outbox, approvals = state.runs, state.outbox, state.approvals
     bytes_ = state.failed_bytes + _HEAD_BYTES + _SLOT_BYTES * len(state.slots) + _MARK_BYTES * len(state.dedupe.clients)
     bytes_ += _REDRIVE_BYTES * len(state.dedupe.redrives)
     bytes_ += _MARK_BYTES * sum(len(marks.seen) for marks in state.dedupe.origins.values())
     bytes_ += _scaled([len(runs.packed_of(id_)) for id_ in _sample(runs, len(runs))], len(runs))
+    bytes_ += _scaled([len(_encode(approvals[id_])) for id_ in _sample(approvals, len(approvals))], len(approvals))
     return bytes_ + _scaled([len(_encode(outbox[id_])) for id_ in _sample(outbox, len(outbox))], len(outbox))
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_never
 
-from headrace.service.engine.step import CallStep, EmitStep, Leaf, TimerStep
-from headrace.topics.command import Cancel
+from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Leaf, TimerStep
+from headrace.topics.approval import is_approval
+from headrace.topics.command import Approve, Cancel
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -42,9 +43,11 @@ def expected_by(record: Woke, ref: str) -> str:
         case AttemptSucceeded(handler=handler) | AttemptFailed(handler=handler):
             return _called(handler, ref)
         case TimerFired():
-            return _timer(ref)
+            return _approval(ref) if is_approval(ref) else _timer(ref)
         case Emitted(type=type_, topic=topic):
             return _emitted(type_, topic, ref)
+        case Approve():
+            return _approval(ref)
         case StepsCancelled() | OutputRefused() | Cancel():
             return f"a step at {ref}"
         case _:
@@ -58,6 +61,8 @@ def describe(leaf: Leaf[Any]) -> str:
             return _called(handler.name, leaf.ref)
         case TimerStep():
             return _timer(leaf.ref)
+        case ApprovalStep():
+            return _approval(leaf.ref)
         case EmitStep(type=type_, topic=topic):
             return _emitted(type_, topic, leaf.ref)
         case _:
@@ -88,6 +93,10 @@ def _emitted(type_: str, topic: str, ref: str) -> str:
 
 def _timer(ref: str) -> str:
     return f"a timer at {ref}"
+
+
+def _approval(ref: str) -> str:
+    return f"an approval at {ref}"
 
 
 def _place(ref: str) -> str:

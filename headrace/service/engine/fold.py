@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from headrace.service.engine.decide import decide, expire, request, withdraw
 from headrace.service.engine.folded import DONE, NO_EFFECT, SKIPPED, Folded, to_outbox
 from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import (
@@ -27,9 +28,10 @@ from headrace.service.engine.retry import RETENTION_MS, forget, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
 from headrace.service.engine.settle import settled, woken
 from headrace.service.engine.state import Given, Output, PartitionState, RefusedOutput
-from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.command import Abandoned, Approve, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
@@ -121,6 +123,8 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
             return begin_retry(state, offset, at_ms, size, record.id, retry)
         case Dismiss(run=run):
             return NO_EFFECT if forget(state, run) is None else DONE
+        case Approve() as approve:
+            return decide(state, at_ms, size, approve)
         case Epoch(topic=topic, epoch=epoch, offsets=offsets):
             new = state.dedupe.begin_epoch(topic, epoch, offsets)
             return Folded(instructions=[ReadAnew(topic)]) if new else NO_EFFECT
@@ -196,6 +200,8 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
             run.timers[step] = due_at_ms
             run.rests = rests_at == len(run.history)
             return DONE
+        case ApprovalRequested():
+            return request(state, at_ms, outcome)
         case StepsCancelled():
             return _cancelled(state, at_ms, outcome)
         case OutputRefused():
@@ -251,6 +257,8 @@ def _fired(state: PartitionState, at_ms: int, fired: TimerFired) -> Folded:
         return NO_EFFECT
     if at_ms < fired.due_at_ms:
         return Folded(instructions=[Rearm(run, fired.step, fired.due_at_ms, fired.due_at_ms - at_ms)])
+    if fired.step in run.approvals:
+        return expire(state, run, at_ms, fired)
     return settled(run, fired.step, fired, at_ms, 0)
 
 
@@ -265,7 +273,9 @@ def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> 
         run.settled.add(step)
         run.tries.pop(step, None)
         run.timers.pop(step, None)
-    return woken(run, StepsCancelled(run=run.id, steps=steps), at_ms, 0)
+    withdrawn = withdraw(state, run, steps, at_ms) if run.approvals else []
+    folded = woken(run, StepsCancelled(run=run.id, steps=steps), at_ms, 0)
+    return Folded(instructions=[*withdrawn, *folded.instructions]) if withdrawn else folded
 
 
 def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> Folded:
@@ -336,6 +346,8 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
         state.dedupe.clients.pop(run.identity.id, None)
         state.dedupe.clients[run.identity.id] = at_ms
     instructions: list[Instruction] = [Close(run, ended, at_ms)]
+    if run.approvals:
+        instructions += withdraw(state, run, sorted(run.approvals), at_ms)
     if run.refusals:
         instructions += _unheeded(state, run, ended)
     if run.start.contended_key is not None:

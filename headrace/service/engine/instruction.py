@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from headrace.service.engine.approval import ApprovalRequest
 from headrace.service.engine.run_state import RunState, Woke
 from headrace.service.engine.state import OutboxEntry
+from headrace.topics.approval import ApprovalEnding
 from headrace.topics.command import Start
 from headrace.topics.outcome import AttemptFailed, RunEnded, RunParked
 
@@ -101,6 +103,37 @@ class Joined(msgspec.Struct, frozen=True, gc=False):
     start: Start
 
 
+class Requested(msgspec.Struct, frozen=True, gc=False):
+    """The run waits for somebody: for people to see."""
+
+    run: RunState
+    request: ApprovalRequest
+
+
+class Decided(msgspec.Struct, frozen=True, gc=False):
+    """An approval is over: for people to see. The run is woken by the record that ended it."""
+
+    run: RunState
+    request: ApprovalRequest
+    ending: ApprovalEnding
+    at_ms: int
+    by: str
+
+
 Instruction = (
-    Begin | Advance | TryAgain | Rearm | Send | Close | Park | Unpark | Probe | Proven | ReadAnew | Queued | Joined
+    Begin
+    | Advance
+    | TryAgain
+    | Rearm
+    | Send
+    | Close
+    | Park
+    | Unpark
+    | Probe
+    | Proven
+    | ReadAnew
+    | Queued
+    | Joined
+    | Requested
+    | Decided
 )

@@ -20,6 +20,7 @@ import msgspec
 
 from headrace.handlers.message import NAME_BYTES_MAX, message_of, one_line
 from headrace.handlers.payload import PayloadTooLarge
+from headrace.service.engine.approval import Decision, decided, expired, may_decide
 from headrace.service.engine.branch import Branch
 from headrace.service.engine.compensation import Compensation
 from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe, expected_by, found_instead
@@ -27,8 +28,8 @@ from headrace.service.engine.failure import output_refused, task_failed
 from headrace.service.engine.limit import RunLimits, check_depth, too_many_steps
 from headrace.service.engine.run import Run
 from headrace.service.engine.run_state import Woke
-from headrace.service.engine.step import CallStep, EmitStep, Leaf, Step, TimerStep, Watcher
-from headrace.topics.command import Cancel
+from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Leaf, Step, TimerStep, Watcher
+from headrace.topics.command import Approve, Cancel
 from headrace.topics.errors import Cancelled, NotDeterministic, TaskFailed
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -46,7 +47,7 @@ from headrace.topics.outcome import (
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
-    from headrace.service.engine.run_state import Retried
+    from headrace.service.engine.run_state import Copied, Retried
     from headrace.topics.event import Event
 
 L = TypeVar("L", bound=Leaf[Any])
@@ -182,11 +183,16 @@ class Interpreter:
         return self._turn()
 
     def replay(
-        self, history: Iterable[tuple[Woke, int]], *, timers: Iterable[str] = (), tried: Iterable[str] = ()
+        self,
+        history: Iterable[tuple[Woke, int]],
+        *,
+        timers: Iterable[str] = (),
+        tried: Iterable[str] = (),
+        approvals: Iterable[str] = (),
     ) -> Turn:
         """Begin and feed a whole history; then everything that is open is asked for again.
 
-        `timers` and `tried` are steps that the log knows to be open: armed, or failed and not over. The code must have made each of them.
+        `timers`, `tried` and `approvals` are steps that the log knows to be open: armed, failed and not over, or asked. The code must have made each of them.
         """
         self.begin()
         for record, at_ms in history:
@@ -196,6 +202,8 @@ class Interpreter:
                 self._made(ref, TimerStep, f"a timer at {ref}")
             for ref in tried:
                 self._made(ref, CallStep, f"a task at {ref}")
+            for ref in approvals:
+                self._made(ref, ApprovalStep, f"an approval at {ref}")
         except Diverged as diverged:
             self._park(diverged.step, diverged.expected, diverged.found)
         if self._parked is not None:
@@ -257,7 +265,7 @@ class Interpreter:
         emit.succeed(f"{self._run_id}{emit.ref}")
         return emit
 
-    def _take_copy(self, leaf: Leaf[Any], record: AttemptSucceeded | Emitted | None) -> bool:
+    def _take_copy(self, leaf: Leaf[Any], record: Copied | None) -> bool:
         """Settle the step by what was copied for its place, if that is what it would do."""
         match record:
             case AttemptSucceeded(handler=handler) if isinstance(leaf, CallStep) and leaf.handler.name == handler:
@@ -270,6 +278,8 @@ class Interpreter:
                 leaf.succeed(value)
             case Emitted(run=run, step=step) if isinstance(leaf, EmitStep) and leaf.emits(record):
                 leaf.succeed(f"{run}{step}")
+            case Decision() if isinstance(leaf, ApprovalStep) and may_decide(leaf.roles, record.roles):
+                leaf.succeed(decided(record.decision, record.by, record.at_ms, record.note))
             case _:
                 return False
         self._past.add(leaf.ref)
@@ -544,6 +554,8 @@ class Interpreter:
                     sleeper = self._leaf(step)
                     if isinstance(sleeper, TimerStep):
                         self._settle(sleeper).succeed(None)
+                    elif isinstance(sleeper, ApprovalStep):
+                        self._settle(sleeper).succeed(expired(self.clock_ms))
                     elif sleeper is not None:
                         raise Diverged(step, describe(sleeper))
             case Emitted():
@@ -557,6 +569,12 @@ class Interpreter:
                 self._stop(RunStatus.FAILED, output_refused(record, record.entry.removeprefix(self._run_id)))
             case Cancel():
                 self._on_cancel(record)
+            case Approve(step=step):
+                asked = self._leaf(step)
+                if isinstance(asked, ApprovalStep):
+                    self._settle(asked).succeed(decided(record.decision, record.by, self.clock_ms, record.note))
+                elif asked is not None:
+                    raise Diverged(step, describe(asked))
             case _:
                 assert_never(record)
 

@@ -23,6 +23,7 @@ import msgspec
 
 from headrace.service.engine.gate import NO_TOKEN
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
@@ -101,6 +102,7 @@ class Probation(msgspec.Struct):
                 AttemptSucceeded(run=run)
                 | AttemptFailed(run=run)
                 | TimerArmed(run=run)
+                | ApprovalRequested(run=run)
                 | Emitted(run=run)
                 | ProbePassed(run=run)
                 | RunParked(run=run)

@@ -2,7 +2,8 @@
 
 A retry is a new run: the failed one has its one terminal record for ever. What had finished is copied, and is there at once when the new run's code asks for
 it at the same place. What had not finished runs again with the idempotency key that it had: keys begin with the first run of the chain. What had finished and
-is not copied (it was undone, or it is behind the task from which to go on) is done a second time on purpose: its key begins with the new run.
+is not copied (it was undone, or it is behind the task from which to go on) is done a second time on purpose: its key begins with the new run. What people have
+decided is copied in the same way; an approval that expired is asked anew.
 
     failed ──retry──► open retry ──succeeded──► forgotten, the runs before it too
       ▲ │                 │
@@ -16,9 +17,19 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from headrace.service.engine.run_state import Retried, RunState
-from headrace.topics.command import Start
-from headrace.topics.outcome import AttemptFailed, AttemptSucceeded, Emitted, OutputRefused, RunEnded, RunStatus
+from headrace.service.engine.approval import Decision
+from headrace.service.engine.run_state import Copied, Retried, RunState
+from headrace.topics.approval import is_approval
+from headrace.topics.command import Approve, Start
+from headrace.topics.outcome import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Emitted,
+    OutputRefused,
+    RunEnded,
+    RunStatus,
+    TimerFired,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +61,7 @@ class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     step: str
     ended: Literal["succeeded", "undone", "failed"]
-    record: AttemptSucceeded | Emitted | None = None
+    record: Copied | None = None
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -111,7 +122,7 @@ def kept_of(failed: FailedRun) -> Kept:
 
 def copied(kept: Kept, *, of: str, retry: str, from_step: str) -> Retried | None:
     """What the new run is given. None: `from_step` is no step that was over."""
-    copies: list[AttemptSucceeded | Emitted] = []
+    copies: list[Copied] = []
     keys = dict(kept.keys)
     behind = False
     for each in kept.finished:
@@ -131,7 +142,7 @@ def _keep(run: RunState) -> Kept:
     refused = {record.entry for record, _ in run.history if isinstance(record, OutputRefused)}
     before = retried.copied if retried is not None else ()
     finished: list[Finished] = []
-    for record in (*before, *(record for record, _ in run.history)):
+    for record, at_ms in (*((record, 0) for record in before), *run.history):
         match record:
             case AttemptSucceeded(step=step) if _UNDO in step:
                 pass
@@ -143,6 +154,13 @@ def _keep(run: RunState) -> Kept:
                 finished.append(Finished(step, "succeeded", record))
             case AttemptFailed(step=step) if _UNDO not in step:
                 finished.append(Finished(step, "failed"))
+            case Decision(step=step):
+                finished.append(Finished(step, "succeeded", record))
+            case Approve(step=step, decision=decision, by=by, note=note, roles=roles):
+                kept = Decision(record.run, step, decision, by, at_ms, note, roles)
+                finished.append(Finished(step, "succeeded", kept))
+            case TimerFired(step=step) if is_approval(step):
+                finished.append(Finished(step, "failed"))  # asked anew
             case _:
                 pass
     return Kept(

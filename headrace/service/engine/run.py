@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple, cast, overload
 from headrace.handlers.definition import Handler
 from headrace.handlers.duration import milliseconds
 from headrace.handlers.payload import payload_type
+from headrace.service.engine.approval import ROLE_CHARS_MAX, ROLES_MAX
 from headrace.service.engine.group import Gather, Map, Race
 from headrace.service.engine.limit import TEXT_MAX, LimitExceeded, check_fan_out
-from headrace.service.engine.step import CallStep, EmitStep, Step, TimerStep
+from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Step, TimerStep
+from headrace.topics.approval import STEP_KIND
 from headrace.topics.spec import is_topic_name
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from headrace.handlers.duration import Duration
+    from headrace.service.engine.approval import Approval
     from headrace.service.engine.interpreter import Interpreter
     from headrace.topics.event import Event
 
@@ -146,6 +149,22 @@ class Run:
         due = when.astimezone(UTC) - _EPOCH
         return self._sleep((due.days * 86_400 + due.seconds) * 1000 + -(-due.microseconds // 1000))
 
+    def approval(
+        self, *, title: str = "", roles: Sequence[str] = (), timeout: Duration | None = None
+    ) -> Step[Approval]:
+        """Wait until somebody approves or rejects, or the time is over (None: for ever). All three are data: an `Approval`, never an error.
+
+        `title` tells people what they are asked. Whoever decides must have one of `roles`; without any, anybody may. TypeError: what is given is no text;
+        ValueError: a role is empty; LimitExceeded: a text is too long, or there are more than 100 roles.
+        """
+        interpreter = self._interpreter
+        _check_text("title", title, empty=True, of="approval")
+        roles = _roles(roles)
+        now_ms = interpreter.clock_ms
+        due_at_ms = None if timeout is None else now_ms + milliseconds(timeout, name="approval timeout")
+        ref = f"{interpreter.reference()}/{STEP_KIND}"
+        return interpreter.issue(ApprovalStep(interpreter, ref, title, roles, due_at_ms, now_ms))
+
     def emit(
         self,
         type: str,
@@ -236,13 +255,23 @@ def _close(members: Sequence[Awaitable[Any]]) -> None:
             member.close()
 
 
-def _check_text(name: str, text: object, *, empty: bool = False) -> None:
+def _roles(roles: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(roles, str):
+        raise TypeError(f"approval needs a list of roles, such as roles=[{roles!r}]")
+    if len(roles) > ROLES_MAX:
+        raise LimitExceeded(f"approval was given {len(roles)} roles; {ROLES_MAX} are allowed.")
+    for role in roles:
+        _check_text("role", role, of="approval", chars_max=ROLE_CHARS_MAX)
+    return tuple(roles)
+
+
+def _check_text(name: str, text: object, *, empty: bool = False, of: str = "emit", chars_max: int = TEXT_MAX) -> None:
     if not isinstance(text, str):
-        raise TypeError(f"emit needs text as {name}, not {type(text).__qualname__}")
+        raise TypeError(f"{of} needs text as {name}, not {type(text).__qualname__}")
     if not text and not empty:
-        raise ValueError(f"emit needs a {name} that is not empty")
-    if len(text) > TEXT_MAX:
-        raise LimitExceeded(f"emit was given a {name} of {len(text)} characters; {TEXT_MAX} are allowed.")
+        raise ValueError(f"{of} needs a {name} that is not empty")
+    if len(text) > chars_max:
+        raise LimitExceeded(f"{of} was given a {name} of {len(text)} characters; {chars_max} are allowed.")
     if not text.isascii():
         text.encode()  # ValueError: half a surrogate pair is no Unicode
 

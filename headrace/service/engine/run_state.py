@@ -10,11 +10,13 @@ QUEUED ──► OPEN when the open run of its key ends
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 import msgspec
 
-from headrace.topics.command import Cancel, Start
+from headrace.service.engine.approval import Decision
+from headrace.topics.command import Approve, Cancel, Start
 from headrace.topics.identity import Identity
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -26,8 +28,12 @@ from headrace.topics.outcome import (
     TimerFired,
 )
 
-Woke = AttemptSucceeded | AttemptFailed | TimerFired | StepsCancelled | Emitted | OutputRefused | Cancel
+Woke = AttemptSucceeded | AttemptFailed | TimerFired | StepsCancelled | Emitted | OutputRefused | Cancel | Approve
 """The records that a run's coroutine may notice."""
+
+
+Copied = AttemptSucceeded | Emitted | Decision
+"""What a retry may have of the runs before it."""
 
 
 class Phase(StrEnum):
@@ -54,7 +60,7 @@ class Retried(msgspec.Struct, frozen=True, array_like=True):
 
     of: str
     first: str
-    copied: tuple[AttemptSucceeded | Emitted, ...]
+    copied: tuple[Copied, ...]
     keys: dict[str, str]
 
     def key(self, task: str, step: str) -> str:
@@ -85,10 +91,16 @@ class RunState(msgspec.Struct, array_like=True):
     settled: set[str] = set()  # steps that are over
     retried: Retried | None = None
     refusals: int = 0  # outputs that were refused while it was open
+    approvals: set[str] = set()  # steps at which it waits for somebody: what it asks is in the partition's state
 
     def cancelled_by(self) -> str | None:
         """The reason of a cancel command that the run has got, or None."""
         return next((record.reason or "cancelled" for record, _ in self.history if isinstance(record, Cancel)), None)
+
+    @property
+    def sleeps(self) -> Iterable[str]:
+        """Steps whose timers are no deadlines of approvals."""
+        return self.timers.keys() - self.approvals if self.approvals else self.timers
 
     @property
     def slot(self) -> tuple[str, str, str]:

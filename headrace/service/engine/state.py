@@ -6,6 +6,7 @@ from collections import deque
 
 import msgspec
 
+from headrace.service.engine.approval import ApprovalRequest
 from headrace.service.engine.dedupe import Dedupe
 from headrace.service.engine.gate import Gate
 from headrace.service.engine.open_runs import OpenRuns
@@ -95,6 +96,7 @@ class PartitionState(msgspec.Struct):
     retry_retention_ms: int = RETENTION_MS
     failed: dict[str, FailedRun] = {}  # runs that may be retried, the oldest first
     failed_bytes: int = 0  # of what is kept of them
+    approvals: dict[str, ApprovalRequest] = {}  # those that are open, by run and step, in the order of their requests
 
     def become(self, other: PartitionState) -> None:
         """Say what another one says, which is of no use any more: who refers to this one need not know."""

@@ -1,4 +1,4 @@
-"""Steps: what a run waits for. Leaves (calls, timers, emits) are settled by records of the log, branches by their coroutine, groups by their members.
+"""Steps: what a run waits for. Leaves (calls, timers, approvals, emits) are settled by records of the log, branches by their coroutine, groups by members.
 
 A step is issued where it is written, begins at the next suspension, and settles exactly once. Made by `run.py`, settled by `interpreter.py`. Nothing here
 recurses from step to step: chains of groups may be as long as a run has steps.
@@ -9,12 +9,14 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
+from headrace.service.engine.approval import Approval
 from headrace.topics.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
     from headrace.handlers.definition import Handler
+    from headrace.service.engine.approval import ApprovalRequest
     from headrace.service.engine.interpreter import Interpreter
     from headrace.topics.outcome import Emitted
 
@@ -203,6 +205,31 @@ class TimerStep(Leaf[None]):
         super().__init__(interpreter, ref)
         self.due_at_ms = due_at_ms
         self.issued_at_ms = issued_at_ms
+
+
+class ApprovalStep(Leaf[Approval]):
+    """Asks somebody with one of the roles (none: anybody), until `due_at_ms` (None: for ever)."""
+
+    __slots__ = ("due_at_ms", "issued_at_ms", "roles", "title")
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        ref: str,
+        title: str,
+        roles: tuple[str, ...],
+        due_at_ms: int | None,
+        issued_at_ms: int,
+    ) -> None:
+        super().__init__(interpreter, ref)
+        self.title = title
+        self.roles = roles
+        self.due_at_ms = due_at_ms
+        self.issued_at_ms = issued_at_ms
+
+    def asks(self, request: ApprovalRequest) -> bool:
+        """Whether it would ask this very thing."""
+        return (self.title, self.roles, self.due_at_ms) == (request.title, request.roles, request.due_at_ms)
 
 
 class EmitStep(Leaf[str]):

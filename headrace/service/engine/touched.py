@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from headrace.service.engine.retry import kept_of
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.command import Approve, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
@@ -75,7 +76,7 @@ def _by_command(state: PartitionState, command: Command) -> Touched:
             return Touched((result.run,))
         case Cancel(run=run):
             return _with_slot(state, run)
-        case Resume(run=run):
+        case Resume(run=run) | Approve(run=run):
             return Touched((run,))
         case Retry(run=run):
             return _by_retry(state, run)
@@ -105,6 +106,7 @@ def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:
             | AttemptFailed(run=run)
             | TimerArmed(run=run)
             | TimerFired(run=run)
+            | ApprovalRequested(run=run)
             | StepsCancelled(run=run)
             | Emitted(run=run)
             | RunParked(run=run)

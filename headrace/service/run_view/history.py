@@ -8,10 +8,12 @@ import msgspec
 
 from headrace.service.engine.instruction import Begin, Close
 from headrace.service.run_view.summary import RunSummary, Tallies, summary_of
-from headrace.topics.command import Abandoned, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.approval import approval_id
+from headrace.topics.command import Abandoned, Approve, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.event import format_time
 from headrace.topics.identity import run_id
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
@@ -31,8 +33,9 @@ from headrace.topics.run_record import CommandRecord, OutcomeRecord
 from headrace.topics.trace_context import kept_context, trace_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
+    from headrace.service.engine.approval import ApprovalRequest
     from headrace.service.engine.run_state import RunState
     from headrace.service.engine.state import PartitionState
     from headrace.service.run_view.scan import Seen
@@ -65,11 +68,14 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that waits: for a timer, or for its next attempt."""
+    """A step that waits: for a timer, for its next attempt, or for somebody's decision. `until` is "" if that may take for ever."""
 
     step: str
     waits_for: str
     until: str
+    approval: str = ""  # its id
+    title: str = ""  # what people are asked
+    roles: tuple[str, ...] = ()
 
 
 class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +126,7 @@ class RunHistory:
                 tally = self._tallies.take(instruction.run.id)
                 if instruction.run.id == self.run:
                     summary = summary_of(instruction.run, tally, instruction.ended, instruction.at_ms)
-                    self.detail = detail_of(instruction.run, summary, instruction.ended)
+                    self.detail = detail_of(instruction.run, summary, instruction.ended, {})
         entry = entry_of(seen, self.run)
         if entry is not None and self._keep:
             self.entries.append(entry)
@@ -135,7 +141,7 @@ class RunHistory:
         """The run as the partition stands, or as it ended; None if it was never there."""
         run = state.runs.get(self.run)
         if run is not None:
-            return detail_of(run, summary_of(run, self._tallies.of(self.run), None, None), None)
+            return detail_of(run, summary_of(run, self._tallies.of(self.run), None, None), None, state.approvals)
         failed = state.failed.get(self.run)
         if self.detail is None or failed is None:
             return self.detail
@@ -215,7 +221,7 @@ def _is_about(seen: Seen, record: CommandRecord, wanted: str) -> bool:
             return result.run == wanted
         case Epoch():
             return False
-        case Cancel(run=run) | Resume(run=run) | Dismiss(run=run):
+        case Cancel(run=run) | Resume(run=run) | Dismiss(run=run) | Approve(run=run):
             return run == wanted
         case Retry(run=run):
             return wanted in {run, run_id(seen.state.partition, record.id)}
@@ -263,6 +269,9 @@ def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
             return HistoryEntry(offset=offset, time=time, kind="retry", step=from_step or None, detail=detail)
         case Dismiss():
             return HistoryEntry(offset=offset, time=time, kind="dismiss")
+        case Approve(step=step, decision=decision, by=by, note=note):
+            detail = f"{decision} by {by}{f': {note}' if note else ''}"
+            return HistoryEntry(offset=offset, time=time, kind="approve", step=step, detail=detail)
         case Epoch(topic=topic, epoch=epoch):
             return HistoryEntry(offset=offset, time=time, kind="epoch", detail=f"{topic}: {epoch}")
 
@@ -299,6 +308,11 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
         case TimerArmed(step=step, due_at_ms=due) | TimerFired(step=step, due_at_ms=due):
             kind = "timer.armed" if isinstance(body, TimerArmed) else "timer.fired"
             return HistoryEntry(offset=offset, time=time, kind=kind, step=step, detail=f"due {format_time(due)}")
+        case ApprovalRequested(step=step, title=title, roles=roles, due_at_ms=due_at_ms):
+            by = f"by {', '.join(roles)}" if roles else "by anybody"
+            until = "" if due_at_ms is None else f"until {format_time(due_at_ms)}"
+            detail = "; ".join(filter(None, (title, by, until)))
+            return HistoryEntry(offset=offset, time=time, kind="approval.requested", step=step, detail=detail)
         case StepsCancelled(steps=steps):
             return HistoryEntry(offset=offset, time=time, kind="steps.cancelled", detail=", ".join(steps))
         case Emitted():
@@ -343,9 +357,28 @@ def _attempt(seen: Seen, body: AttemptSucceeded | AttemptFailed) -> HistoryEntry
     )
 
 
-def detail_of(run: RunState, summary: RunSummary, ended: RunEnded | None) -> RunDetail:
-    """One run in full; without `ended` it is open."""
-    timers = [OpenStep(step=step, waits_for="timer", until=format_time(due)) for step, due in run.timers.items()]
+def _asked(request: ApprovalRequest) -> OpenStep:
+    due_at_ms = request.due_at_ms
+    return OpenStep(
+        step=request.step,
+        waits_for="approval",
+        until="" if due_at_ms is None else format_time(due_at_ms),
+        approval=approval_id(request.run, request.step),
+        title=request.title,
+        roles=request.roles,
+    )
+
+
+def detail_of(
+    run: RunState, summary: RunSummary, ended: RunEnded | None, approvals: Mapping[str, ApprovalRequest]
+) -> RunDetail:
+    """One run in full; without `ended` it is open. `approvals` are those of its partition's state."""
+    asked = [_asked(approvals[f"{run.id}{step}"]) for step in sorted(run.approvals)] if ended is None else ()
+    timers = [
+        OpenStep(step=step, waits_for="timer", until=format_time(due))
+        for step, due in run.timers.items()
+        if step not in run.approvals
+    ]
     tries = [
         OpenStep(step=step, waits_for=f"attempt {tries.failed + 1}", until=format_time(tries.not_before_ms))
         for step, tries in run.tries.items()
@@ -356,7 +389,7 @@ def detail_of(run: RunState, summary: RunSummary, ended: RunEnded | None) -> Run
         summary=summary,
         input=run.start.input,
         result=None if ended is None else ended.result,
-        waiting=(*timers, *tries) if ended is None else (),
+        waiting=(*timers, *tries, *asked) if ended is None else (),
         joined=run.joined,
         undone=0 if ended is None else ended.undone,
         undo_failed=0 if ended is None else ended.undo_failed,

@@ -53,6 +53,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     parked: str
     retry_of: str = ""
     retriable: bool = False  # it failed, and was neither dismissed nor forgotten since
+    waits_for: str = ""  # "approval": it is open and waits for somebody's decision
 
 
 class RunPlace(msgspec.Struct, frozen=True):
@@ -204,6 +205,7 @@ def summary_of(run: RunState, tally: Tally, ended: RunEnded | None, ended_at_ms:
         failed_step="" if ended is None else ended.failed_step,
         parked="" if parked is None else str(parked.reason),
         retry_of="" if run.retried is None else run.retried.of,
+        waits_for="approval" if run.approvals and ended is None else "",
     )
 
 

@@ -1,4 +1,4 @@
-"""A little of everything that is counted: retries, a breaker, a pool, a rate limit, undos, sleeps, outputs, a thread that stays behind."""
+"""A little of everything that is counted: retries, a breaker, a pool, a rate limit, undos, sleeps, approvals, outputs, a thread that stays behind."""
 
 import asyncio
 import os
@@ -76,6 +76,13 @@ async def fulfil(run: Run, order: Order) -> str:
     await run.call(pay, order)
     await run.emit("order.done", {"id": order.id}, topic=RESULTS)
     return "done"
+
+
+@workflow(on=EventTrigger(SOURCE, type="slow"))
+async def ask(run: Run, order: Order) -> bool:
+    """Nobody decides in time, and then nobody at all."""
+    await run.approval(title="Go on?", timeout="100ms")
+    return (await run.approval(title="Really?", roles=["boss"])).approved
 
 
 @workflow(on=EventTrigger(SOURCE, type="slow"))

@@ -28,11 +28,13 @@ from headrace.service.engine.interpreter import TIMEOUT_STEP, Interpreter, Turn
 from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Forward, OutboxEntry, Output, PartitionState
-from headrace.service.engine.step import CallStep, EmitStep, Leaf, TimerStep
-from headrace.topics.command import Cancel, Command, OnConflict, Resume, Retry, Start
+from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Leaf, TimerStep
+from headrace.topics.approval import Verdict
+from headrace.topics.command import Approve, Cancel, Command, OnConflict, Resume, Retry, Start
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
@@ -199,6 +201,18 @@ class Driver:
     def resume(self, run: str) -> None:
         self.command(Resume(run=run))
 
+    def approve(
+        self,
+        run: str,
+        step: str,
+        decision: Verdict = Verdict.APPROVED,
+        *,
+        by: str = "ann",
+        note: str = "",
+        roles: tuple[str, ...] = (),
+    ) -> None:
+        self.command(Approve(run=run, step=step, decision=decision, by=by, note=note, roles=roles))
+
     # --- outcomes --------------------------------------------------------------------------------------------------
 
     def succeed(self, run: str, step: str, value: object = None) -> None:
@@ -364,7 +378,7 @@ class Driver:
         if run.start.workflow not in self.workflows:
             return
         live = self.live[run.id] = Live(run, self.interpreter(run))
-        self._act(live, live.interpreter.replay(run.history, timers=run.timers, tried=run.tries))
+        self._act(live, _replayed(live.interpreter, run))
 
     def _act(self, live: Live, turn: Turn) -> None:
         run = live.state
@@ -381,6 +395,8 @@ class Driver:
                 self.due[run.id, leaf.ref] = leaf.due_at_ms
                 if run.timers.get(leaf.ref) != leaf.due_at_ms:
                     self.propose(TimerArmed(run=run.id, step=leaf.ref, due_at_ms=leaf.due_at_ms))
+            elif isinstance(leaf, ApprovalStep):
+                self._ask(run, leaf)
             elif isinstance(leaf, EmitStep):
                 self._emit(run, leaf)
         if turn.cancelled:
@@ -391,6 +407,13 @@ class Driver:
         if turn.ended is not None:
             live.ended = turn.ended
             self.propose(turn.ended)
+
+    def _ask(self, run: RunState, leaf: ApprovalStep) -> None:
+        if leaf.due_at_ms is not None:
+            self.due[run.id, leaf.ref] = leaf.due_at_ms
+        request = self.state.approvals.get(f"{run.id}{leaf.ref}")
+        if request is None or not leaf.asks(request):
+            self.propose(ApprovalRequested(run.id, leaf.ref, leaf.title, leaf.roles, leaf.due_at_ms))
 
     def _emit(self, run: RunState, leaf: EmitStep) -> None:
         emitted = Emitted(
@@ -411,13 +434,17 @@ class Driver:
             if live.parked is not None:
                 continue
             replica = self.interpreter(live.state)
-            turn = replica.replay(live.state.history, timers=live.state.timers, tried=live.state.tries)
+            turn = _replayed(replica, live.state)
             assert turn.parked is None, turn.parked
             issued = {leaf.ref for leaf in turn.issued}
             assert (issued, set(turn.cancelled), turn.ended) == live.asks_for()
             for leaf in turn.issued:
                 _assert_same(leaf, live.open[leaf.ref])
             replica.close()
+
+
+def _replayed(interpreter: Interpreter, run: RunState) -> Turn:
+    return interpreter.replay(run.history, timers=run.sleeps, tried=run.tries, approvals=run.approvals)
 
 
 def _assert_same(one: Leaf[Any], other: Leaf[Any]) -> None:
@@ -431,6 +458,8 @@ def _assert_same(one: Leaf[Any], other: Leaf[Any]) -> None:
         )
     elif isinstance(one, TimerStep) and isinstance(other, TimerStep):
         assert one.due_at_ms == other.due_at_ms
+    elif isinstance(one, ApprovalStep) and isinstance(other, ApprovalStep):
+        assert (one.title, one.roles, one.due_at_ms) == (other.title, other.roles, other.due_at_ms)
     elif isinstance(one, EmitStep) and isinstance(other, EmitStep):
         assert (one.topic, one.type, one.data, one.key) == (other.topic, other.type, other.data, other.key)
 

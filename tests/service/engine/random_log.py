@@ -6,8 +6,10 @@ import msgspec
 
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.state import Output, PartitionState
+from headrace.topics.approval import Verdict
 from headrace.topics.command import (
     Abandoned,
+    Approve,
     Cancel,
     Command,
     Deliver,
@@ -23,6 +25,7 @@ from headrace.topics.errors import Cause
 from headrace.topics.event import EventMeta
 from headrace.topics.identity import ClientId, Coordinates, Identity
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
     Emitted,
@@ -131,7 +134,10 @@ class Chance:
                 record=SourceRecord(b"k", b"\x00\xff", (("h", b"v"),), 7) if policy is OnConflict.REJECT else None,
                 redriven=Redriven(f"in.dlq/0/{self.count // 20}", 1, "0a") if self.count % 5 == 0 else None,
             )
-        if what < 0.85:
+        if what < 0.8:
+            decision, roles = chance.choice(list(Verdict)), chance.choice([(), ("boss",), ("clerk", "boss")])
+            return Approve(self.run(), self.step_(), decision, "ann", roles=roles)
+        if what < 0.87:
             result = chance.choice([self.succeeded(), self.failed(), Abandoned(self.run(), self.step_(), 1)])
             return Deliver(self.state.gate.last, result)
         if what < 0.93:
@@ -143,6 +149,11 @@ class Chance:
 
     def succeeded(self) -> AttemptSucceeded:
         return AttemptSucceeded(self.run(), self.step_(), "h", 1, msgspec.Raw(b'{ "a":[1,"\\u00e9"]}'), 5, 0.1 + 0.2)
+
+    def asks(self, run: str, step: str) -> ApprovalRequested:
+        due_at_ms = self.random.choice([None, self.at_ms + 5, self.at_ms + 50])
+        roles = self.random.choice([(), ("boss",)])
+        return ApprovalRequested(run, step, "may it?", roles, due_at_ms, rests_at=self.random.randint(-1, 3))
 
     def failed(self) -> AttemptFailed:
         run, step = self.run(), self.step_()
@@ -161,6 +172,8 @@ class Chance:
                 self.failed,
                 self.failed,
                 lambda: TimerArmed(run, step, self.at_ms + 10, rests_at=chance.randint(-1, 3)),
+                lambda: self.asks(run, step),
+                lambda: self.asks(run, step),
                 lambda: TimerFired(run, step, self.at_ms + chance.choice([-1, 1])),
                 lambda: StepsCancelled(run, (step, self.step_())),
                 lambda: Emitted(run, step, "out", "t", msgspec.Raw(b"[1, 2]"), "key"),

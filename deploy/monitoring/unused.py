@@ -3,6 +3,6 @@
 from typing import Final
 
 UNUSED: Final[dict[str, str]] = {
-    "approvals_pending": "The panel follows.",
-    "approval_wait_seconds": "The panel follows.",
+    "headrace_approvals_pending": "The panel follows.",
+    "headrace_approval_wait_seconds": "The panel follows.",
 }

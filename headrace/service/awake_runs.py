@@ -219,7 +219,7 @@ class AwakeRuns:
             self._hold(run)
             return
         self.live[run.id] = live
-        if not (again or run.history or run.timers or run.tries):
+        if not (again or run.history or run.timers or run.tries or run.approvals):
             self._shared.observer.run_started(run_report.started(live, self._shared.clock.now_ms()))
         if live.timeout_at_ms is not None and TIMEOUT_STEP not in run.settled:
             self._arm(live, TIMEOUT_STEP, live.timeout_at_ms, run.began_at_ms)

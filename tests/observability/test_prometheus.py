@@ -50,6 +50,7 @@ NOW = Snapshot(
         ),
     ),
     timers_pending=3,
+    approvals_pending={"fulfil": 2},
     lag=(LagNow(topic="orders", partition=0, group="shop.router", records=12, seconds=0.5),),
     partitions_assigned={"shop.owners": 64},
     breakers=(BreakerNow(breaker="inventory", state=label.BreakerState.OPEN),),
@@ -150,6 +151,7 @@ def test_values_are_in_base_units(told: PrometheusObserver) -> None:
     assert value(metrics, "task_retries_total", workflow="fulfil", task="charge", error="ConnectionError") == 1
     assert value(metrics, "log_written_bytes_total", kind="outcome") == 4000
     assert value(metrics, "recovery_records_total") == 120
+    assert value(metrics, "approval_wait_seconds_sum", workflow="fulfil", decision="approved") == 39.4
     assert value(metrics, "ownership_changes_total", reason="lost_newer_announce") == 1
     assert value(metrics, "kafka_produced_records_total", topic="shop.runs", result="acknowledged") == 20
 
@@ -162,6 +164,7 @@ def test_gauges_show_the_state_and_forget_what_is_gone() -> None:
     assert value(metrics, "oldest_active_run_start_timestamp_seconds", workflow="fulfil") == 1_700_000_000.5
     assert value(metrics, "kafka_consumer_lag_seconds", topic="orders", partition="0", group="shop.router") == 0.5
     assert value(metrics, "circuit_breaker_state", breaker="inventory", state="open") == 1
+    assert value(metrics, "approvals_pending", workflow="fulfil") == 2
     assert value(metrics, "circuit_breaker_state", breaker="inventory", state="closed") == 0
     before = value(metrics, "metric_series")
     state[0] = Snapshot()

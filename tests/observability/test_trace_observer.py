@@ -48,6 +48,7 @@ class Traced:
             replace(attempt, number=2, ending=Ending.SUCCEEDED, cause=None, error="", message="")
         )
         self.observer.timer_fired(replace(ONE_OF_EACH["timer_fired"], **given))
+        self.observer.approval_decided(replace(ONE_OF_EACH["approval_decided"], **given))
         self.observer.run_finished(replace(ONE_OF_EACH["run_finished"], **given))
         self.spans = list(self.exporter.get_finished_spans())
 
@@ -114,6 +115,7 @@ def test_attempts_and_the_end_are_children_of_the_anchor() -> None:
         "attempt charge",
         "attempt charge",
         "sleep",
+        "approval",
         "end fulfil",
     ]
     for span in traced.spans[1:]:
@@ -148,6 +150,16 @@ def test_a_retry_links_to_the_attempt_before() -> None:
 def test_a_wait_has_its_true_start() -> None:
     span = Traced().span("sleep")
     assert (span.start_time, span.end_time) == (1_700_000_000_500_000_000, 1_700_000_001_003_000_000)
+
+
+def test_so_has_one_for_people() -> None:
+    span = Traced().span("approval")
+    assert (span.start_time, span.end_time) == (1_700_000_000_600_000_000, 1_700_000_040_000_000_000)
+    attributes = dict(span.attributes or {})
+    assert (attributes["headrace.approval.id"], attributes["headrace.approval.decision"]) == (
+        f"{RUN}-3-approval",
+        "approved",
+    )
 
 
 @pytest.mark.parametrize("status", list(RunStatus))

@@ -89,6 +89,10 @@ class Recorder(Silent):
         self.folded: list[Any] = []
         self.parked: list[Any] = []
         self.fenced: list[Any] = []
+        self.started: list[Any] = []
+        self.timers_fired: list[Any] = []
+        self.asked: list[Any] = []
+        self.decided: list[Any] = []
 
     def output_resent(self, told: Any, /) -> None:
         self.resent.append(told)
@@ -143,6 +147,18 @@ class Recorder(Silent):
 
     def loop_fenced(self, told: Any, /) -> None:
         self.fenced.append(told)
+
+    def run_started(self, told: Any, /) -> None:
+        self.started.append(told)
+
+    def timer_fired(self, told: Any, /) -> None:
+        self.timers_fired.append(told)
+
+    def approval_requested(self, told: Any, /) -> None:
+        self.asked.append(told)
+
+    def approval_decided(self, told: Any, /) -> None:
+        self.decided.append(told)
 
 
 class Place:

@@ -239,7 +239,7 @@ def _equal(mine: RunState | bytes, theirs: RunState | bytes) -> bool:
 
 
 def _has_begun(run: RunState) -> bool:
-    return bool(run.history or run.timers or run.tries or run.parked or run.retried)
+    return bool(run.history or run.timers or run.tries or run.approvals or run.parked or run.retried)
 
 
 def _outline(start: Start) -> Start:

@@ -31,10 +31,12 @@ export function instant(time: string | null | undefined): number | null {
   return Number.isNaN(at) ? null : at;
 }
 
-/** In the reader's own zone: today's as a time, others with their day. */
-export function localTime(at: number, now: number): string {
+/** In the reader's own zone: today's as a time, others with their day; exact: with milliseconds. */
+export function localTime(at: number, now: number, isExact = false): string {
   const when = new Date(at);
-  const clock = when.toLocaleTimeString(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+  const parts: Intl.DateTimeFormatOptions = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
+  if (isExact) parts.fractionalSecondDigits = 3;
+  const clock = when.toLocaleTimeString(undefined, parts);
   const today = new Date(now);
   if (when.toDateString() === today.toDateString()) return clock;
   const day: Intl.DateTimeFormatOptions = { day: "numeric", month: "short" };

@@ -28,7 +28,7 @@ export function gantt(timeline: Timeline): HTMLElement {
 
 function axis(timeline: Timeline): HTMLElement {
   const length = timeline.to - timeline.from;
-  const marks = ticks(length, 4).map((at) => {
+  const marks = ticks(length, 5).map((at) => {
     const mark = h("span", { class: "tick" }, at === 0 ? "0" : `+${duration(at)}`);
     mark.style.setProperty("left", `${(at / length) * 100}%`);
     return mark;

@@ -11,11 +11,11 @@ export function statusChip(status: string, more = ""): HTMLElement {
 }
 
 /** A time in the reader's zone; UTC when one points at it. */
-export function time(at: string | null | undefined, { asRelative = false } = {}): Child {
+export function time(at: string | null | undefined, { asRelative = false, isExact = false } = {}): Child {
   const when = instant(at);
   if (when === null || !at) return "–";
   const now = Date.now();
-  return h("time", { datetime: at, title: utcTime(when) }, asRelative ? relative(when, now) : localTime(when, now));
+  return h("time", { datetime: at, title: utcTime(when) }, asRelative ? relative(when, now) : localTime(when, now, isExact));
 }
 
 export function runLink(id: string): HTMLElement {
@@ -98,7 +98,7 @@ export const runColumns: readonly Column<RunSummary>[] = [
   { name: "Status", cell: (run) => statusChip(run.status, run.parked) },
   { name: "Run", cell: (run) => runLink(run.id) },
   { name: "Workflow", cell: (run) => workflowLink(run.namespace, run.workflow) },
-  { name: "Key", cell: (run) => (run.key === null ? "–" : h("span", { class: "key" }, run.key)) },
+  { name: "Key", cell: (run) => (run.key === null ? "–" : h("span", { class: "key", title: run.key }, run.key)) },
   { name: "Started", cell: (run) => time(run.started_at) },
   { name: "Duration", cell: (run) => (run.duration_ms === null ? "open" : duration(run.duration_ms)), isNumber: true },
   { name: "Attempts", cell: attempts, isNumber: true },

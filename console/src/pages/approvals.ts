@@ -19,9 +19,9 @@ export function approvals(context: Context, query: URLSearchParams): Child {
     (signal) => context.api.get("approvals", { limit: "50", cursor }, signal),
     (page) => [
       notesOf(page.notes),
-      page.items.length === 0
+      pending(page.items).length === 0
         ? empty("Nothing waits for a decision.", "A workflow asks for one with ", h("code", {}, "await run.approval(...)"), ".")
-        : page.items.map((approval) => card(context, approval, () => list.refresh())),
+        : pending(page.items).map((approval) => card(context, approval, () => list.refresh())),
       h(
         "nav",
         { class: "pages", "aria-label": "Pages" },
@@ -33,6 +33,10 @@ export function approvals(context: Context, query: URLSearchParams): Child {
   );
   context.live.watch({ reset: () => void list.refresh() }, context.signal);
   return [h("h1", {}, "Approvals"), list.node];
+}
+
+function pending(items: readonly Approval[]): Approval[] {
+  return items.filter((approval) => approval.status === undefined || approval.status === "pending");
 }
 
 function card(context: Context, approval: Approval, refresh: () => Promise<void>): HTMLElement {

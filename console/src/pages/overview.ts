@@ -2,7 +2,7 @@
 
 import { shown, type Context } from "../context.ts";
 import { h, type Child } from "../element.ts";
-import { count, duration, percent } from "../format.ts";
+import { count, counted, duration, percent } from "../format.ts";
 import { byWorkflow, sumOf, totals, type WorkflowCounts } from "../overview-numbers.ts";
 import { table, workflowLink, type Column } from "../piece.ts";
 import { empty, notesOf } from "../problem-box.ts";
@@ -90,7 +90,7 @@ function stopped(stats: Stats): Child {
   return h(
     "div",
     { class: "problem", role: "alert" },
-    h("p", { class: "problem-title" }, `Stopped: ${stats.stopped.length} partitions do not go on.`),
+    h("p", { class: "problem-title" }, `Stopped: ${counted(stats.stopped.length, "partition")}.`),
     h("ul", {}, stats.stopped.map((one) => h("li", {}, h("code", {}, `${one.topic}/${one.partition}`), ` ${one.reason}`))),
     h("p", {}, "All others go on. ", h("code", {}, "headrace doctor"), " says more."),
   );

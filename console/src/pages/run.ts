@@ -3,7 +3,7 @@
 import { shown, type Context, type Shown } from "../context.ts";
 import { ask, say, type Field } from "../dialog.ts";
 import { h, replace, type Child } from "../element.ts";
-import { duration, words } from "../format.ts";
+import { counted, duration, words } from "../format.ts";
 import { gantt } from "../gantt.ts";
 import { copyButton, facts, payload, runLink, statusChip, table, time, workflowLink, type Column } from "../piece.ts";
 import { notesOf } from "../problem-box.ts";
@@ -16,6 +16,11 @@ import { traceAddress } from "../trace-link.ts";
 const OPEN_EVERY_MS = 2_000;
 const ENTRIES_A_PAGE = 200;
 const ENTRIES_AT_ONCE = 2_000; // more are asked for by the reader
+
+const NEW_FOR_MS = 30_000;
+
+/** When runs were started from this page. */
+export const started = new Map<string, number>();
 
 interface Whole {
   run: RunDetail;
@@ -32,11 +37,10 @@ export function run(context: Context, id: string): Child {
   const page: Shown<Whole> = shown<Whole>(
     context,
     async (signal) => {
-      const [detail, history] = await Promise.all([
-        context.api.get<RunDetail>(path, {}, signal),
-        historyOf(context, path, wanted, signal),
-      ]);
-      return { run: detail, ...history };
+      const detail = await context.api.get<RunDetail>(path, {}, signal).catch((error: unknown) => {
+        throw notYet(id, error);
+      });
+      return { run: detail, ...(await historyOf(context, path, wanted, signal)) };
     },
     (whole) =>
       drawn(context, whole, {
@@ -58,6 +62,13 @@ export function run(context: Context, id: string): Child {
     context.signal,
   );
   return page.node;
+}
+
+/** A run that was started here a moment ago may not be in the history yet: that is looked for again. */
+function notYet(id: string, error: unknown): unknown {
+  const isNew = Date.now() - (started.get(id) ?? 0) < NEW_FOR_MS;
+  if (!isNew || !(error instanceof Problem) || error.status !== 404) return error;
+  return new Problem(503, "Not there yet", "The run was started; its history follows in a moment.", "", "", "", 1);
 }
 
 async function historyOf(
@@ -112,7 +123,7 @@ function drawn(context: Context, whole: Whole, controls: Controls): Child {
           ? h("p", { class: "muted" }, "It has not ended.")
           : detail.status === "succeeded"
             ? payload(detail.result, "The run's result")
-            : h("p", { class: "muted" }, `None: it ${detail.status === "cancelled" ? "was" : "has"} ${words(detail.status)}.`),
+            : h("p", { class: "muted" }, `None: it ended as ${words(detail.status)}.`),
       ),
     ),
     relatives(detail),
@@ -155,7 +166,7 @@ function about(context: Context, detail: RunDetail): Child {
     ["Key", detail.key === null ? null : h("a", { href: runsPath({ key: detail.key }) }, detail.key)],
     ["Started by", startedBy(detail)],
     ["Attempts", detail.retries > 0 ? `${detail.attempts}, ${detail.retries} of them again` : String(detail.attempts)],
-    ["Joined", detail.joined > 0 ? `${detail.joined} more events with its key` : null],
+    ["Joined", detail.joined > 0 ? `${counted(detail.joined, "more event")} with its key` : null],
     ["Undone", detail.undone > 0 || detail.undo_failed > 0 ? undone(detail) : null],
     ["Retry of", detail.retry_of === "" ? null : runLink(detail.retry_of)],
     ["Retried as", retry],
@@ -170,7 +181,7 @@ function startedBy(detail: RunDetail): Child {
 }
 
 function undone({ undone: over, undo_failed: failed }: RunDetail): string {
-  return failed > 0 ? `${over} tasks; ${failed} could not be undone` : `${over} tasks`;
+  return failed > 0 ? `${counted(over, "task")}; ${failed} could not be undone` : counted(over, "task");
 }
 
 function trace(context: Context, id: string): Child {
@@ -218,7 +229,7 @@ const ROWS_AT_ONCE = 200;
 function history(entries: readonly HistoryEntry[]): Child {
   const columns: Column<HistoryEntry>[] = [
     { name: "Offset", cell: (entry) => String(entry.offset), isNumber: true },
-    { name: "Time", cell: (entry) => time(entry.time) },
+    { name: "Time", cell: (entry) => time(entry.time, { isExact: true }) },
     { name: "Record", cell: recordOf },
     { name: "Step", cell: (entry) => (entry.step ? h("code", {}, entry.step) : "") },
     { name: "Attempt", cell: (entry) => (entry.attempt === null ? "" : String(entry.attempt)), isNumber: true },
@@ -267,7 +278,12 @@ function actions(context: Context, detail: RunDetail, entries: readonly HistoryE
   const does = (verb: string, done: string) => async (values: Record<string, string>): Promise<void> => {
     const body = Object.fromEntries(Object.entries(values).filter(([, value]) => value !== ""));
     const answer = await context.api.post<{ id?: string; retry_of?: string }>(`${path}/${verb}`, body);
-    say(done, answer.retry_of && answer.id ? runLink(answer.id) : undefined);
+    if (answer.retry_of && answer.id) {
+      started.set(answer.id, Date.now());
+      say(done, runLink(answer.id));
+    } else {
+      say(done);
+    }
     await controls.refresh();
   };
   const button = (name: string, question: () => Parameters<typeof ask>[0], tone = ""): HTMLElement =>

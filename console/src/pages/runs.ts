@@ -76,7 +76,7 @@ export function runs(context: Context, query: URLSearchParams): Child {
       },
       reset: () => void list.refresh(),
       state: (state) => {
-        if (state === "polling") void list.refresh();
+        if (state === "polling" || state === "lost") void list.refresh();
       },
     },
     context.signal,

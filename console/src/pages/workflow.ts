@@ -1,13 +1,14 @@
 /** `/workflows/<name>`: what a workflow is, its runs, and a way to start one. */
 
 import { shown, type Context } from "../context.ts";
-import { ask, say } from "../dialog.ts";
+import { ask } from "../dialog.ts";
 import { h, type Child } from "../element.ts";
 import { parse } from "../exact-json.ts";
 import { count, duration, words } from "../format.ts";
-import { facts, runColumns, runLink, statusChip, table } from "../piece.ts";
+import { facts, runColumns, statusChip, table } from "../piece.ts";
 import { empty, notesOf } from "../problem-box.ts";
-import { runsPath } from "../route.ts";
+import { runPath, runsPath } from "../route.ts";
+import { started } from "./run.ts";
 import { Problem } from "../problem.ts";
 import { STATUSES, type HandlerFacts, type Listed, type RunSummary, type Trigger, type Workflow } from "../shapes.ts";
 
@@ -139,9 +140,9 @@ async function start(context: Context, namespace: string, name: string): Promise
       const said = { namespace, workflow: name, ...(key === "" ? {} : { key }) };
       // the input goes as it was typed: numbers keep their digits
       const body = `${JSON.stringify(said).slice(0, -1)},"input":${input}}`;
-      const started = await context.api.postText<{ id: string }>("runs", body, { "Idempotency-Key": identity });
-      say("Started", runLink(started.id));
-      context.go(`runs/${encodeURIComponent(started.id)}`);
+      const { id } = await context.api.postText<{ id: string }>("runs", body, { "Idempotency-Key": identity });
+      started.set(id, Date.now());
+      context.go(runPath(id));
     },
   });
 }

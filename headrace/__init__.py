@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from headrace.topics.errors import (
         Cancelled,
         Cause,
+        ChildFailed,
         DefinitionError,
         HeadraceError,
         NonRetryable,
@@ -36,6 +37,7 @@ __all__ = [
     "Breaker",
     "Cancelled",
     "Cause",
+    "ChildFailed",
     "DefinitionError",
     "Duration",
     "Event",
@@ -74,6 +76,7 @@ _HOMES = {
     "headrace.topics.errors": (
         "Cancelled",
         "Cause",
+        "ChildFailed",
         "DefinitionError",
         "HeadraceError",
         "NonRetryable",

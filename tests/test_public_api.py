@@ -15,6 +15,7 @@ PUBLIC = [
     "Breaker",
     "Cancelled",
     "Cause",
+    "ChildFailed",
     "DefinitionError",
     "Duration",
     "Event",

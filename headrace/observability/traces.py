@@ -57,13 +57,18 @@ class Contexts(msgspec.Struct, frozen=True, kw_only=True):
     sampling: Sampling
     parent_from_kafka: bool = False
 
-    def anchor(self, run: str, producer: TraceContext | None, *, from_kafka: bool = True) -> TraceContext:
-        """The context of a run's anchor. `producer`: of the source record, or of the request that started the run.
+    def anchor(
+        self, run: str, producer: TraceContext | None, *, from_kafka: bool = True, awaited: bool | None = None
+    ) -> TraceContext:
+        """The context of a run's anchor. `producer`: of the source record, of the request that started the run, or of its parent.
 
-        Without a source record (not `from_kafka`) somebody waits for an answer: the run goes on in the asker's trace.
+        Without a source record (not `from_kafka`) somebody waits for an answer: the run goes on in the asker's trace. So does an `awaited` child, sampled
+        as its parent is; one that is not has a trace of its own. None: the run is no child.
         """
+        if producer is not None and awaited:
+            return TraceContext(producer.trace_id, span_id_of(run, "start"), producer.flags & SAMPLED, producer.state)
         flags = self.sampling.flags(run, producer)
-        if producer is not None and (self.parent_from_kafka or not from_kafka):
+        if producer is not None and awaited is None and (self.parent_from_kafka or not from_kafka):
             return TraceContext(producer.trace_id, span_id_of(run, "start"), flags, producer.state)
         return context_of_run(run, producer, flags=flags)
 

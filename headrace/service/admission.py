@@ -1,8 +1,8 @@
 """Admission: how many runs work at once in this process, whose turn is next, and when the routers must wait.
 
 Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. The runs of one workflow come in
-the order of their starts, oldest first; workflows take turns, and one of them takes at most half of the slots while others wait. Alone it leaves an eighth
-free: when its handlers hang, others still find room. A run that was admitted before and wakes up comes first.
+the order of their starts, oldest first, but children that another run awaits come before all; workflows take turns, and one of them takes at most half of the
+slots while others wait. Alone it leaves an eighth free: when its handlers hang, others still find room. A run that was admitted before and wakes up is first.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
 from headrace.service.engine.probation import STRIKES_MAX
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Given, PartitionState
-from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, TimerStep
+from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
 from headrace.service.waiting_starts import Asked, WaitingStarts
@@ -45,6 +45,7 @@ from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
+    ChildStarted,
     Emitted,
     ParkReason,
     ProbePassed,
@@ -302,7 +303,8 @@ class AwakeRuns:
         """The trace of a run that may not be live."""
         start = run.start
         producer = kept_context(start.traceparent, start.tracestate)
-        return self._shared.contexts.anchor(run.id, producer, from_kafka=start.event is not None)
+        from_kafka = start.event is not None
+        return self._shared.contexts.anchor(run.id, producer, from_kafka=from_kafka, awaited=start.awaited)
 
     def _end_too_big(self, run: RunState) -> None:
         """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""
@@ -342,6 +344,8 @@ class AwakeRuns:
                     )
                 )
                 maybe(FaultPoint.EMIT_QUEUED)
+            elif isinstance(step, ChildStep):
+                self._start_child(live, step)
         if turn.cancelled:
             for ref in turn.cancelled:
                 self._drop_step(live, ref)
@@ -355,6 +359,26 @@ class AwakeRuns:
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
             self._rest(live)
+
+    def _start_child(self, live: LiveRun, step: ChildStep[Any]) -> None:
+        namespace, workflow, version = step.workflow.id
+        self._tenure.propose(
+            ChildStarted(
+                run=live.state.id,
+                step=step.ref,
+                namespace=namespace,
+                workflow=workflow,
+                version=version,
+                input=msgspec.Raw(step.input),
+                awaited=step.awaited,
+                key=step.key,
+                policy=step.workflow.on_conflict,
+                timeout_ms=step.workflow.timeout_ms,
+                traceparent=live.traceparent,
+                tracestate=live.tracestate,
+            )
+        )
+        maybe(FaultPoint.EMIT_QUEUED)
 
     def _rest(self, live: LiveRun) -> None:
         """It waits: others may work, and soon it is kept as bytes."""

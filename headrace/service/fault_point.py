@@ -67,13 +67,13 @@ class FaultPoint(StrEnum):
     RESULT_QUEUED = "attempt.result_queued"  # the outcome is queued
     RESULT_DELIVERING = "attempt.result_delivering"  # the result of a released attempt is queued as a command
     TIMER_RANG = "timer.rang"  # a timer is due, and its outcome is not queued
-    EMIT_QUEUED = "emit.queued"  # an emission is queued
+    EMIT_QUEUED = "emit.queued"  # an emission is queued, or the start of a child run
     # the way out
     OUTPUT_SENDING = "output.sending"  # a batch leaves for a topic outside of the run log
     OUTPUT_SENT = "output.sent"  # it is durable, and nobody was told
     OUTPUT_REFUSED = "output.refused"  # the topic will never take it, and the log does not say so
     PROGRESS_QUEUED = "outbox.progress_queued"  # the log is about to hear what left the outbox
-    FORWARDING = "forward.queued"  # a start is on its way to the partition of its key
+    FORWARDING = "forward.queued"  # a start is on its way to the partition of its key, or a child's start, end or cancel to another run
     FORWARDED = "forward.acknowledged"  # it is there, and its own partition does not know
     # leaving
     STOPPING = "service.stopping"  # asked to stop, nothing done

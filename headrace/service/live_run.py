@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from headrace.service.definitions.determinism_guard import stepping
+from headrace.service.engine.child import depth_of
 from headrace.service.engine.interpreter import Interpreter, Turn
-from headrace.service.engine.step import CallStep, EmitStep
+from headrace.service.engine.run_state import ChildBegan
+from headrace.service.engine.step import CallStep, ChildStep, EmitStep
 from headrace.topics.command import Approve
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -20,6 +22,8 @@ from headrace.topics.outcome import (
 from headrace.topics.trace_context import kept_context
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from headrace.observability.traces import Contexts
     from headrace.service.definitions.workflow import Workflow
     from headrace.service.engine.limit import RunLimits
@@ -34,6 +38,7 @@ class LiveRun:
 
     __slots__ = (
         "_interpreter",
+        "_loaded",
         "_said",
         "attempts",
         "calls",
@@ -59,6 +64,7 @@ class LiveRun:
         contexts: Contexts,
         limits: RunLimits,
         timeout_at_ms: int | None,
+        loaded: Callable[[str, str, str], object | None],
     ) -> None:
         start = state.start
         event = start.event
@@ -73,8 +79,9 @@ class LiveRun:
         self.over = False  # it has said its end
         self.closed = False  # its coroutine was dropped; attempts of it may go on
         self._said: set[str] = set()  # steps that it has emitted or cancelled, and the log does not say so yet
+        self._loaded = loaded  # asked for the workflows of children
         producer = kept_context(start.traceparent, start.tracestate)
-        self.trace = contexts.anchor(state.id, producer, from_kafka=event is not None)
+        self.trace = contexts.anchor(state.id, producer, from_kafka=event is not None, awaited=start.awaited)
         self.traceparent = self.trace.traceparent
         self.tracestate = self.trace.state or None
         self._interpreter = Interpreter(
@@ -86,6 +93,7 @@ class LiveRun:
             began_at_ms=state.began_at_ms,
             limits=limits,
             retried=state.retried,
+            depth=depth_of(start),
         )
 
     def replay(self) -> Turn:
@@ -114,6 +122,8 @@ class LiveRun:
                 self.timers.pop(step, None)
                 if self._said:
                     self._said.discard(step)
+            case ChildBegan(step=step):
+                self._said.discard(step)
             case StepsCancelled(steps=steps):
                 for step in steps:
                     self.calls.pop(step, None)
@@ -143,7 +153,11 @@ class LiveRun:
         if violation is not None and turn.parked is None:
             return self._interpreter.park(str(violation))  # the body may have swallowed it
         for step in turn.issued:
-            if isinstance(step, EmitStep):
+            if isinstance(step, ChildStep) and self._loaded(*step.workflow.id) is None:
+                namespace, name, version = step.workflow.id
+                found = f"a child run of {namespace}/{name} version {version}, which this app does not define; import it where the app is loaded"
+                return self._interpreter.park(found)
+            if isinstance(step, EmitStep | ChildStep):
                 self._said.add(step.ref)
         if turn.cancelled:
             self._said.update(turn.cancelled)

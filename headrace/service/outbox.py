@@ -1,6 +1,7 @@
 """The outbox's shell: entries of the partitions' state on their way out. An entry leaves the state when the log says that it left.
 
-Events go to their topics, starts to the partition of their key, refusals to the dead letters. Called by owners.
+Events go to their topics, starts to the partition of their key, messages between parents and children to that of the other run, refusals to the dead
+letters. Called by owners.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from zlib import crc32
 
 from headrace.observability import observer as told
 from headrace.observability.label import Stage as StageLabel
-from headrace.service.engine.state import Forward, OutboxEntry, Output, Refusal, RefusedOutput
+from headrace.service.engine.state import Forward, Message, OutboxEntry, Output, Refusal, RefusedOutput
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.topic_plan import RUN_LOG_NAMED
 from headrace.topics.dead_letter import Stage, dead_letter, dead_letter_topic
@@ -40,10 +41,11 @@ class _MakeLetter(Protocol):
 
 
 class _Forwards(NamedTuple):
-    """Starts on their way from one partition to another under one token: offsets by entry, oldest first."""
+    """Commands on their way from one partition to another under one token: offsets by entry, oldest first; and those that another one must go before."""
 
     token: int
     waiting: dict[str, int]
+    behind: dict[str, list[Message]]  # by the entry that must be there first
 
 
 class Outbox:
@@ -59,7 +61,7 @@ class Outbox:
         match entry:
             case Output():
                 self._output(tenure, entry, again=again)
-            case Forward():
+            case Forward() | Message():
                 self._forward(tenure, partition, entry)
             case Refusal():
                 self._refusal(tenure, entry)
@@ -117,13 +119,16 @@ class Outbox:
         partition = None if emitted.key else crc32(entry.id.encode())
         self._shared.publisher.put(emitted.topic, partition, record, gone, wanted)
 
-    def _forward(self, tenure: Tenure, partition: int, entry: Forward) -> None:
+    def _forward(self, tenure: Tenure, partition: int, entry: Forward | Message) -> None:
         token = tenure.token
         forwards = self._forwards.get((partition, entry.partition))
         if forwards is None or forwards.token != token:  # a new token sends all that is left, oldest first
-            forwards = self._forwards[partition, entry.partition] = _Forwards(token, {})
+            forwards = self._forwards[partition, entry.partition] = _Forwards(token, {}, {})
         waiting = forwards.waiting
         waiting[entry.id] = entry.identity.offset
+        if isinstance(entry, Message) and entry.after in waiting:
+            forwards.behind.setdefault(entry.after, []).append(entry)
+            return
         identity = entry.identity
         floor = next(iter(waiting.values()))
         record = CommandRecord(
@@ -135,7 +140,7 @@ class Outbox:
                 n=identity.n,
                 floor=min(floor, identity.offset),
             ),
-            body=entry.start,
+            body=entry.start if isinstance(entry, Forward) else entry.body,
         )
 
         def written(offset: int, error: HeadraceError | None) -> None:
@@ -143,6 +148,9 @@ class Outbox:
                 maybe(FaultPoint.FORWARDED)
                 waiting.pop(entry.id, None)
                 tenure.sent(Sent(entry.id, entry.partition, offset))
+                for message in forwards.behind.pop(entry.id, ()):
+                    if tenure.token == token and tenure.wants(message.id):
+                        self._forward(tenure, partition, message)
             else:
                 asyncio.get_running_loop().call_later(_AGAIN_S, again)
 
@@ -275,6 +283,6 @@ def output_record(shared: Shared, entry: Output) -> NewRecord:
             run_id=entry.run,
             workflow=entry.workflow,
             source=f"{origin[0]}/{origin[1]}/{origin[2]}" if origin is not None else None,
-            trace=shared.contexts.anchor(entry.run, producer, from_kafka=origin is not None),
+            trace=shared.contexts.anchor(entry.run, producer, from_kafka=origin is not None, awaited=entry.awaited),
         ),
     )

@@ -151,6 +151,7 @@ class Shared:
             contexts=self.contexts,
             limits=self._run_limits,
             timeout_at_ms=self.timeout_at_ms(run),
+            loaded=self.app.workflow,
         )
 
     def timeout_at_ms(self, run: RunState | RunLook) -> int | None:

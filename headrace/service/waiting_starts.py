@@ -58,7 +58,9 @@ class WaitingStarts:
         start = run.start
         topic = start.event.topic if start.event is not None else ""
         self.asked[run.id] = Asked(start.workflow, topic, run.size)
-        admission.ask(run.id, start.workflow, run.size, self._room, topic=topic, started_at_ms=run.started_at_ms)
+        # a run that has begun waits for it: it comes before all that have not
+        since_ms = 0 if start.parent is not None and start.parent.awaited else run.started_at_ms
+        admission.ask(run.id, start.workflow, run.size, self._room, topic=topic, started_at_ms=since_ms)
         if admission.waiting_runs > _UNPACKED_MAX and run.id in self.asked:
             self._store(run.id)
 

@@ -5,23 +5,14 @@ Released meanings never change: add a command, do not alter one.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
 from headrace.topics.approval import Verdict
+from headrace.topics.errors import Cause
 from headrace.topics.event import EventMeta
-from headrace.topics.outcome import AttemptFailed, AttemptSucceeded
+from headrace.topics.on_conflict import OnConflict
+from headrace.topics.outcome import AttemptFailed, AttemptSucceeded, RunStatus
 from headrace.topics.redrive import Redriven
-
-
-class OnConflict(StrEnum):
-    """What a start does when its key already has an open run of the same workflow."""
-
-    ALLOW = "allow"
-    REJECT = "reject"
-    JOIN = "join"
-    QUEUE = "queue"
 
 
 class SourceRecord(msgspec.Struct, frozen=True, gc=False):
@@ -33,6 +24,18 @@ class SourceRecord(msgspec.Struct, frozen=True, gc=False):
     timestamp_ms: int
 
 
+class Parent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The step of another run that a run is the child of.
+
+    `awaited`: its end is that step's result. `depth`: so many runs wait for it, one through the other.
+    """
+
+    run: str
+    step: str
+    awaited: bool
+    depth: int = 1
+
+
 class Start(msgspec.Struct, frozen=True, tag_field="is", tag="start", omit_defaults=True, gc=False):
     """Begin a run. `input` is the event's data as JSON. `key` and `policy` matter only together: without a key the policy is `allow`."""
 
@@ -40,21 +43,27 @@ class Start(msgspec.Struct, frozen=True, tag_field="is", tag="start", omit_defau
     workflow: str
     version: str
     input: msgspec.Raw
-    trigger: str = "event"  # event, manual, ...: the metric label
+    trigger: str = "event"  # event, manual, child, ...: the metric label
     key: str | None = None
     policy: OnConflict = OnConflict.ALLOW
     timeout_ms: int | None = None
     event: EventMeta | None = None
     event_at_ms: int | None = None  # the source record's timestamp
-    traceparent: str | None = None  # the producer's context
+    traceparent: str | None = None  # the producer's context; of a child, its parent's
     tracestate: str | None = None
     record: SourceRecord | None = None
     redriven: Redriven | None = None
+    parent: Parent | None = None
 
     @property
     def contended_key(self) -> str | None:
         """The key, if runs of one key may not be open at once: None where there is no key, or no policy about it."""
         return None if self.policy is OnConflict.ALLOW else self.key
+
+    @property
+    def awaited(self) -> bool | None:
+        """Whether a step of another run waits for the run's end. None: it is nobody's child."""
+        return None if self.parent is None else self.parent.awaited
 
 
 class Abandoned(msgspec.Struct, frozen=True, tag_field="is", tag="abandoned", gc=False):
@@ -77,6 +86,23 @@ class Cancel(msgspec.Struct, frozen=True, tag_field="is", tag="cancel", gc=False
 
     run: str
     reason: str = ""
+
+
+class ChildEnded(msgspec.Struct, frozen=True, tag_field="is", tag="child.ended", omit_defaults=True, gc=False):
+    """The child run that the step of `run` awaits has ended, or will never begin: the step's result. `child` is the run that ended.
+
+    `cause` is there if it did not succeed. Without effect if the step is over: the parent has given it up, has ended, or knows already.
+    """
+
+    run: str
+    step: str
+    child: str
+    workflow: str
+    status: RunStatus
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    cause: Cause | None = None
+    error: str = ""
+    message: str = ""
 
 
 class Resume(msgspec.Struct, frozen=True, tag_field="is", tag="resume", gc=False):
@@ -126,4 +152,4 @@ class Approve(msgspec.Struct, frozen=True, tag_field="is", tag="approve", omit_d
     roles: tuple[str, ...] = ()
 
 
-Command = Start | Deliver | Cancel | Resume | Retry | Dismiss | Epoch | Approve
+Command = Start | Deliver | Cancel | ChildEnded | Resume | Retry | Dismiss | Epoch | Approve

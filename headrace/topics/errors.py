@@ -93,6 +93,8 @@ class Cause(StrEnum):
     BREAKER_OPEN = "breaker_open"
     DEADLINE = "deadline"
     OUTPUT_REFUSED = "output_refused"
+    CANCELLED = "cancelled"  # a child run was, by somebody else
+    KEY_HELD = "key_held"  # a child run never began: another one has its key
 
 
 class TaskFailed(HeadraceError):
@@ -111,6 +113,23 @@ class TaskFailed(HeadraceError):
         self.error = error
         self.message = message
         self.attempts = attempts
+
+
+class ChildFailed(TaskFailed):
+    """Raised in a workflow that awaits a child run that did not succeed.
+
+    `child` is the run's id, `status` how it ended; `handler` is the name of its workflow, `error` and `message` are what it ended with.
+    """
+
+    code = "HR4004"
+
+    def __init__(
+        self, *, task: str, workflow: str, child: str, status: str, cause: Cause, error: str, message: str
+    ) -> None:
+        super().__init__(task=task, handler=workflow, cause=cause, error=error, message=message, attempts=1)
+        self.args = (f"Child run {child} of {workflow}, begun at {task}, ended {status}: {error}: {message}",)
+        self.child = child
+        self.status = status
 
 
 class Cancelled(BaseException):

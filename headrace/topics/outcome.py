@@ -10,6 +10,7 @@ from enum import StrEnum
 import msgspec
 
 from headrace.topics.errors import Cause
+from headrace.topics.on_conflict import OnConflict
 
 
 class RunStatus(StrEnum):
@@ -122,6 +123,26 @@ class Emitted(msgspec.Struct, frozen=True, tag_field="is", tag="emitted", omit_d
     subject: str | None = None
 
 
+class ChildStarted(msgspec.Struct, frozen=True, tag_field="is", tag="child.started", omit_defaults=True, gc=False):
+    """The start of a child run is in the outbox, for the partition of its key, or of this step if it has none.
+
+    Its run id derives from this record's place. `awaited`: the child's end is the step's result; else its id is, now. The context is the parent's anchor.
+    """
+
+    run: str
+    step: str
+    namespace: str
+    workflow: str
+    version: str
+    input: msgspec.Raw
+    awaited: bool
+    key: str | None = None
+    policy: OnConflict = OnConflict.ALLOW
+    timeout_ms: int | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
 class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An outbox entry was acknowledged where it went."""
 
@@ -215,6 +236,7 @@ Outcome = (
     | ApprovalRequested
     | StepsCancelled
     | Emitted
+    | ChildStarted
     | OutboxProgress
     | OutputRefused
     | AttemptsGiven

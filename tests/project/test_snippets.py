@@ -31,6 +31,7 @@ GUIDE_RUNS: list[tuple[str, str, str | None, Any, str, Any]] = [
     ("pay", "payments", None, ORDER | {"item": "yacht"}, "succeeded", "declined"),
     ("pay", "payments", None, ORDER | {"item": "flaky"}, "succeeded", "paid"),
     ("parcel", "parcels", None, ORDER, "compensated", None),
+    ("cart", "carts", None, [ORDER, ORDER | {"id": "O-2", "quantity": 1}], "succeeded", 1_200),
     ("restock", "stock.levels", "com.shop.counted", ORDER, "succeeded", 42),
     ("draw", "draws", None, ["Ada", "Bob"], "succeeded", str),
 ]

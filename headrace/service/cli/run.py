@@ -32,6 +32,7 @@ _LIST = (
     Column("RETRIES", "retries", right=True, spare=3),
     Column("SOURCE", "source", spare=4),
     Column("RETRY OF", "retry_of", spare=6),
+    Column("PARENT", "parent", spare=7),
     Column("ERROR", "error"),
 )
 _COUNT = (
@@ -54,7 +55,19 @@ HISTORY = (
     Column("DETAIL", "detail"),
 )
 
-_SHOWN_IF_SO = {"waits_for", "joined", "undone", "undo_failed", "retriable", "retry_of", "retry", "producer_trace_id"}
+_SHOWN_IF_SO = {
+    "waits_for",
+    "parent",
+    "parent_step",
+    "children",
+    "joined",
+    "undone",
+    "undo_failed",
+    "retriable",
+    "retry_of",
+    "retry",
+    "producer_trace_id",
+}
 
 RunArgument = Annotated[str, Parameter(help="The run's id.")]
 _Status = Annotated[
@@ -62,6 +75,7 @@ _Status = Annotated[
 ]
 _Workflow = Annotated[str | None, Parameter(help="Only this workflow, as name or namespace/name.")]
 _Key = Annotated[str | None, Parameter(help="Only runs with this key.")]
+_Parent = Annotated[str | None, Parameter(help="Only children of this run.")]
 _Since = Annotated[str | None, Parameter(help="Only runs started within this time, such as 1h30m.")]
 
 
@@ -70,13 +84,14 @@ async def list_(
     status: _Status = (),
     workflow: _Workflow = None,
     key: _Key = None,
+    parent: _Parent = None,
     since: _Since = None,
     limit: Annotated[int, Parameter(help="At most this many; 0 means all.")] = 50,
     common: Common | None = None,
 ) -> ExitCode:
     """List runs, newest first."""
     common = options(common)
-    wanted = _filter(status, workflow, key, since, limit)
+    wanted = _filter(status, workflow, key, since, limit, parent)
     summaries, code = await _summaries(common, wanted)
     rows = [msgspec.to_builtins(summary) for summary in summaries.newest_first()]
     show(rows, _LIST, common.output, name="id")
@@ -111,7 +126,7 @@ async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
     assert history.detail is not None  # noqa: S101 - read_history raises for unknown runs
     detail = msgspec.json.decode(msgspec.json.encode(history.detail))
     row = {**detail.pop("summary"), **detail}
-    if settings.telemetry.parent_from_kafka and row["producer_trace_id"]:
+    if settings.telemetry.parent_from_kafka and row["producer_trace_id"] and not row["parent"]:
         row["trace_id"] = row["producer_trace_id"]
     if common.output is Format.TABLE:
         row = _for_eyes(row)
@@ -121,7 +136,14 @@ async def get(run: RunArgument, /, *, common: Common | None = None) -> None:
 def _for_eyes(row: dict[str, Any]) -> dict[str, Any]:
     """Without counts of what did not happen; what the run waits for in words."""
     waits = [_waits(one) for one in row["waiting"]]
+    children = [
+        f"{one['run']} ({one['workflow']} at {one['step']}{'' if one['awaited'] else ', detached'}"
+        f"{', ' if one['status'] else ''}{one['status'] or ''})"
+        for one in row["children"]
+    ]
     shown = {key: value for key, value in row.items() if value or key not in _SHOWN_IF_SO}
+    if children:
+        shown["children"] = ", ".join(children)
     return {**shown, "waiting": ", ".join(waits)}
 
 
@@ -187,7 +209,14 @@ async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, Exit
     return summaries, ExitCode.ERROR if problems else ExitCode.OK
 
 
-def _filter(status: tuple[str, ...], workflow: str | None, key: str | None, since: str | None, limit: int) -> RunFilter:
+def _filter(
+    status: tuple[str, ...],
+    workflow: str | None,
+    key: str | None,
+    since: str | None,
+    limit: int,
+    parent: str | None = None,
+) -> RunFilter:
     from headrace.service.cli.exit_code import Usage
 
     words = frozenset(word for text in status for word in text.split(","))
@@ -197,4 +226,4 @@ def _filter(status: tuple[str, ...], workflow: str | None, key: str | None, sinc
         raise Usage(f"--limit {limit} is negative.", do="Use 0 for all.")
     within_s = seconds(since, "--since")
     since_ms = None if within_s is None else round((time.time() - within_s) * 1000)
-    return RunFilter(statuses=words, workflow=workflow, key=key, since_ms=since_ms, limit=limit)
+    return RunFilter(statuses=words, workflow=workflow, key=key, parent=parent, since_ms=since_ms, limit=limit)

@@ -104,6 +104,26 @@ class Workflow(Generic[A, T]):
         """The result as JSON. Raises PayloadError."""
         return self.result_type.encode(value)
 
+    def encode_input(self, value: A, *, limit_bytes: int | None = None) -> bytes:
+        """The input of a run as JSON. Raises PayloadError."""
+        return self.input_type.encode(value, limit_bytes=limit_bytes)
+
+    def decode_result(self, raw: bytes) -> T:
+        """The result of a run again. Raises PayloadError."""
+        return self.result_type.decode(raw)
+
+    def key_of(self, raw: bytes) -> str | None:
+        """The key of a run with this input, by `key=`; None without. Raises what that raises; TypeError, ValueError: it gave no text, or an empty one."""
+        if self.key is None:
+            return None
+        key = cast("object", self.key(self.input_type.decode(raw)))
+        if not isinstance(key, str):
+            raise TypeError(f"The key of {self.name} is {type(key).__name__}, not text.")
+        if not key:
+            raise ValueError(f"The key of {self.name} is empty.")
+        key.encode()  # ValueError: half a surrogate pair is no Unicode
+        return key if type(key) is str else str.__str__(key)
+
     def _payload_type(self, parameter: str, name: str) -> PayloadType[Any]:
         annotation = resolved_annotation(cast("FunctionType", self.function), parameter)
         try:

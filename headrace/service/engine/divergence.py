@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, assert_never
 
-from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Leaf, TimerStep
+from headrace.service.engine.run_state import ChildBegan
+from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Leaf, TimerStep
 from headrace.topics.approval import is_approval
-from headrace.topics.command import Approve, Cancel
+from headrace.topics.command import Approve, Cancel, ChildEnded
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -48,6 +49,10 @@ def expected_by(record: Woke, ref: str) -> str:
             return _emitted(type_, topic, ref)
         case Approve():
             return _approval(ref)
+        case ChildBegan(workflow=workflow, awaited=awaited):
+            return _child(workflow, ref, awaited=awaited)
+        case ChildEnded(workflow=workflow):
+            return _child(workflow, ref, awaited=True)
         case StepsCancelled() | OutputRefused() | Cancel():
             return f"a step at {ref}"
         case _:
@@ -65,6 +70,8 @@ def describe(leaf: Leaf[Any]) -> str:
             return _approval(leaf.ref)
         case EmitStep(type=type_, topic=topic):
             return _emitted(type_, topic, leaf.ref)
+        case ChildStep(workflow=workflow, awaited=awaited):
+            return _child(workflow.name, leaf.ref, awaited=awaited)
         case _:
             return f"a step at {leaf.ref}"
 
@@ -89,6 +96,10 @@ def _called(handler: str, ref: str) -> str:
 
 def _emitted(type_: str, topic: str, ref: str) -> str:
     return f"{type_} emitted to {topic} at {ref}"
+
+
+def _child(workflow: str, ref: str, *, awaited: bool) -> str:
+    return f"{workflow} {'called' if awaited else 'started'} as a child run at {ref}"
 
 
 def _timer(ref: str) -> str:

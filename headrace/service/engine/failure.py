@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.topics.errors import Cause, TaskFailed
+from headrace.topics.errors import Cause, ChildFailed, TaskFailed
 
 if TYPE_CHECKING:
+    from headrace.topics.command import ChildEnded
     from headrace.topics.outcome import AttemptFailed, OutputRefused
 
 _OUTPUT_TRIES = 3  # of the outbox, before it says that a topic refuses
@@ -33,4 +34,17 @@ def output_refused(record: OutputRefused, step: str) -> TaskFailed:
         error=record.code,
         message=record.message,
         attempts=_OUTPUT_TRIES,
+    )
+
+
+def child_failed(record: ChildEnded) -> ChildFailed:
+    """A child run that did not succeed."""
+    return ChildFailed(
+        task=record.step,
+        workflow=record.workflow,
+        child=record.child,
+        status=record.status,
+        cause=record.cause or Cause.RAISED,
+        error=record.error,
+        message=record.message,
     )

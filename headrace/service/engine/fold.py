@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from headrace.service.engine.child import child_ended, child_started, give_up_children, tell_family
 from headrace.service.engine.decide import decide, expire, request, withdraw
 from headrace.service.engine.folded import DONE, NO_EFFECT, SKIPPED, Folded, to_outbox
 from headrace.service.engine.gate import Skip
@@ -28,7 +29,18 @@ from headrace.service.engine.retry import RETENTION_MS, forget, run_ended
 from headrace.service.engine.run_state import Phase, RunState, StepTries
 from headrace.service.engine.settle import settled, woken
 from headrace.service.engine.state import Given, Output, PartitionState, RefusedOutput
-from headrace.topics.command import Abandoned, Approve, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.command import (
+    Abandoned,
+    Approve,
+    Cancel,
+    ChildEnded,
+    Deliver,
+    Dismiss,
+    Epoch,
+    Resume,
+    Retry,
+    Start,
+)
 from headrace.topics.identity import ClientId, Coordinates
 from headrace.topics.outcome import (
     ApprovalRequested,
@@ -36,6 +48,7 @@ from headrace.topics.outcome import (
     AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
+    ChildStarted,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -67,7 +80,7 @@ def fold(state: PartitionState, offset: int, timestamp_ms: int, size: int, recor
             skip = state.gate.admit(record)
             if skip is not None:
                 return SKIPPED[skip]
-            folded = _outcome(state, timestamp_ms, size, record.body)
+            folded = _outcome(state, offset, timestamp_ms, size, record.body)
             return _proven(state, record.body, folded) if state.probation.suspects else folded
         case CommandRecord():
             return _command(state, offset, timestamp_ms, size, record)
@@ -114,9 +127,11 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
                     return SKIPPED[Skip.DUPLICATE]
             return begin_start(state, offset, at_ms, size, record.id, start)
         case Deliver(result=result):
-            return _deliver(state, at_ms, size, result)
+            return _deliver(state, offset, at_ms, size, result)
         case Cancel() as cancel:
             return _cancel(state, at_ms, cancel)
+        case ChildEnded() as ended:
+            return child_ended(state, at_ms, size, ended)
         case Resume(run=run):
             return _resume(state, run)
         case Retry() as retry:
@@ -133,11 +148,11 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
 
 
 def _deliver(
-    state: PartitionState, at_ms: int, size: int, result: AttemptSucceeded | AttemptFailed | Abandoned
+    state: PartitionState, offset: int, at_ms: int, size: int, result: AttemptSucceeded | AttemptFailed | Abandoned
 ) -> Folded:
     state.given.pop((result.run, result.step), None)
     if not isinstance(result, Abandoned):
-        return _outcome(state, at_ms, size, result)
+        return _outcome(state, offset, at_ms, size, result)
     run = state.runs.get(result.run)
     if run is None or result.step in run.settled:
         return NO_EFFECT
@@ -174,7 +189,7 @@ def _resume(state: PartitionState, id_: str) -> Folded:
 # --- outcomes ----------------------------------------------------------------------------------------------------------
 
 
-def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> Folded:
+def _outcome(state: PartitionState, offset: int, at_ms: int, size: int, outcome: Outcome) -> Folded:
     match outcome:
         case AttemptSucceeded():
             run = state.runs.get(outcome.run)
@@ -190,7 +205,7 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
                 state.outbox.pop(entry.entry, None)
             return DONE
         case RunEnded():
-            return _ended(state, at_ms, outcome)
+            return _ended(state, offset, at_ms, outcome)
         case TimerFired():
             return _fired(state, at_ms, outcome)
         case TimerArmed(run=id_, step=step, due_at_ms=due_at_ms, rests_at=rests_at):
@@ -203,7 +218,9 @@ def _outcome(state: PartitionState, at_ms: int, size: int, outcome: Outcome) -> 
         case ApprovalRequested():
             return request(state, at_ms, outcome)
         case StepsCancelled():
-            return _cancelled(state, at_ms, outcome)
+            return _cancelled(state, offset, at_ms, outcome)
+        case ChildStarted():
+            return child_started(state, offset, at_ms, size, outcome)
         case OutputRefused():
             return _refused(state, at_ms, outcome)
         case RunParked():
@@ -262,7 +279,7 @@ def _fired(state: PartitionState, at_ms: int, fired: TimerFired) -> Folded:
     return settled(run, fired.step, fired, at_ms, 0)
 
 
-def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> Folded:
+def _cancelled(state: PartitionState, offset: int, at_ms: int, cancelled: StepsCancelled) -> Folded:
     run = state.runs.get(cancelled.run)
     if run is None:
         return NO_EFFECT
@@ -273,9 +290,12 @@ def _cancelled(state: PartitionState, at_ms: int, cancelled: StepsCancelled) -> 
         run.settled.add(step)
         run.tries.pop(step, None)
         run.timers.pop(step, None)
-    withdrawn = withdraw(state, run, steps, at_ms) if run.approvals else []
     folded = woken(run, StepsCancelled(run=run.id, steps=steps), at_ms, 0)
-    return Folded(instructions=[*withdrawn, *folded.instructions]) if withdrawn else folded
+    if not run.approvals and not run.children:
+        return folded
+    withdrawn = withdraw(state, run, steps, at_ms) if run.approvals else []
+    given_up = give_up_children(state, offset, run, steps) if run.children else []
+    return Folded(instructions=[*withdrawn, *map(Send, given_up), *folded.instructions])
 
 
 def _emitted(state: PartitionState, at_ms: int, size: int, emitted: Emitted) -> Folded:
@@ -303,6 +323,7 @@ def _output(run: RunState, emitted: Emitted, at_ms: int) -> Output:
         traceparent=start.traceparent,
         tracestate=start.tracestate,
         at_ms=at_ms,
+        awaited=start.awaited,
     )
 
 
@@ -335,7 +356,7 @@ def _unheeded(state: PartitionState, run: RunState, ended: RunEnded) -> list[Ins
     return sent
 
 
-def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
+def _ended(state: PartitionState, offset: int, at_ms: int, ended: RunEnded) -> Folded:
     run = state.runs.get(ended.run)
     if run is None or run.phase is Phase.QUEUED:
         return NO_EFFECT
@@ -350,6 +371,8 @@ def _ended(state: PartitionState, at_ms: int, ended: RunEnded) -> Folded:
         instructions += withdraw(state, run, sorted(run.approvals), at_ms)
     if run.refusals:
         instructions += _unheeded(state, run, ended)
+    if run.start.parent is not None or run.children or run.joiners:
+        instructions += map(Send, tell_family(state, offset, run, ended))
     if run.start.contended_key is not None:
         following = give_key_back(state, run)
         if following is not None:

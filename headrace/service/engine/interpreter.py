@@ -24,12 +24,12 @@ from headrace.service.engine.approval import Decision, decided, expired, may_dec
 from headrace.service.engine.branch import Branch
 from headrace.service.engine.compensation import Compensation
 from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe, expected_by, found_instead
-from headrace.service.engine.failure import output_refused, task_failed
+from headrace.service.engine.failure import child_failed, output_refused, task_failed
 from headrace.service.engine.limit import RunLimits, check_depth, too_many_steps
 from headrace.service.engine.run import Run
-from headrace.service.engine.run_state import Woke
-from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Leaf, Step, TimerStep, Watcher
-from headrace.topics.command import Approve, Cancel
+from headrace.service.engine.run_state import ChildBegan, Woke
+from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Leaf, Step, TimerStep, Watcher
+from headrace.topics.command import Approve, Cancel, ChildEnded
 from headrace.topics.errors import Cancelled, NotDeterministic, TaskFailed
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -113,6 +113,7 @@ class Interpreter:
         began_at_ms: int,
         limits: RunLimits = DEFAULT_LIMITS,
         retried: Retried | None = None,
+        depth: int = 0,
     ) -> None:
         self._code = code
         self._run_id = run_id
@@ -122,6 +123,7 @@ class Interpreter:
         self.seed = run_id if retried is None else retried.first
         self._copied = None if retried is None else {record.step: record for record in retried.copied}
         self.limits = limits
+        self.depth = depth  # so many runs wait for this one, one through the other
         self.clock_ms = began_at_ms
         self.news: deque[tuple[Watcher, Step[Any]]] = deque()  # of steps that have settled, for who waits for them
         self.unseen: dict[Step[Any], None] = {}  # steps that failed and that nobody has looked at, in log order
@@ -209,7 +211,7 @@ class Interpreter:
         if self._parked is not None:
             return Turn(parked=self._parked)
         return Turn(
-            issued=[step for step in (*self._emits.values(), *self._open.values()) if not step.cancelling],
+            issued=[step for step in (*self._emits.values(), *self._open.values()) if _is_to_be_said(step)],
             cancelled=[ref for ref, step in self._open.items() if step.cancelling],
             ended=self._outcome,
         )
@@ -280,6 +282,15 @@ class Interpreter:
                 leaf.succeed(f"{run}{step}")
             case Decision() if isinstance(leaf, ApprovalStep) and may_decide(leaf.roles, record.roles):
                 leaf.succeed(decided(record.decision, record.by, record.at_ms, record.note))
+            case ChildEnded() if isinstance(leaf, ChildStep) and _fits(leaf, record):
+                try:
+                    value = self._child_result(leaf, record)
+                except Diverged as diverged:
+                    self._park(leaf.ref, diverged.expected, diverged.found)
+                    return True
+                leaf.succeed(value)
+            case ChildBegan(child=child) if isinstance(leaf, ChildStep) and _fits(leaf, record):
+                leaf.succeed(child)
             case _:
                 return False
         self._past.add(leaf.ref)
@@ -575,6 +586,10 @@ class Interpreter:
                     self._settle(asked).succeed(decided(record.decision, record.by, self.clock_ms, record.note))
                 elif asked is not None:
                     raise Diverged(step, describe(asked))
+            case ChildBegan():
+                self._child_began(record)
+            case ChildEnded():
+                self._child_ended(record)
             case _:
                 assert_never(record)
 
@@ -594,6 +609,40 @@ class Interpreter:
             raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
         except BaseException as error:
             fits = f"a result of {record.handler} that fits its annotation"
+            raise Diverged(record.step, message_of(error), expected=fits) from error
+
+    def _child_began(self, record: ChildBegan) -> None:
+        child = self._child(record)
+        if child is None:
+            return
+        child.started = True
+        if not child.awaited:
+            self._settle(child).succeed(record.child)
+
+    def _child_ended(self, record: ChildEnded) -> None:
+        child = self._child(record)
+        if child is None:
+            return
+        if record.status is RunStatus.SUCCEEDED:
+            value = self._child_result(child, record)
+            self._settle(child).succeed(value)
+        else:
+            self._settle(child).fail(child_failed(record))
+
+    def _child(self, record: ChildBegan | ChildEnded) -> ChildStep[Any] | None:
+        leaf = self._leaf(record.step)
+        if leaf is None or (isinstance(leaf, ChildStep) and _fits(leaf, record)):
+            return leaf
+        raise Diverged(record.step, describe(leaf))
+
+    @staticmethod
+    def _child_result(child: ChildStep[Any], record: ChildEnded) -> Any:
+        try:
+            return child.workflow.decode_result(bytes(record.result))
+        except NotDeterministic as forbidden:
+            raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
+        except BaseException as error:
+            fits = f"a result of {record.workflow} that fits its annotation"
             raise Diverged(record.step, message_of(error), expected=fits) from error
 
     def _confirm(self, emitted: Emitted) -> None:
@@ -640,3 +689,14 @@ class Interpreter:
         del self._open[leaf.ref]
         self._past.add(leaf.ref)
         return leaf
+
+
+def _is_to_be_said(step: Leaf[Any]) -> bool:
+    """Whether the log has to hear (again) that an open step begins."""
+    return not step.cancelling and not (isinstance(step, ChildStep) and step.started)
+
+
+def _fits(child: ChildStep[Any], record: ChildBegan | ChildEnded) -> bool:
+    """Whether the code began what the log says."""
+    awaited = record.awaited if isinstance(record, ChildBegan) else True
+    return (child.workflow.name, child.awaited) == (record.workflow, awaited)

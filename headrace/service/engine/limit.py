@@ -15,6 +15,9 @@ FAN_OUT_MAX: Final = 10_000
 DEPTH_MAX: Final = 100
 """Branches inside each other: a reference has a part for each, and is in every record of its step."""
 
+CHILD_DEPTH_MAX: Final = 64
+"""Runs that wait for each other, each the awaited child of the one before: a workflow that calls itself without end stops here."""
+
 TEXT_MAX: Final = 8_192
 """Characters of an event's type, key or subject: they are headers and keys of Kafka records."""
 
@@ -48,3 +51,10 @@ def check_depth(depth: int) -> None:
     """LimitExceeded if branches are too deep inside each other."""
     if depth > DEPTH_MAX:
         raise LimitExceeded(f"Branches are more than {DEPTH_MAX} deep inside each other.")
+
+
+def check_child_depth(depth: int) -> None:
+    """LimitExceeded if a run that so many others wait for may not call a child."""
+    if depth >= CHILD_DEPTH_MAX:
+        message = f"Child runs are more than {CHILD_DEPTH_MAX} deep inside each other."
+        raise LimitExceeded(message, code="HR4014")

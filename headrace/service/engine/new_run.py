@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from headrace.service.engine.child import refuse_child
 from headrace.service.engine.folded import NO_EFFECT, SKIPPED, Folded, to_outbox
 from headrace.service.engine.gate import Skip
-from headrace.service.engine.instruction import Begin, Joined, Queued
+from headrace.service.engine.instruction import Begin, Joined, Queued, Send
 from headrace.service.engine.retry import copied, kept_of, retriable
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Forward, KeySlot, Refusal
@@ -101,10 +102,15 @@ def _forward(state: PartitionState, offset: int, home: int, start: Start) -> Fol
 
 
 def _conflict(state: PartitionState, offset: int, run: RunState, slot: KeySlot) -> Folded:
-    match run.start.policy:
+    policy, parent = run.start.policy, run.start.parent
+    if parent is not None and parent.awaited and (policy is OnConflict.REJECT or slot.open == parent.run):
+        return Folded(instructions=[Send(refuse_child(state, offset, run.start, parent, slot.open))])
+    match policy:
         case OnConflict.JOIN:
             held = state.runs[slot.open]
             held.joined += 1
+            if parent is not None and parent.awaited:
+                held.joiners = (*held.joiners, parent)
             return Folded(instructions=[Joined(held, run.start)])
         case OnConflict.REJECT:
             return to_outbox(state, Refusal(id=f"refusal/{offset}", start=run.start, open_run=slot.open))

@@ -254,6 +254,7 @@ def _outline(start: Start) -> Start:
         policy=start.policy,
         timeout_ms=start.timeout_ms,
         event=None if event is None else EventMeta("", "", "", event.topic, event.partition, event.offset),
+        parent=start.parent,
     )
 
 

@@ -26,6 +26,7 @@ from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
+    ChildStarted,
     Emitted,
     ParkReason,
     ProbePassed,
@@ -104,6 +105,7 @@ class Probation(msgspec.Struct):
                 | TimerArmed(run=run)
                 | ApprovalRequested(run=run)
                 | Emitted(run=run)
+                | ChildStarted(run=run)
                 | ProbePassed(run=run)
                 | RunParked(run=run)
                 | RunEnded(run=run)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from headrace.service.engine.approval import Decision
-from headrace.service.engine.run_state import Copied, Retried, RunState
+from headrace.service.engine.run_state import ChildBegan, Copied, Retried, RunState
 from headrace.topics.approval import is_approval
-from headrace.topics.command import Approve, Start
+from headrace.topics.command import Approve, ChildEnded, Start
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace.service.engine.state import PartitionState
+    from headrace.topics.command import Parent
 
 RETRIABLE = frozenset({RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.COMPENSATED})
 """How a run must have ended. One that was cancelled has ended as somebody wished."""
@@ -152,6 +153,10 @@ def _keep(run: RunState) -> Kept:
                 finished.append(Finished(step, "failed"))
             case AttemptSucceeded(step=step) | Emitted(step=step):
                 finished.append(Finished(step, "succeeded", record))
+            case ChildEnded(step=step, status=RunStatus.SUCCEEDED) | ChildBegan(step=step, awaited=False):
+                finished.append(Finished(step, "succeeded", record))
+            case ChildEnded(step=step):
+                finished.append(Finished(step, "failed"))
             case AttemptFailed(step=step) if _UNDO not in step:
                 finished.append(Finished(step, "failed"))
             case Decision(step=step):
@@ -164,11 +169,16 @@ def _keep(run: RunState) -> Kept:
             case _:
                 pass
     return Kept(
-        start=msgspec.structs.replace(run.start, trigger="manual", record=None),
+        start=msgspec.structs.replace(run.start, trigger="manual", record=None, parent=_left_alone(run.start.parent)),
         first=run.id if retried is None else retried.first,
         keys={} if retried is None else retried.keys,
         finished=tuple(finished),
     )
+
+
+def _left_alone(parent: Parent | None) -> Parent | None:
+    """Of a child that is done again: its parent has got the first one's end."""
+    return None if parent is None else msgspec.structs.replace(parent, awaited=False, depth=0)
 
 
 def _undos(run: RunState) -> Iterator[str]:

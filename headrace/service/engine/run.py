@@ -12,8 +12,8 @@ from headrace.handlers.duration import milliseconds
 from headrace.handlers.payload import payload_type
 from headrace.service.engine.approval import ROLE_CHARS_MAX, ROLES_MAX
 from headrace.service.engine.group import Gather, Map, Race
-from headrace.service.engine.limit import TEXT_MAX, LimitExceeded, check_fan_out
-from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Step, TimerStep
+from headrace.service.engine.limit import TEXT_MAX, LimitExceeded, check_child_depth, check_fan_out
+from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Step, TimerStep
 from headrace.topics.approval import STEP_KIND
 from headrace.topics.spec import is_topic_name
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.handlers.duration import Duration
     from headrace.service.engine.approval import Approval
     from headrace.service.engine.interpreter import Interpreter
+    from headrace.service.engine.step import ChildCode
     from headrace.topics.event import Event
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ A = TypeVar("A")
 Ts = TypeVarTuple("Ts")
 
 _HANDLER = "a function decorated with @handler"
+_WORKFLOW = "a function decorated with @workflow"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -193,6 +195,22 @@ class Run:
         raw = payload_type(data.__class__).encode(data, limit_bytes=interpreter.limits.payload_bytes)
         return interpreter.emit(EmitStep(interpreter, ref, topic, type, raw, key, subject))
 
+    def call_child(self, workflow: ChildCode[A, T], input: A, *, key: str | None = None) -> Step[T]:
+        """Run another workflow as a child of this run and wait for its result. If this run gives it up, or ends, the child is cancelled.
+
+        `key` is the child's; without one it is what the workflow's `key=` says of the input. Awaiting it raises ChildFailed if the child does not succeed, or
+        never begins because its key is held. PayloadError: the input is not what the workflow says. LimitExceeded: too many runs wait for this one already.
+        """
+        check_child_depth(self._interpreter.depth)
+        return self._child(workflow, input, key, "run.call_child", awaited=True)
+
+    def start_child(self, workflow: ChildCode[A, Any], input: A, *, key: str | None = None) -> Step[str]:
+        """Start another workflow; the result is the id of its run. It is on its own then: what becomes of either run does not concern the other.
+
+        If its policy joins it to the open run of its key, or rejects it, there is no run of that id.
+        """
+        return self._child(workflow, input, key, "run.start_child", awaited=False)
+
     def now(self) -> datetime:
         """The run's clock: the newest append time it has seen, in UTC."""
         return datetime.fromtimestamp(self._interpreter.clock_ms / 1000, UTC)
@@ -208,6 +226,20 @@ class Run:
         bits = (bits & ~(0x3 << 62)) | (0x2 << 62)
         text = f"{bits:032x}"
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def _child(self, workflow: ChildCode[A, Any], input: A, key: str | None, asked: str, *, awaited: bool) -> Step[Any]:
+        interpreter = self._interpreter
+        if not hasattr(type(workflow), "key_of"):  # bodies may be untyped
+            named = getattr(workflow, "name", None) or _name(workflow)
+            raise interpreter.forbidden(f"{asked} of {named}", _WORKFLOW)
+        if key is not None:
+            _check_text("key", key, of=asked)
+        ref = f"{interpreter.reference()}/{workflow.name}"
+        raw = workflow.encode_input(input, limit_bytes=interpreter.limits.payload_bytes)
+        if key is None:
+            key = workflow.key_of(raw)
+        step: ChildStep[Any] = ChildStep(interpreter, ref, workflow, raw, key, awaited=awaited)
+        return interpreter.issue(step)
 
     def _sleep(self, due_at_ms: int) -> TimerStep:
         interpreter = self._interpreter

@@ -13,6 +13,7 @@ import zlib
 import msgspec
 
 from headrace.service.engine.run_state import Phase, RunState
+from headrace.topics.command import Parent
 
 
 class EventLook(msgspec.Struct, frozen=True, gc=False):
@@ -30,6 +31,7 @@ class StartLook(msgspec.Struct, frozen=True, gc=False):
     key: str | None = None
     timeout_ms: int | None = None
     event: EventLook | None = None
+    parent: Parent | None = None
 
 
 class RunLook(msgspec.Struct, array_like=True, frozen=True):

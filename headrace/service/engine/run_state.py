@@ -16,7 +16,7 @@ from enum import StrEnum
 import msgspec
 
 from headrace.service.engine.approval import Decision
-from headrace.topics.command import Approve, Cancel, Start
+from headrace.topics.command import Approve, Cancel, ChildEnded, Parent, Start
 from headrace.topics.identity import Identity
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -28,11 +28,33 @@ from headrace.topics.outcome import (
     TimerFired,
 )
 
-Woke = AttemptSucceeded | AttemptFailed | TimerFired | StepsCancelled | Emitted | OutputRefused | Cancel | Approve
+
+class ChildBegan(msgspec.Struct, frozen=True, tag_field="is", tag="child.began", gc=False):
+    """What a history keeps of a `ChildStarted`: which run it began. Never in the log."""
+
+    run: str
+    step: str
+    workflow: str
+    child: str
+    awaited: bool
+
+
+Woke = (
+    AttemptSucceeded
+    | AttemptFailed
+    | TimerFired
+    | StepsCancelled
+    | Emitted
+    | OutputRefused
+    | Cancel
+    | Approve
+    | ChildBegan
+    | ChildEnded
+)
 """The records that a run's coroutine may notice."""
 
 
-Copied = AttemptSucceeded | Emitted | Decision
+Copied = AttemptSucceeded | Emitted | Decision | ChildBegan | ChildEnded
 """What a retry may have of the runs before it."""
 
 
@@ -92,6 +114,8 @@ class RunState(msgspec.Struct, array_like=True):
     retried: Retried | None = None
     refusals: int = 0  # outputs that were refused while it was open
     approvals: set[str] = set()  # steps at which it waits for somebody: what it asks is in the partition's state
+    children: dict[str, str] = {}  # runs that its open steps await
+    joiners: tuple[Parent, ...] = ()  # steps of others that await it, since their child was joined to it
 
     def cancelled_by(self) -> str | None:
         """The reason of a cancel command that the run has got, or None."""

@@ -12,7 +12,7 @@ from headrace.service.engine.gate import Gate
 from headrace.service.engine.open_runs import OpenRuns
 from headrace.service.engine.probation import Probation
 from headrace.service.engine.retry import RETENTION_MS, FailedRun
-from headrace.topics.command import Start
+from headrace.topics.command import Cancel, ChildEnded, Start
 from headrace.topics.identity import Coordinates
 from headrace.topics.outcome import Emitted
 
@@ -38,6 +38,7 @@ class Output(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="output"
     traceparent: str | None
     tracestate: str | None
     at_ms: int  # append time of the record that put it here: the event's CloudEvents time
+    awaited: bool | None = None  # as of the run's start
 
 
 class Forward(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="forward"):
@@ -47,6 +48,19 @@ class Forward(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="forwar
     partition: int
     identity: Coordinates  # without floor: that is known when it is sent
     start: Start
+
+
+class Message(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="message"):
+    """A command on its way to another run, perhaps of the same partition: a child's start, its end for its parent, or that it is given up.
+
+    `after`: not before this entry is where it goes, if it is in the outbox at all.
+    """
+
+    id: str
+    partition: int
+    identity: Coordinates  # without floor, as above
+    body: Start | ChildEnded | Cancel
+    after: str = ""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="refusal"):
@@ -66,7 +80,7 @@ class RefusedOutput(msgspec.Struct, frozen=True, gc=False, tag_field="is", tag="
     message: str
 
 
-OutboxEntry = Output | Forward | Refusal | RefusedOutput
+OutboxEntry = Output | Forward | Message | Refusal | RefusedOutput
 
 
 class Given(msgspec.Struct, frozen=True, gc=False):

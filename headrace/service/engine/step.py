@@ -1,4 +1,5 @@
-"""Steps: what a run waits for. Leaves (calls, timers, approvals, emits) are settled by records of the log, branches by their coroutine, groups by members.
+"""Steps: what a run waits for. Leaves (calls, timers, approvals, emits, child runs) are settled by records of the log, branches by their coroutine,
+groups by members.
 
 A step is issued where it is written, begins at the next suspension, and settles exactly once. Made by `run.py`, settled by `interpreter.py`. Nothing here
 recurses from step to step: chains of groups may be as long as a run has steps.
@@ -18,9 +19,11 @@ if TYPE_CHECKING:
     from headrace.handlers.definition import Handler
     from headrace.service.engine.approval import ApprovalRequest
     from headrace.service.engine.interpreter import Interpreter
+    from headrace.topics.on_conflict import OnConflict
     from headrace.topics.outcome import Emitted
 
 T_co = TypeVar("T_co", covariant=True)
+A_contra = TypeVar("A_contra", contravariant=True)
 
 
 class Settled(Enum):
@@ -258,3 +261,62 @@ class EmitStep(Leaf[str]):
         """Whether it would emit this very event."""
         mine = (self.topic, self.type, self.key, self.subject, self.data)
         return mine == (emitted.topic, emitted.type, emitted.key, emitted.subject, bytes(emitted.data))
+
+
+class ChildCode(Protocol[A_contra, T_co]):
+    """What a parent needs of the definition of a child's workflow."""
+
+    @property
+    def id(self) -> tuple[str, str, str]:
+        """Namespace, name, version."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The second of these."""
+        ...
+
+    @property
+    def on_conflict(self) -> OnConflict:
+        """What becomes of a start whose key is held."""
+        ...
+
+    @property
+    def timeout_ms(self) -> int | None:
+        """Of a whole run; None: the default."""
+        ...
+
+    def encode_input(self, value: A_contra, *, limit_bytes: int | None = None) -> bytes:
+        """The input as JSON. Raises PayloadError."""
+        ...
+
+    def decode_result(self, raw: bytes) -> T_co:
+        """The result again. Raises PayloadError."""
+        ...
+
+    def key_of(self, raw: bytes) -> str | None:
+        """What `key=` says of an input; None: it has none."""
+        ...
+
+
+class ChildStep(Leaf[T_co]):
+    """A child run. `input` is JSON. If it is `awaited` its result is the step's, else its id. `started`: the log has its start."""
+
+    __slots__ = ("awaited", "input", "key", "started", "workflow")
+
+    def __init__(
+        self,
+        interpreter: Interpreter,
+        ref: str,
+        workflow: ChildCode[Any, Any],
+        input: bytes,
+        key: str | None,
+        *,
+        awaited: bool,
+    ) -> None:
+        super().__init__(interpreter, ref)
+        self.workflow = workflow
+        self.input = input
+        self.key = key
+        self.awaited = awaited
+        self.started = False

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from headrace.service.engine.retry import kept_of
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Approve, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.command import Approve, Cancel, ChildEnded, Deliver, Dismiss, Epoch, Resume, Retry, Start
 from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
+    ChildStarted,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -76,7 +77,7 @@ def _by_command(state: PartitionState, command: Command) -> Touched:
             return Touched((result.run,))
         case Cancel(run=run):
             return _with_slot(state, run)
-        case Resume(run=run) | Approve(run=run):
+        case Resume(run=run) | Approve(run=run) | ChildEnded(run=run):
             return Touched((run,))
         case Retry(run=run):
             return _by_retry(state, run)
@@ -109,6 +110,7 @@ def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:
             | ApprovalRequested(run=run)
             | StepsCancelled(run=run)
             | Emitted(run=run)
+            | ChildStarted(run=run)
             | RunParked(run=run)
         ):
             return Touched((run,))

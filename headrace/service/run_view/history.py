@@ -6,10 +6,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.service.engine.instruction import Begin, Close
+from headrace.service.engine.instruction import Begin, Close, Send
+from headrace.service.engine.run_state import ChildBegan
+from headrace.service.engine.state import Message
 from headrace.service.run_view.summary import RunSummary, Tallies, summary_of
 from headrace.topics.approval import approval_id
-from headrace.topics.command import Abandoned, Approve, Cancel, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.command import (
+    Abandoned,
+    Approve,
+    Cancel,
+    ChildEnded,
+    Deliver,
+    Dismiss,
+    Epoch,
+    Resume,
+    Retry,
+    Start,
+)
 from headrace.topics.event import format_time
 from headrace.topics.identity import run_id
 from headrace.topics.outcome import (
@@ -18,6 +31,7 @@ from headrace.topics.outcome import (
     AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
+    ChildStarted,
     Emitted,
     OutboxProgress,
     OutputRefused,
@@ -68,7 +82,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that waits: for a timer, for its next attempt, or for somebody's decision. `until` is "" if that may take for ever."""
+    """A step that waits: for a timer, for its next attempt, for somebody's decision, or for a child run. `until` is "" if that may take for ever."""
 
     step: str
     waits_for: str
@@ -76,6 +90,16 @@ class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
     approval: str = ""  # its id
     title: str = ""  # what people are asked
     roles: tuple[str, ...] = ()
+
+
+class ChildRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that a step began. `status` is known of one that is awaited and has ended; the run's own log has the rest."""
+
+    step: str
+    run: str
+    workflow: str
+    awaited: bool
+    status: str | None = None
 
 
 class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,7 +118,10 @@ class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
     retry: str = ""  # the newest retry of this run
     # of its spans and log lines, if the producer's trace does not go on (telemetry.parent_from_kafka)
     trace_id: str = ""
-    producer_trace_id: str = ""  # of the source record
+    producer_trace_id: str = ""  # of the source record, or of the parent of a detached child
+    parent: str = ""  # the run whose child this is, and the step there
+    parent_step: str = ""
+    children: tuple[ChildRun, ...] = ()
 
 
 class RunHistory:
@@ -221,7 +248,7 @@ def _is_about(seen: Seen, record: CommandRecord, wanted: str) -> bool:
             return result.run == wanted
         case Epoch():
             return False
-        case Cancel(run=run) | Resume(run=run) | Dismiss(run=run) | Approve(run=run):
+        case Cancel(run=run) | Resume(run=run) | Dismiss(run=run) | Approve(run=run) | ChildEnded(run=run):
             return run == wanted
         case Retry(run=run):
             return wanted in {run, run_id(seen.state.partition, record.id)}
@@ -254,7 +281,8 @@ def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
             event = body.event
             source = "" if event is None else f" by {event.type} of {event.topic}/{event.partition}/{event.offset}"
             key = "" if body.key is None else f", key {body.key}"
-            detail = f"{body.workflow} version {body.version}{key}{source}"
+            parent = "" if body.parent is None else f", child of {body.parent.run} at {body.parent.step}"
+            detail = f"{body.workflow} version {body.version}{key}{source}{parent}"
             return HistoryEntry(offset=offset, time=time, kind="start", detail=detail)
         case Deliver(result=result):
             if not isinstance(result, Abandoned):
@@ -262,6 +290,17 @@ def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
             return HistoryEntry(offset=offset, time=time, kind="abandoned", step=result.step, attempt=result.number)
         case Cancel(reason=reason):
             return HistoryEntry(offset=offset, time=time, kind="cancel", detail=reason)
+        case ChildEnded():
+            return HistoryEntry(
+                offset=offset,
+                time=time,
+                kind="child.ended",
+                step=body.step,
+                cause=None if body.cause is None else str(body.cause),
+                error=body.error or None,
+                message=body.message or None,
+                detail=f"run {body.child} of {body.workflow}: {body.status}",
+            )
         case Resume():
             return HistoryEntry(offset=offset, time=time, kind="resume")
         case Retry(run=of, from_step=from_step):
@@ -318,6 +357,10 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
         case Emitted():
             detail = f"{body.type} to {body.topic}"
             return HistoryEntry(offset=offset, time=time, kind="emitted", step=body.step, detail=detail)
+        case ChildStarted():
+            waits = "" if body.awaited else ", detached"
+            detail = f"{body.workflow} version {body.version} as run {_begun(seen) or 'of its own'}{waits}"
+            return HistoryEntry(offset=offset, time=time, kind="child.started", step=body.step, detail=detail)
         case RunEnded():
             return HistoryEntry(
                 offset=offset,
@@ -338,6 +381,34 @@ def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
             return HistoryEntry(
                 offset=offset, time=time, kind="run.parked", step=body.step or None, detail=f"{body.reason}{sides}"
             )
+
+
+def _begun(seen: Seen) -> str:
+    """The run that this record begins as a child; "" if it comes too late for that."""
+    for instruction in seen.folded.instructions:
+        if isinstance(instruction, Send) and isinstance(instruction.entry, Message):
+            return run_id(instruction.entry.partition, instruction.entry.identity)
+    return ""
+
+
+def _children(run: RunState) -> tuple[ChildRun, ...]:
+    """As far as the run knows."""
+    copied = run.retried.copied if run.retried is not None else ()
+    found: dict[str, ChildRun] = {}
+    for record in (*copied, *(record for record, _ in run.history)):
+        if isinstance(record, ChildBegan):
+            found[record.step] = ChildRun(
+                step=record.step, run=record.child, workflow=record.workflow, awaited=record.awaited
+            )
+        elif isinstance(record, ChildEnded):
+            found[record.step] = ChildRun(
+                step=record.step,
+                run=record.child,
+                workflow=record.workflow,
+                awaited=True,
+                status=str(record.status),
+            )
+    return tuple(found.values())
 
 
 def _attempt(seen: Seen, body: AttemptSucceeded | AttemptFailed) -> HistoryEntry:
@@ -383,19 +454,24 @@ def detail_of(
         OpenStep(step=step, waits_for=f"attempt {tries.failed + 1}", until=format_time(tries.not_before_ms))
         for step, tries in run.tries.items()
     ]
-    parked = run.parked
+    awaited = [OpenStep(step=step, waits_for=f"child run {child}", until="") for step, child in run.children.items()]
+    parked, parent = run.parked, run.start.parent
     producer = kept_context(run.start.traceparent, None)
+    goes_on = run.start.event is None if parent is None else parent.awaited
     return RunDetail(
         summary=summary,
         input=run.start.input,
         result=None if ended is None else ended.result,
-        waiting=(*timers, *tries, *asked) if ended is None else (),
+        waiting=(*timers, *tries, *asked, *awaited) if ended is None else (),
         joined=run.joined,
         undone=0 if ended is None else ended.undone,
         undo_failed=0 if ended is None else ended.undo_failed,
         parked_step="" if parked is None else parked.step,
         expected="" if parked is None else parked.expected,
         found="" if parked is None else parked.found,
-        trace_id=trace_id_of(run.id) if producer is None or run.start.event is not None else producer.trace_id,
+        trace_id=producer.trace_id if producer is not None and goes_on else trace_id_of(run.id),
         producer_trace_id="" if producer is None else producer.trace_id,
+        parent="" if parent is None else parent.run,
+        parent_step="" if parent is None else parent.step,
+        children=_children(run),
     )

@@ -16,6 +16,7 @@ from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.folded import Folded
 from headrace.service.names import Names
 from headrace.service.recovery import Recovery
+from headrace.topics.command import ChildEnded
 from headrace.topics.errors import Fatal
 from headrace.topics.log import OffsetOutOfRange, Offsets, TopicPartition, Unreadable
 from headrace.topics.outcome import AttemptSucceeded, Emitted
@@ -207,6 +208,8 @@ class Reading:
 def _without_payload(noticed: Woke) -> Woke:
     match noticed:
         case AttemptSucceeded():
+            return msgspec.structs.replace(noticed, result=msgspec.Raw(b"null"))
+        case ChildEnded():
             return msgspec.structs.replace(noticed, result=msgspec.Raw(b"null"))
         case Emitted():
             return msgspec.structs.replace(noticed, data=msgspec.Raw(b"null"))

@@ -52,6 +52,7 @@ class RunSummary(msgspec.Struct, frozen=True, kw_only=True):
     failed_step: str
     parked: str
     retry_of: str = ""
+    parent: str = ""  # the run whose child it is
     retriable: bool = False  # it failed, and was neither dismissed nor forgotten since
     waits_for: str = ""  # "approval": it is open and waits for somebody's decision
 
@@ -69,6 +70,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     statuses: frozenset[str] = frozenset()
     workflow: str | None = None
     key: str | None = None
+    parent: str | None = None  # only children of this run
     since_ms: int | None = None  # started at or after, since the epoch
     limit: int = 0
     after: RunPlace | None = None
@@ -173,6 +175,7 @@ class Summaries:
             (not wanted.statuses or status in wanted.statuses)
             and (wanted.workflow is None or wanted.workflow in {start.workflow, f"{start.namespace}/{start.workflow}"})
             and (wanted.key is None or wanted.key == start.key)
+            and (wanted.parent is None or (start.parent is not None and wanted.parent == start.parent.run))
             and (wanted.since_ms is None or run.started_at_ms >= wanted.since_ms)
             and (wanted.after is None or _is_behind(run, wanted.after))
         )
@@ -206,6 +209,7 @@ def summary_of(run: RunState, tally: Tally, ended: RunEnded | None, ended_at_ms:
         parked="" if parked is None else str(parked.reason),
         retry_of="" if run.retried is None else run.retried.of,
         waits_for="approval" if run.approvals and ended is None else "",
+        parent="" if start.parent is None else start.parent.run,
     )
 
 

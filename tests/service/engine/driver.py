@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from headrace.service.definitions.workflow import Workflow
+from headrace.service.engine.child import depth_of
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.folded import Folded
 from headrace.service.engine.instruction import (
@@ -27,8 +28,8 @@ from headrace.service.engine.instruction import (
 from headrace.service.engine.interpreter import TIMEOUT_STEP, Interpreter, Turn
 from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.run_state import Phase, RunState
-from headrace.service.engine.state import Forward, OutboxEntry, Output, PartitionState
-from headrace.service.engine.step import ApprovalStep, CallStep, EmitStep, Leaf, TimerStep
+from headrace.service.engine.state import Forward, Message, OutboxEntry, Output, PartitionState
+from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Leaf, TimerStep
 from headrace.topics.approval import Verdict
 from headrace.topics.command import Approve, Cancel, Command, OnConflict, Resume, Retry, Start
 from headrace.topics.errors import Cause
@@ -37,6 +38,7 @@ from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
+    ChildStarted,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -83,7 +85,8 @@ class Live:
         open_ = {ref for ref in self.open if ref not in settled}
         if self.ended is not None:
             return {ref for ref in open_ if isinstance(self.open[ref], EmitStep)}, set(), self.ended
-        return open_ - self.cancelling, open_ & self.cancelling, None
+        begun = {ref for ref in open_ if ref in self.state.children}  # the log knows them
+        return open_ - self.cancelling - begun, open_ & self.cancelling, None
 
 
 class Driver:
@@ -372,6 +375,7 @@ class Driver:
             began_at_ms=run.began_at_ms,
             limits=RunLimits(payload_bytes=self.payload_bytes_max),
             retried=run.retried,
+            depth=depth_of(run.start),
         )
 
     def _wake(self, run: RunState) -> None:
@@ -399,6 +403,8 @@ class Driver:
                 self._ask(run, leaf)
             elif isinstance(leaf, EmitStep):
                 self._emit(run, leaf)
+            elif isinstance(leaf, ChildStep):
+                self._start_child(run, leaf)
         if turn.cancelled:
             live.cancelling.update(turn.cancelled)
             for ref in turn.cancelled:
@@ -426,6 +432,24 @@ class Driver:
             subject=leaf.subject,
         )
         self.propose(emitted)
+
+    def _start_child(self, run: RunState, leaf: ChildStep[Any]) -> None:
+        namespace, workflow, version = leaf.workflow.id
+        self.propose(
+            ChildStarted(
+                run=run.id,
+                step=leaf.ref,
+                namespace=namespace,
+                workflow=workflow,
+                version=version,
+                input=msgspec.Raw(leaf.input),
+                awaited=leaf.awaited,
+                key=leaf.key,
+                policy=leaf.workflow.on_conflict,
+                timeout_ms=leaf.workflow.timeout_ms,
+                traceparent="00-11111111111111111111111111111111-2222222222222222-01",
+            )
+        )
 
     # --- what must always hold -------------------------------------------------------------------------------------
 
@@ -462,10 +486,17 @@ def _assert_same(one: Leaf[Any], other: Leaf[Any]) -> None:
         assert (one.title, one.roles, one.due_at_ms) == (other.title, other.roles, other.due_at_ms)
     elif isinstance(one, EmitStep) and isinstance(other, EmitStep):
         assert (one.topic, one.type, one.data, one.key) == (other.topic, other.type, other.data, other.key)
+    elif isinstance(one, ChildStep) and isinstance(other, ChildStep):
+        assert (one.workflow, one.input, one.key, one.awaited) == (
+            other.workflow,
+            other.input,
+            other.key,
+            other.awaited,
+        )
 
 
-def forwarded(entry: Forward, floor: int = 0) -> CommandRecord:
-    """The command that the outbox makes of a start on its way to the partition of its key."""
+def forwarded(entry: Forward | Message, floor: int = 0) -> CommandRecord:
+    """The command that the outbox makes of an entry that goes to another partition."""
     at = entry.identity
     identity = Coordinates(at.epoch, at.origin, at.partition, at.offset, at.n, floor)
-    return CommandRecord(id=identity, body=entry.start)
+    return CommandRecord(id=identity, body=entry.start if isinstance(entry, Forward) else entry.body)

@@ -11,11 +11,13 @@ from headrace.topics.command import (
     Abandoned,
     Approve,
     Cancel,
+    ChildEnded,
     Command,
     Deliver,
     Dismiss,
     Epoch,
     OnConflict,
+    Parent,
     Resume,
     Retry,
     SourceRecord,
@@ -28,6 +30,7 @@ from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
     AttemptSucceeded,
+    ChildStarted,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -133,6 +136,7 @@ class Chance:
                 event_at_ms=self.at_ms - 5,
                 record=SourceRecord(b"k", b"\x00\xff", (("h", b"v"),), 7) if policy is OnConflict.REJECT else None,
                 redriven=Redriven(f"in.dlq/0/{self.count // 20}", 1, "0a") if self.count % 5 == 0 else None,
+                parent=Parent(self.run(), self.step_(), chance.random() < 0.7) if chance.random() < 0.3 else None,
             )
         if what < 0.8:
             decision, roles = chance.choice(list(Verdict)), chance.choice([(), ("boss",), ("clerk", "boss")])
@@ -140,6 +144,9 @@ class Chance:
         if what < 0.87:
             result = chance.choice([self.succeeded(), self.failed(), Abandoned(self.run(), self.step_(), 1)])
             return Deliver(self.state.gate.last, result)
+        if what < 0.88:
+            status = chance.choice([RunStatus.SUCCEEDED, RunStatus.CANCELLED])
+            return ChildEnded(self.run(), self.step_(), "2.00000000000000000000", "a", status, msgspec.Raw(b'"r"'))
         if what < 0.93:
             return Cancel(self.run(), "no more") if what < 0.91 else Resume(self.run())
         failed = chance.choice(list(self.state.failed) or ["1.00000000000000000000"])
@@ -177,6 +184,7 @@ class Chance:
                 lambda: TimerFired(run, step, self.at_ms + chance.choice([-1, 1])),
                 lambda: StepsCancelled(run, (step, self.step_())),
                 lambda: Emitted(run, step, "out", "t", msgspec.Raw(b"[1, 2]"), "key"),
+                lambda: ChildStarted(run, step, "default", "a", "1", msgspec.Raw(b"[1]"), chance.random() < 0.7),
                 lambda: OutboxProgress((Sent(entry, 0, 5),)),
                 lambda: OutputRefused(entry, "HR5003", "too big"),
                 lambda: RunEnded(run, RunStatus.SUCCEEDED, msgspec.Raw(b"1")),

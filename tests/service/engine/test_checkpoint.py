@@ -113,7 +113,7 @@ def test_random_logs_have_what_a_checkpoint_must_not_forget() -> None:
             seen.update(["given"] if state.given else [])
             seen.update(["two in a queue"] if any(len(slot.queued) > 1 for slot in state.slots.values()) else [])
     assert seen == {
-        *("Output", "Forward", "Refusal", "RefusedOutput", "open", "queued", "parked"),
+        *("Output", "Forward", "Message", "Refusal", "RefusedOutput", "open", "queued", "parked"),
         *("ended run's output", "given", "two in a queue"),
     }
 

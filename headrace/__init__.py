@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from headrace.handlers.pool import Pool
     from headrace.handlers.rate_limit import RateLimit
     from headrace.handlers.retry import Retry
+    from headrace.service.definitions.schedule import Schedule, Tick
     from headrace.service.definitions.trigger import EventTrigger
     from headrace.service.definitions.workflow import Workflow, workflow
     from headrace.service.engine.approval import Approval
@@ -52,8 +53,10 @@ __all__ = [
     "Retry",
     "Retryable",
     "Run",
+    "Schedule",
     "Step",
     "TaskFailed",
+    "Tick",
     "Workflow",
     "current_attempt",
     "handler",
@@ -68,6 +71,7 @@ _HOMES = {
     "headrace.handlers.pool": ("Pool",),
     "headrace.handlers.rate_limit": ("RateLimit",),
     "headrace.handlers.retry": ("Retry",),
+    "headrace.service.definitions.schedule": ("Schedule", "Tick"),
     "headrace.service.definitions.trigger": ("EventTrigger",),
     "headrace.service.definitions.workflow": ("Workflow", "workflow"),
     "headrace.service.engine.approval": ("Approval",),

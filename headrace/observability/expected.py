@@ -20,7 +20,8 @@ Series = tuple[str, tuple[str, ...]]
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
     """What this process may come to count: names from the app's definitions. `group` is the members' group.
 
-    `starts`: each source topic with a workflow that it starts; `emits`: each output topic with a workflow that emits to it.
+    `starts`: each source topic with a workflow that it starts; `emits`: each output topic with a workflow that emits to it;
+    `scheduled`: workflows with a schedule.
     """
 
     workflows: Sequence[str] = ()
@@ -30,6 +31,7 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
     outputs: Sequence[str] = ()
     starts: Sequence[tuple[str, str]] = ()
     emits: Sequence[tuple[str, str]] = ()
+    scheduled: Sequence[str] = ()
     group: str = ""
 
 
@@ -47,6 +49,9 @@ def expected_series(expected: Expected) -> Iterator[Series]:
         yield from (("runs_finished_total", (workflow, status)) for status in RunStatus)
         yield from (("runs_parked_total", (workflow, reason)) for reason in ParkReason)
         yield "run_start_delay_seconds", (workflow,)
+    for workflow in expected.scheduled:
+        yield "schedule_misfires_total", (workflow,)
+        yield "runs_started_total", (workflow, TriggerKind.SCHEDULE)
     for breaker in expected.breakers:
         yield from (("circuit_breaker_transitions_total", (breaker, state)) for state in BreakerState)
     yield from (("event_loop_blocked_total", (handler,)) for handler in expected.handlers)

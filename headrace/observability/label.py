@@ -132,6 +132,13 @@ class BreakerResult(StrEnum):
     REJECTED = "rejected"
 
 
+class MissReason(StrEnum):
+    """Why a slot of a schedule started no run."""
+
+    MISFIRE = "misfire"  # nobody was there when it was due, and the rule leaves it out
+    OVERLAP = "overlap"  # a run of the schedule was open, as its rule says
+
+
 class GroupEvent(StrEnum):
     """What changed in the membership group, as seen here."""
 

@@ -32,6 +32,10 @@ class LogEvent(StrEnum):
     TIMER_FIRED = "timer.fired"
     APPROVAL_REQUESTED = "approval.requested"
     APPROVAL_DECIDED = "approval.decided"
+    SCHEDULE_FIRED = "schedule.fired"
+    SCHEDULE_MISSED = "schedule.missed"
+    SCHEDULE_PAUSED = "schedule.paused"
+    SCHEDULE_RESUMED = "schedule.resumed"
     EVENT_UNMATCHED = "event.unmatched"
     EVENT_DUPLICATED = "event.duplicated"
     EVENT_EXPIRED = "event.expired"
@@ -91,6 +95,12 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.TIMER_FIRED: Meaning(logging.DEBUG, "A sleep is over."),
     LogEvent.APPROVAL_REQUESTED: Meaning(logging.INFO, "A run waits for somebody's decision."),
     LogEvent.APPROVAL_DECIDED: Meaning(logging.INFO, "An approval is over; `decision` says how, `by` who decided."),
+    LogEvent.SCHEDULE_FIRED: Meaning(logging.DEBUG, "A schedule started the run of a slot."),
+    LogEvent.SCHEDULE_MISSED: Meaning(
+        logging.WARNING, "Slots of a schedule start nothing; at info if that is because a run of it is open."
+    ),
+    LogEvent.SCHEDULE_PAUSED: Meaning(logging.INFO, "Somebody paused a schedule."),
+    LogEvent.SCHEDULE_RESUMED: Meaning(logging.INFO, "A paused schedule goes on."),
     LogEvent.EVENT_UNMATCHED: Meaning(logging.DEBUG, "No trigger wanted a source record."),
     LogEvent.EVENT_DUPLICATED: Meaning(logging.DEBUG, "A source record had made its commands before."),
     LogEvent.EVENT_EXPIRED: Meaning(logging.INFO, "A buffered event waited too long for a run."),

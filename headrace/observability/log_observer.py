@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from headrace.observability import observer as o
-from headrace.observability.label import BreakerState, DiscardReason, Ending, LossReason
+from headrace.observability.label import BreakerState, DiscardReason, Ending, LossReason, MissReason
 from headrace.observability.log_event import LogEvent
 from headrace.observability.logs import Logs
 from headrace.observability.silent import Silent
+from headrace.topics.event import format_time
 from headrace.topics.outcome import RunStatus
 from headrace.topics.trace_context import attempt_span_id, span_id_in, trace_id_in
 
@@ -332,6 +333,37 @@ class LogObserver(Silent):
                 trace_id=_trace_id(armed.traceparent),
                 span_id=_span_id(armed.traceparent),
             )
+
+    def schedule_fired(self, fired: o.ScheduleFired, /) -> None:
+        if self._logs.enabled(logging.DEBUG):
+            self._logs.write(
+                LogEvent.SCHEDULE_FIRED,
+                schedule=fired.schedule,
+                workflow=fired.workflow,
+                run_id=fired.run,
+                scheduled_at=format_time(fired.slot_ms),
+                late_ms=_ms(fired.late_ms),
+            )
+
+    def schedule_missed(self, missed: o.ScheduleMissed, /) -> None:
+        self._logs.write(
+            LogEvent.SCHEDULE_MISSED,
+            at=logging.INFO if missed.reason is MissReason.OVERLAP else None,
+            kind=(missed.schedule, missed.reason),
+            schedule=missed.schedule,
+            workflow=missed.workflow,
+            slots=missed.slots,
+            until=format_time(missed.until_ms),
+            reason=missed.reason,
+            code=missed.code,
+            message=missed.message,
+        )
+
+    def schedule_paused(self, paused: o.SchedulePaused, /) -> None:
+        self._logs.write(LogEvent.SCHEDULE_PAUSED, schedule=paused.schedule, workflow=paused.workflow)
+
+    def schedule_resumed(self, resumed: o.ScheduleResumed, /) -> None:
+        self._logs.write(LogEvent.SCHEDULE_RESUMED, schedule=resumed.schedule, workflow=resumed.workflow)
 
     def timer_fired(self, fired: o.TimerFired, /) -> None:
         if self._logs.enabled(logging.DEBUG):

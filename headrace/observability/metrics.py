@@ -114,7 +114,7 @@ TABLE: Final[tuple[Family, ...]] = (
     # timers, schedules, approvals
     _gauge("timers_pending", "Sleeps and deadlines that are armed."),
     _histogram("timer_fire_delay_seconds", "Due time to the timer's outcome in the log.", WAIT_SECONDS),
-    _counter("schedule_misfires_total", "Scheduled starts that were missed.", "workflow", emitted=False),
+    _counter("schedule_misfires_total", "Slots of schedules that were missed and start nothing.", "workflow"),
     _gauge("approvals_pending", "Approvals that nobody has decided.", "workflow"),
     _histogram(
         "approval_wait_seconds",

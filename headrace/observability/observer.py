@@ -31,6 +31,7 @@ from headrace.observability.label import (
     GroupEvent,
     LogKind,
     LossReason,
+    MissReason,
     ProduceResult,
     Resource,
     SkipReason,
@@ -239,6 +240,42 @@ class TimerArmed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     step: str
     due_at_ms: int
     traceparent: str | None = None  # of the run's anchor
+
+
+class ScheduleFired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The start of a slot was read back. `late_ms` is from the slot to the start's append."""
+
+    schedule: str
+    workflow: str
+    run: str
+    slot_ms: int
+    late_ms: float
+
+
+class ScheduleMissed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """`slots` of a schedule, the last of them at `until_ms`, start nothing."""
+
+    schedule: str
+    workflow: str
+    slots: int
+    until_ms: int
+    reason: MissReason
+    code: str = ""  # HR number, where a limit left them out
+    message: str = ""
+
+
+class SchedulePaused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Somebody paused a schedule."""
+
+    schedule: str
+    workflow: str
+
+
+class ScheduleResumed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A paused schedule goes on, with its next slot."""
+
+    schedule: str
+    workflow: str
 
 
 class TimerFired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -576,6 +613,10 @@ class Observer(Protocol):
     def timer_fired(self, fired: TimerFired, /) -> None: ...
     def approval_requested(self, requested: ApprovalRequested, /) -> None: ...
     def approval_decided(self, decided: ApprovalDecided, /) -> None: ...
+    def schedule_fired(self, fired: ScheduleFired, /) -> None: ...
+    def schedule_missed(self, missed: ScheduleMissed, /) -> None: ...
+    def schedule_paused(self, paused: SchedulePaused, /) -> None: ...
+    def schedule_resumed(self, resumed: ScheduleResumed, /) -> None: ...
 
     def output_sent(self, sent: OutputSent, /) -> None: ...
     def output_resent(self, resent: OutputResent, /) -> None: ...

@@ -22,7 +22,7 @@ from headrace.observability.expected import Expected, expected_series
 from headrace.observability.forecast import Forecast
 from headrace.observability.forecast_gauges import forecast_gauges
 from headrace.observability.forecast_sample import Totals, Work
-from headrace.observability.label import LogKind, PortError, SpanResult
+from headrace.observability.label import LogKind, MissReason, PortError, SpanResult
 from headrace.observability.metrics import BY_NAME, TABLE, Family, Kind
 from headrace.observability.prometheus_families import counter_family, gauge_family, histogram_family, info_family
 from headrace.observability.silent import Silent
@@ -103,6 +103,7 @@ class PrometheusObserver(Silent, Collector):
         self._task_start_delay = distributions["task_start_delay_seconds"]
         self._compensations = counts["compensations_total"]
         self._abandoned = counts["handlers_abandoned_total"]
+        self._misfires = counts["schedule_misfires_total"]
         self._timer_delay = distributions["timer_fire_delay_seconds"].cell()
         self._approval_wait = distributions["approval_wait_seconds"]
         self._resent = counts["outputs_resent_total"]
@@ -202,6 +203,10 @@ class PrometheusObserver(Silent, Collector):
 
     def handler_abandoned(self, abandoned: o.HandlerAbandoned, /) -> None:
         self._abandoned.add((abandoned.workflow, abandoned.handler, abandoned.reason))
+
+    def schedule_missed(self, missed: o.ScheduleMissed, /) -> None:
+        if missed.reason is MissReason.MISFIRE:
+            self._misfires.add((missed.workflow,), missed.slots)
 
     def timer_fired(self, fired: o.TimerFired, /) -> None:
         self._timer_delay.observe(_seconds(fired.late_ms))

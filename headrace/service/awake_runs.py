@@ -27,6 +27,7 @@ from headrace.service.engine.instruction import (
     ReadAnew,
     Rearm,
     Requested,
+    Scheduled,
     Send,
     TryAgain,
     Unpark,
@@ -38,6 +39,7 @@ from headrace.service.engine.state import Given, PartitionState
 from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, TimerStep
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
+from headrace.service.scheduler import Scheduler
 from headrace.service.waiting_starts import Asked, WaitingStarts
 from headrace.topics.approval import is_approval
 from headrace.topics.command import Approve, Cancel
@@ -95,6 +97,7 @@ class AwakeRuns:
         self.starts = WaitingStarts(shared, state, self._wake, lost)
         self.asked = self.starts.asked
         self.idle = IdleRuns(shared, state, self.live, self._wake_again, self._fire)
+        self.scheduler = Scheduler(shared, state, tenure)
         self._shared = shared
         self._state = state
         self._tenure = tenure
@@ -141,6 +144,8 @@ class AwakeRuns:
                 self._shared.epochs.learn_from(self._state.dedupe)
             case Queued(run=run):
                 self.starts.keep(run)
+            case Scheduled():
+                self.scheduler.carry_out(instruction)
             case Joined():
                 pass
             case Requested(run=run, request=asked):
@@ -156,6 +161,7 @@ class AwakeRuns:
     def begin_all(self) -> None:
         """The partition is ours: every open run goes on. Those that rest, by the log, only get their wake-up."""
         self._shared.epochs.learn_from(self._state.dedupe)
+        self.scheduler.begin_all()
         self._to_begin = deque(self._state.runs)
         self._begin_some()
 
@@ -596,6 +602,7 @@ class AwakeRuns:
         self.starts.forget_all()
         self._ending.clear()
         self._to_begin.clear()
+        self.scheduler.forget_all()
 
 
 def _is_sleep(step: str) -> bool:

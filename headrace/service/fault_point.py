@@ -66,6 +66,9 @@ class FaultPoint(StrEnum):
     UNDOING = "attempt.undoing"  # a compensation is about to be called
     RESULT_QUEUED = "attempt.result_queued"  # the outcome is queued
     RESULT_DELIVERING = "attempt.result_delivering"  # the result of a released attempt is queued as a command
+    SLOT_DUE = "schedule.slot_due"  # a slot is due, and its start is not queued
+    SLOT_QUEUED = "schedule.slot_queued"  # its start is queued
+    SLOT_READ = "schedule.slot_read"  # its start was read back, and the schedule does not know
     TIMER_RANG = "timer.rang"  # a timer is due, and its outcome is not queued
     EMIT_QUEUED = "emit.queued"  # an emission is queued, or the start of a child run
     # the way out

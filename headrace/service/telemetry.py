@@ -202,6 +202,7 @@ def _expected(settings: Settings, app: App) -> Expected:
         outputs=app.emitted_topics,
         starts=sorted({(trigger.topic, flow.name) for flow in app.newest() for trigger in flow.triggers}),
         emits=sorted({(topic, flow.name) for flow in app.workflows for topic in flow.emits}),
+        scheduled=sorted({each.workflow for each in app.schedules.values()}),
         group=Names(settings.app.name).members,
     )
 

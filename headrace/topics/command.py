@@ -13,6 +13,7 @@ from headrace.topics.event import EventMeta
 from headrace.topics.on_conflict import OnConflict
 from headrace.topics.outcome import AttemptFailed, AttemptSucceeded, RunStatus
 from headrace.topics.redrive import Redriven
+from headrace.topics.schedule import Slot
 
 
 class SourceRecord(msgspec.Struct, frozen=True, gc=False):
@@ -48,12 +49,13 @@ class Start(msgspec.Struct, frozen=True, tag_field="is", tag="start", omit_defau
     policy: OnConflict = OnConflict.ALLOW
     timeout_ms: int | None = None
     event: EventMeta | None = None
-    event_at_ms: int | None = None  # the source record's timestamp
+    event_at_ms: int | None = None  # the source record's timestamp, or the slot
     traceparent: str | None = None  # the producer's context; of a child, its parent's
     tracestate: str | None = None
     record: SourceRecord | None = None
     redriven: Redriven | None = None
     parent: Parent | None = None
+    slot: Slot | None = None  # of a schedule
 
     @property
     def contended_key(self) -> str | None:
@@ -152,4 +154,18 @@ class Approve(msgspec.Struct, frozen=True, tag_field="is", tag="approve", omit_d
     roles: tuple[str, ...] = ()
 
 
-Command = Start | Deliver | Cancel | ChildEnded | Resume | Retry | Dismiss | Epoch | Approve
+class PauseSchedule(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.pause", gc=False):
+    """Start no more runs of a schedule, until it is resumed. Without effect where it is not known, or paused already."""
+
+    schedule: str
+
+
+class ResumeSchedule(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.resume", gc=False):
+    """Let a paused schedule go on with the next slot: those in between are nobody's. Without effect on others."""
+
+    schedule: str
+
+
+Command = (
+    Start | Deliver | Cancel | ChildEnded | Resume | Retry | Dismiss | Epoch | Approve | PauseSchedule | ResumeSchedule
+)

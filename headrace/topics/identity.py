@@ -38,7 +38,14 @@ class ClientId(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="i"):
     id: str
 
 
-Identity = Coordinates | ClientId
+class SlotId(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="s"):
+    """The identity of a slot's start. Nothing is kept of it: the schedule's own newest slot says what was accepted."""
+
+    schedule: str
+    at_ms: int
+
+
+Identity = Coordinates | ClientId | SlotId
 
 
 def start_digest(kind: str, namespace: str, workflow: str, correlation: str = "") -> str:
@@ -53,6 +60,8 @@ def run_id(partition: int, identity: Identity) -> RunId:
             text = f"c\0{epoch}\0{origin}\0{source}\0{offset}\0{n}"
         case ClientId(id=client_id):
             text = f"i\0{client_id}"
+        case SlotId(schedule=schedule, at_ms=at_ms):
+            text = f"s\0{schedule}\0{at_ms}"
     return RunId(f"{partition}.{blake2b(text.encode(), digest_size=10).hexdigest()}")
 
 

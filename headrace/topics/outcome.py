@@ -11,6 +11,7 @@ import msgspec
 
 from headrace.topics.errors import Cause
 from headrace.topics.on_conflict import OnConflict
+from headrace.topics.schedule import ScheduleDefinition
 
 
 class RunStatus(StrEnum):
@@ -228,6 +229,31 @@ class ProbePassed(msgspec.Struct, frozen=True, tag_field="is", tag="probe.passed
     run: str
 
 
+class ScheduleSeen(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.seen", gc=False):
+    """The owner's code has this schedule. The first time it becomes active, with slots after this record; later its definition is replaced."""
+
+    schedule: str
+    definition: ScheduleDefinition
+
+
+class SlotsMissed(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.missed", gc=False):
+    """`count` slots after `after_ms`, up to and including `until_ms`, start nothing, by the schedule's misfire rule.
+
+    Counts only if `after_ms` is the schedule's newest slot (compare and set).
+    """
+
+    schedule: str
+    after_ms: int
+    until_ms: int
+    count: int
+
+
+class ScheduleUnnamed(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.unnamed", gc=False):
+    """No definition that the owner has loaded names this schedule. The second such record, long after the first, forgets it."""
+
+    schedule: str
+
+
 Outcome = (
     AttemptSucceeded
     | AttemptFailed
@@ -245,4 +271,7 @@ Outcome = (
     | CheckpointChunk
     | RunProbed
     | ProbePassed
+    | ScheduleSeen
+    | SlotsMissed
+    | ScheduleUnnamed
 )

@@ -116,6 +116,18 @@ ONE_OF_EACH: dict[str, Any] = {
         decided_at_ms=1_700_000_040_000,
         traceparent=ANCHOR,
     ),
+    "schedule_fired": o.ScheduleFired(
+        schedule="report-0123456789", workflow="report", run=RUN, slot_ms=1_700_000_000_000, late_ms=2.0
+    ),
+    "schedule_missed": o.ScheduleMissed(
+        schedule="report-0123456789",
+        workflow="report",
+        slots=3,
+        until_ms=1_700_000_000_000,
+        reason=label.MissReason.MISFIRE,
+    ),
+    "schedule_paused": o.SchedulePaused(schedule="report-0123456789", workflow="report"),
+    "schedule_resumed": o.ScheduleResumed(schedule="report-0123456789", workflow="report"),
     "output_sent": o.OutputSent(
         run=RUN,
         workflow="fulfil",

@@ -13,6 +13,7 @@ from tests.project.repository import ROOT, python_files
 # Library: the files that may import it; `*` crosses folders. A new line here needs a reason beside it.
 HOMES: dict[str, list[str]] = {
     "aiokafka": ["headrace/topics/*_kafka.py"],
+    "cronsim": ["headrace/service/slots.py"],
     "cramjam": ["headrace/topics/*.py"],  # bounded decoders, put under aiokafka's
     "sqlite3": ["headrace/topics/*embedded*.py", "headrace/service/history/*"],
     "sqlalchemy": ["headrace/service/history/*"],

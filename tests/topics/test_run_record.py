@@ -19,14 +19,16 @@ from headrace.topics.command import (
     Epoch,
     OnConflict,
     Parent,
+    PauseSchedule,
     Resume,
+    ResumeSchedule,
     Retry,
     SourceRecord,
     Start,
 )
 from headrace.topics.errors import Cause, Fatal
 from headrace.topics.event import EventMeta
-from headrace.topics.identity import ClientId, Coordinates
+from headrace.topics.identity import ClientId, Coordinates, SlotId
 from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
@@ -45,7 +47,10 @@ from headrace.topics.outcome import (
     RunParked,
     RunProbed,
     RunStatus,
+    ScheduleSeen,
+    ScheduleUnnamed,
     Sent,
+    SlotsMissed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -60,6 +65,7 @@ from headrace.topics.run_record import (
     decode,
     encode,
 )
+from headrace.topics.schedule import Misfire, Overlap, ScheduleDefinition, ScheduleSpec, Slot
 
 RAW = msgspec.Raw(b'{"x":[1,2.5,"\xc3\xa9",null]}')
 META = EventMeta("e", "/s", "t", "orders", 3, 17, key="k", subject="s", extensions={"traceid": "1"})
@@ -97,6 +103,9 @@ COMMANDS: list[Command] = [
     Epoch("orders", 2, (5, 0)),
     Approve("0.r", "/1/approval", Verdict.APPROVED, "ann"),
     Approve("0.r", "/1/approval", Verdict.REJECTED, "ann", "too dear", ("boss", "clerk")),
+    Start("default", "shop", "1", RAW, trigger="schedule", event_at_ms=7, slot=Slot("shop-0123456789", 7, 5)),
+    PauseSchedule("shop-0123456789"),
+    ResumeSchedule("shop-0123456789"),
 ]
 OUTCOMES: list[Outcome] = [
     RunProbed("0.r"),
@@ -121,12 +130,26 @@ OUTCOMES: list[Outcome] = [
     RunParked("0.r", ParkReason.NONDETERMINISTIC, "/1/work", "e", "f"),
     CheckpointChunk(4, 0, last=False, items=(RAW, msgspec.Raw(b'["run","0.r",{}]'))),
     CheckpointChunk(4, 1, last=True, items=()),
+    ScheduleSeen(
+        "shop-0123456789",
+        ScheduleDefinition(
+            "default",
+            "shop",
+            "1",
+            ScheduleSpec("0 9 * * *", None, "Europe/Berlin", Misfire.ALL, Overlap.QUEUE, 5, 9),
+            timeout_ms=5,
+            takes_tick=False,
+        ),
+    ),
+    SlotsMissed("shop-0123456789", 5, 9, 4),
+    ScheduleUnnamed("shop-0123456789"),
 ]
 RECORDS: list[RunRecord] = [
     Announce("app", "i", "m", "n", -1, 12),
     Release(5, 7, (RunningAttempt("0.r", "/1/work", 1),), 10_000),
     *[CommandRecord(ClientId("c"), command) for command in COMMANDS],
     CommandRecord(Coordinates(0, "orders", 3, 17, "abc", 5), Resume("0.r")),
+    CommandRecord(SlotId("shop-0123456789", 7), Resume("0.r")),
     *[OutcomeRecord(5, 6, outcome) for outcome in OUTCOMES],
 ]
 

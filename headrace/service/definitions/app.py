@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from headrace.handlers.definition import Handler
 from headrace.service.definitions.workflow import Workflow
+from headrace.topics.schedule import ScheduleDefinition
 from headrace.topics.version_order import version_order
 
 AnyWorkflow = Workflow[Any, Any]
@@ -50,6 +52,11 @@ class App:
     def source_topics(self) -> tuple[str, ...]:
         """The topics that the newest versions have triggers on, sorted."""
         return tuple(sorted({trigger.topic for workflow in self.newest() for trigger in workflow.triggers}))
+
+    @cached_property
+    def schedules(self) -> dict[str, ScheduleDefinition]:
+        """The schedules of the newest versions, by id."""
+        return {id_: each for workflow in self.newest() for id_, each in workflow.scheduled.items()}
 
     @property
     def emitted_topics(self) -> tuple[str, ...]:

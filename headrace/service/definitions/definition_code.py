@@ -18,6 +18,7 @@ ANNOTATION_INVALID: Final = "HR2012"
 TRIGGER_INVALID: Final = "HR2013"
 KEY_INVALID: Final = "HR2014"
 OPTION_INVALID: Final = "HR2015"
+SCHEDULE_INVALID: Final = "HR2016"
 
 # What a workflow's code may not do.
 NOT_DETERMINISTIC: Final = "HR2020"

@@ -42,7 +42,18 @@ if TYPE_CHECKING:
 _FILES_SHOWN_MAX = 10
 # What Headrace imports, some of it after the app.
 _NEEDED = frozenset(
-    {"aiohttp", "aiokafka", "anyio", "cramjam", "cyclopts", "msgspec", "opentelemetry", "prometheus_client", "pydantic"}
+    {
+        "aiohttp",
+        "aiokafka",
+        "anyio",
+        "cramjam",
+        "cronsim",
+        "cyclopts",
+        "msgspec",
+        "opentelemetry",
+        "prometheus_client",
+        "pydantic",
+    }
     | {"rich", "structlog", "uuid_utils", "uvloop", "yaml"}
 )
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -266,6 +277,7 @@ def _judged(workflows: list[AnyWorkflow], handlers: list[AnyHandler], own: OwnFi
     for workflow in workflows:
         workflow.input_type  # noqa: B018 - resolves or raises
         workflow.result_type  # noqa: B018
+        workflow.scheduled  # noqa: B018
     found.update({id(handler): handler for handler in scan(workflows, own)})
     by_name: dict[str, AnyHandler] = {}
     for handler in found.values():

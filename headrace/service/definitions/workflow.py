@@ -16,19 +16,22 @@ from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast, get_args
 
 from headrace.handlers.duration import milliseconds
-from headrace.handlers.payload import PayloadType, payload_type
+from headrace.handlers.payload import PayloadError, PayloadType, payload_type
 from headrace.service.definitions.definition_code import (
     KEY_INVALID,
     NAME_INVALID,
     OPTION_INVALID,
+    SCHEDULE_INVALID,
     SIGNATURE_INVALID,
     TRIGGER_INVALID,
 )
 from headrace.service.definitions.place import Place, place_of
 from headrace.service.definitions.resolved_annotation import resolved_annotation
+from headrace.service.definitions.schedule import Schedule
 from headrace.service.definitions.trigger import TOPIC_NAME, EventTrigger
 from headrace.topics.command import OnConflict
 from headrace.topics.errors import DefinitionError
+from headrace.topics.schedule import ScheduleDefinition, schedule_id
 
 if TYPE_CHECKING:
     from headrace.handlers.duration import Duration
@@ -38,6 +41,8 @@ A = TypeVar("A")
 T = TypeVar("T")
 
 Conflict = Literal["allow", "reject", "join", "queue"]
+
+_SAMPLE_TICK = b'{"scheduled_at":"2026-01-01T00:00:00.000Z","schedule":"name-0123456789"}'
 
 # Names appear in run ids' digests, metric labels, URLs and on the command line.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", re.ASCII)
@@ -57,6 +62,7 @@ class Workflow(Generic[A, T]):
     namespace: str
     version: str
     triggers: tuple[EventTrigger, ...]
+    schedules: tuple[Schedule, ...]
     key: Callable[[A], str] | None
     on_conflict: OnConflict
     timeout_ms: int | None
@@ -95,6 +101,39 @@ class Workflow(Generic[A, T]):
         except (OSError, TypeError):  # no source at hand
             text = _code_text(self._code())
         return blake2b(text, digest_size=6).hexdigest()
+
+    @cached_property
+    def scheduled(self) -> dict[str, ScheduleDefinition]:
+        """Its schedules by id. DefinitionError (HR2016) if the input can be neither a tick nor None."""
+        takes_tick = self._takes_tick() if self.schedules else False
+        return {
+            schedule_id(self.namespace, self.name, each.spec): ScheduleDefinition(
+                namespace=self.namespace,
+                workflow=self.name,
+                version=self.version,
+                spec=each.spec,
+                timeout_ms=self.timeout_ms,
+                takes_tick=takes_tick,
+            )
+            for each in self.schedules
+        }
+
+    def _takes_tick(self) -> bool:
+        tick, none = self._takes(_SAMPLE_TICK), self._takes(b"null")
+        _Refusal(self.place).unless(
+            tick or none,
+            SCHEDULE_INVALID,
+            f"the input of {self.name} can be no tick, and a schedule has nothing else to give.",
+            "Write `async def name(run: Run, tick: Tick)` with Tick from headrace; or None, or a type with its fields.",
+        )
+        return tick
+
+    def _takes(self, raw: bytes) -> bool:
+        try:
+            self.input_type.decode(raw)
+        except PayloadError:
+            return False
+        return True
 
     def begin(self, run: Run, raw: bytes) -> Coroutine[Any, Any, T]:
         """Decode the input and make the coroutine. Raises PayloadError."""
@@ -137,7 +176,7 @@ class Workflow(Generic[A, T]):
 
 def workflow(
     *,
-    on: EventTrigger | Sequence[EventTrigger] = (),
+    on: EventTrigger | Schedule | Sequence[EventTrigger | Schedule] = (),
     key: Callable[[Any], str] | None = None,
     on_conflict: Conflict = "queue",
     name: str | None = None,
@@ -148,7 +187,8 @@ def workflow(
 ) -> Callable[[Callable[[Run, A], Coroutine[Any, Any, T]]], Workflow[A, T]]:
     """Make an `async def f(run, input)` a workflow.
 
-    `on`: what starts it; nothing means that people and clients do. `key` takes the typed input and gives the text that `on_conflict` is about: while a run
+    `on`: what starts it, events and schedules; nothing means that people and clients do.
+    `key` takes the typed input and gives the text that `on_conflict` is about: while a run
     with the same key is open, a start is queued behind it, rejected, joined to it, or allowed beside it. `timeout` is the run's. Several versions of a name
     may be loaded; new runs start with the newest, where numbers in the text count as numbers. Raises DefinitionError.
     """
@@ -160,12 +200,14 @@ def workflow(
         with_place.unless(_is(named, _NAME), NAME_INVALID, f"{named!r} is no workflow name.", _NAME_RULE)
         with_place.unless(_is(namespace, _NAME), NAME_INVALID, f"{namespace!r} is no namespace.", _NAME_RULE)
         with_place.unless(_is(version, _VERSION), NAME_INVALID, f"{version!r} is no version.", _VERSION_RULE)
+        starts = _judged_triggers(on, with_place)
         return Workflow(
             function=function,
             name=named,
             namespace=namespace,
             version=version,
-            triggers=_judged_triggers(on, with_place),
+            triggers=tuple(each for each in starts if isinstance(each, EventTrigger)),
+            schedules=_judged_schedules(starts, key, with_place),
             key=key,
             on_conflict=_judged_policy(key, on_conflict, with_place),
             timeout_ms=_judged_timeout(timeout, with_place),
@@ -222,16 +264,33 @@ def _judged_function(function: object) -> Place:
     return place
 
 
-def _judged_triggers(on: object, refusal: _Refusal) -> tuple[EventTrigger, ...]:
-    if isinstance(on, EventTrigger):
+def _judged_triggers(on: object, refusal: _Refusal) -> tuple[EventTrigger | Schedule, ...]:
+    if isinstance(on, EventTrigger | Schedule):
         return (on,)
     listed: tuple[object, ...] = (
         tuple(cast("Sequence[object]", on)) if isinstance(on, Sequence) and not isinstance(on, str) else (on,)
     )
     for trigger in listed:
         message = f"on={trigger!r} is no trigger."
-        refusal.unless(isinstance(trigger, EventTrigger), TRIGGER_INVALID, message, 'Write on=EventTrigger("orders").')
-    return cast("tuple[EventTrigger, ...]", listed)
+        sound = isinstance(trigger, EventTrigger | Schedule)
+        refusal.unless(sound, TRIGGER_INVALID, message, 'Write on=EventTrigger("orders") or on=Schedule(every="5m").')
+    return cast("tuple[EventTrigger | Schedule, ...]", listed)
+
+
+def _judged_schedules(
+    starts: tuple[EventTrigger | Schedule, ...], key: object, refusal: _Refusal
+) -> tuple[Schedule, ...]:
+    schedules = tuple(each for each in starts if isinstance(each, Schedule))
+    refusal.unless(
+        key is None or not schedules,
+        SCHEDULE_INVALID,
+        "key= and a schedule: a tick has nothing to make a key of.",
+        "Schedule(overlap=...) says what happens while a run is open; events with a key start a workflow of their own.",
+    )
+    ids = {schedule_id("", "", each.spec) for each in schedules}
+    message = "two of its schedules have the same slots."
+    refusal.unless(len(ids) == len(schedules), SCHEDULE_INVALID, message, "Keep one of them.")
+    return schedules
 
 
 def _judged_policy(key: object, on_conflict: object, refusal: _Refusal) -> OnConflict:

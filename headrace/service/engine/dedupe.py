@@ -46,9 +46,11 @@ class Dedupe(msgspec.Struct):
 
     def accept(self, identity: Identity, at_ms: int, client_retention_ms: int) -> bool:
         """True if this identity was never accepted before; it is noted then. The floor rises either way."""
+        if isinstance(identity, Coordinates):
+            return self._accept_coordinates(identity)
         if isinstance(identity, ClientId):
             return self._accept_client(identity.id, at_ms, client_retention_ms)
-        return self._accept_coordinates(identity)
+        return True  # a slot: whether it is the next one is for its schedule to say
 
     def _accept_coordinates(self, identity: Coordinates) -> bool:
         marks = self.origins.get((identity.origin, identity.partition))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
+from headrace.service.engine import schedule
 from headrace.service.engine.child import child_ended, child_started, give_up_children, tell_family
 from headrace.service.engine.decide import decide, expire, request, withdraw
 from headrace.service.engine.folded import DONE, NO_EFFECT, SKIPPED, Folded, to_outbox
@@ -37,11 +38,13 @@ from headrace.topics.command import (
     Deliver,
     Dismiss,
     Epoch,
+    PauseSchedule,
     Resume,
+    ResumeSchedule,
     Retry,
     Start,
 )
-from headrace.topics.identity import ClientId, Coordinates
+from headrace.topics.identity import ClientId, Coordinates, SlotId
 from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
@@ -58,6 +61,9 @@ from headrace.topics.outcome import (
     RunParked,
     RunProbed,
     RunStatus,
+    ScheduleSeen,
+    ScheduleUnnamed,
+    SlotsMissed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -125,7 +131,9 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
                     and not state.dedupe.accept_redrive(identity, start.redriven, at_ms)
                 ):
                     return SKIPPED[Skip.DUPLICATE]
-            return begin_start(state, offset, at_ms, size, record.id, start)
+            if start.slot is not None and isinstance(identity, SlotId):
+                return schedule.begin_slot(state, offset, at_ms, size, identity, start, start.slot)
+            return begin_start(state, offset, at_ms, size, identity, start)
         case Deliver(result=result):
             return _deliver(state, offset, at_ms, size, result)
         case Cancel() as cancel:
@@ -143,6 +151,8 @@ def _command(state: PartitionState, offset: int, at_ms: int, size: int, record: 
         case Epoch(topic=topic, epoch=epoch, offsets=offsets):
             new = state.dedupe.begin_epoch(topic, epoch, offsets)
             return Folded(instructions=[ReadAnew(topic)]) if new else NO_EFFECT
+        case PauseSchedule() | ResumeSchedule():
+            return schedule.paused_or_resumed(state, at_ms, record.body)
         case _:
             assert_never(record.body)
 
@@ -242,6 +252,12 @@ def _outcome(state: PartitionState, offset: int, at_ms: int, size: int, outcome:
             return Folded(instructions=[Probe(id_)])
         case ProbePassed():
             return DONE
+        case ScheduleSeen():
+            return schedule.seen(state, at_ms, outcome)
+        case SlotsMissed():
+            return schedule.missed(state, at_ms, outcome)
+        case ScheduleUnnamed():
+            return schedule.unnamed(state, at_ms, outcome)
         case _:
             assert_never(outcome)
 

@@ -6,10 +6,11 @@ import msgspec
 
 from headrace.service.engine.approval import ApprovalRequest
 from headrace.service.engine.run_state import RunState, Woke
+from headrace.service.engine.schedule_state import ScheduleState
 from headrace.service.engine.state import OutboxEntry
 from headrace.topics.approval import ApprovalEnding
-from headrace.topics.command import Start
-from headrace.topics.outcome import AttemptFailed, RunEnded, RunParked
+from headrace.topics.command import PauseSchedule, ResumeSchedule, Start
+from headrace.topics.outcome import AttemptFailed, RunEnded, RunParked, ScheduleSeen, ScheduleUnnamed, SlotsMissed
 
 
 class Begin(msgspec.Struct, frozen=True, gc=False):
@@ -120,6 +121,20 @@ class Decided(msgspec.Struct, frozen=True, gc=False):
     by: str
 
 
+class Scheduled(msgspec.Struct, frozen=True, gc=False):
+    """A record about a schedule was read, at `at_ms`: look at the schedule again. `after` is what it became; None: it is not known (any more), or is as it was.
+
+    `early_ms`: the record came so long before it may count.
+    """
+
+    schedule: str
+    record: Start | ScheduleSeen | SlotsMissed | ScheduleUnnamed | PauseSchedule | ResumeSchedule
+    at_ms: int
+    early_ms: int = 0
+    before: ScheduleState | None = None
+    after: ScheduleState | None = None
+
+
 Instruction = (
     Begin
     | Advance
@@ -136,4 +151,5 @@ Instruction = (
     | Joined
     | Requested
     | Decided
+    | Scheduled
 )

@@ -12,6 +12,7 @@ from headrace.service.engine.gate import Gate
 from headrace.service.engine.open_runs import OpenRuns
 from headrace.service.engine.probation import Probation
 from headrace.service.engine.retry import RETENTION_MS, FailedRun
+from headrace.service.engine.schedule_state import ScheduleState
 from headrace.topics.command import Cancel, ChildEnded, Start
 from headrace.topics.identity import Coordinates
 from headrace.topics.outcome import Emitted
@@ -111,6 +112,7 @@ class PartitionState(msgspec.Struct):
     failed: dict[str, FailedRun] = {}  # runs that may be retried, the oldest first
     failed_bytes: int = 0  # of what is kept of them
     approvals: dict[str, ApprovalRequest] = {}  # those that are open, by run and step, in the order of their requests
+    schedules: dict[str, ScheduleState] = {}  # that live in this partition, by id
 
     def become(self, other: PartitionState) -> None:
         """Say what another one says, which is of no use any more: who refers to this one need not know."""

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, NamedTuple, assert_never
 
 from headrace.service.engine.retry import kept_of
 from headrace.service.engine.state import Output, PartitionState
-from headrace.topics.command import Approve, Cancel, ChildEnded, Deliver, Dismiss, Epoch, Resume, Retry, Start
+from headrace.topics.command import (
+    Approve,
+    Cancel,
+    ChildEnded,
+    Deliver,
+    Dismiss,
+    Epoch,
+    PauseSchedule,
+    Resume,
+    ResumeSchedule,
+    Retry,
+    Start,
+)
 from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
@@ -25,6 +37,9 @@ from headrace.topics.outcome import (
     RunEnded,
     RunParked,
     RunProbed,
+    ScheduleSeen,
+    ScheduleUnnamed,
+    SlotsMissed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -81,7 +96,7 @@ def _by_command(state: PartitionState, command: Command) -> Touched:
             return Touched((run,))
         case Retry(run=run):
             return _by_retry(state, run)
-        case Dismiss() | Epoch():
+        case Dismiss() | Epoch() | PauseSchedule() | ResumeSchedule():
             return NOTHING
         case _:
             assert_never(command)
@@ -120,6 +135,8 @@ def _by_outcome(state: PartitionState, outcome: Outcome) -> Touched:
             output = state.outbox.get(entry)
             return Touched((output.run,)) if isinstance(output, Output) else NOTHING
         case AttemptsGiven() | OutboxProgress() | CheckpointChunk() | RunProbed() | ProbePassed():
+            return NOTHING
+        case ScheduleSeen() | SlotsMissed() | ScheduleUnnamed():
             return NOTHING
         case _:
             assert_never(outcome)

@@ -19,7 +19,9 @@ from headrace.topics.command import (
     Deliver,
     Dismiss,
     Epoch,
+    PauseSchedule,
     Resume,
+    ResumeSchedule,
     Retry,
     Start,
 )
@@ -39,6 +41,9 @@ from headrace.topics.outcome import (
     RunEnded,
     RunParked,
     RunProbed,
+    ScheduleSeen,
+    ScheduleUnnamed,
+    SlotsMissed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -246,7 +251,7 @@ def _is_about(seen: Seen, record: CommandRecord, wanted: str) -> bool:
             return run_id(seen.state.partition, record.id) == wanted
         case Deliver(result=result):
             return result.run == wanted
-        case Epoch():
+        case Epoch() | PauseSchedule() | ResumeSchedule():
             return False
         case Cancel(run=run) | Resume(run=run) | Dismiss(run=run) | Approve(run=run) | ChildEnded(run=run):
             return run == wanted
@@ -282,7 +287,8 @@ def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
             source = "" if event is None else f" by {event.type} of {event.topic}/{event.partition}/{event.offset}"
             key = "" if body.key is None else f", key {body.key}"
             parent = "" if body.parent is None else f", child of {body.parent.run} at {body.parent.step}"
-            detail = f"{body.workflow} version {body.version}{key}{source}{parent}"
+            slot = "" if body.slot is None else f" by {body.slot.schedule} at {format_time(body.slot.at_ms)}"
+            detail = f"{body.workflow} version {body.version}{key}{source}{slot}{parent}"
             return HistoryEntry(offset=offset, time=time, kind="start", detail=detail)
         case Deliver(result=result):
             if not isinstance(result, Abandoned):
@@ -313,13 +319,15 @@ def _command(seen: Seen, body: Command, run: str, started: str) -> HistoryEntry:
             return HistoryEntry(offset=offset, time=time, kind="approve", step=step, detail=detail)
         case Epoch(topic=topic, epoch=epoch):
             return HistoryEntry(offset=offset, time=time, kind="epoch", detail=f"{topic}: {epoch}")
+        case PauseSchedule(schedule=schedule) | ResumeSchedule(schedule=schedule):
+            return HistoryEntry(offset=offset, time=time, kind="schedule", detail=schedule)
 
 
 def _outcome(seen: Seen, body: Outcome, run: str) -> HistoryEntry | None:
     """The entry of an outcome, or None if it is about other runs."""
     offset, time = seen.offset, format_time(seen.timestamp_ms)
     match body:
-        case CheckpointChunk() | AttemptsGiven():
+        case CheckpointChunk() | AttemptsGiven() | ScheduleSeen() | SlotsMissed() | ScheduleUnnamed():
             return None
         case OutboxProgress(sent=sent):
             mine = [one for one in sent if one.entry.startswith(f"{run}/")]

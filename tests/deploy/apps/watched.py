@@ -13,7 +13,9 @@ from headrace import (
     RateLimit,
     Retry,
     Run,
+    Schedule,
     TaskFailed,
+    Tick,
     current_attempt,
     handler,
     workflow,
@@ -66,6 +68,11 @@ async def pay(order: Order) -> str:
 def linger(order: Order) -> None:
     """A thread that nobody can end in time."""
     time.sleep(2)
+
+
+@workflow(on=Schedule(every="1s"))
+async def count_stock(run: Run, tick: Tick) -> None:
+    """Started by the clock."""
 
 
 @workflow(on=EventTrigger(SOURCE, type="order"), emits=[RESULTS])

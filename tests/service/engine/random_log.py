@@ -18,14 +18,16 @@ from headrace.topics.command import (
     Epoch,
     OnConflict,
     Parent,
+    PauseSchedule,
     Resume,
+    ResumeSchedule,
     Retry,
     SourceRecord,
     Start,
 )
 from headrace.topics.errors import Cause
 from headrace.topics.event import EventMeta
-from headrace.topics.identity import ClientId, Coordinates, Identity
+from headrace.topics.identity import ClientId, Coordinates, Identity, SlotId
 from headrace.topics.outcome import (
     ApprovalRequested,
     AttemptFailed,
@@ -42,13 +44,17 @@ from headrace.topics.outcome import (
     RunParked,
     RunProbed,
     RunStatus,
+    ScheduleSeen,
+    ScheduleUnnamed,
     Sent,
+    SlotsMissed,
     StepsCancelled,
     TimerArmed,
     TimerFired,
 )
 from headrace.topics.redrive import Redriven
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, RunRecord
+from headrace.topics.schedule import ScheduleDefinition, ScheduleSpec, Slot
 
 RETENTION_MS = 300
 TOPIC = "test.runs"
@@ -76,6 +82,7 @@ class Chance:
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
+        self.of_schedules = Random(f"schedules/{seed}")
         self.state = empty()
         self.log: list[tuple[int, RunRecord]] = []
         self.at_ms = 1_000
@@ -95,12 +102,37 @@ class Chance:
         if chance.random() < 0.01:
             attempts = tuple(RunningAttempt(self.run(), self.step_(), 1) for _ in range(chance.randint(0, 3)))
             return Release(gate.token, gate.seq + 1, attempts, 1_000)
+        if gate.token >= 0 and self.of_schedules.random() < 0.03:
+            return self.scheduled()
         if chance.random() < 0.35:
             return CommandRecord(self.identity(), self.command())
         token, seq = gate.token, gate.seq + 1
         if chance.random() < 0.05:
             token, seq = chance.choice([(token, seq - 1), (token, seq + 1), (token - 1, seq)])
         return OutcomeRecord(token, seq, self.outcome())
+
+    def scheduled(self) -> RunRecord:
+        """A record about a schedule: seen, its next slot (or one that is over), missed, paused, resumed, unnamed."""
+        chance, gate = self.of_schedules, self.state.gate
+        id_ = chance.choice(("a-0000000000", "a-0000000003"))
+        known = self.state.schedules.get(id_)
+        last_ms = 0 if known is None else known.last_ms - 1_000 * (chance.random() < 0.1)
+        at_ms = last_ms + chance.randint(1, 10)
+        what = chance.random()
+        if what < 0.4:
+            policy = chance.choice((OnConflict.ALLOW, OnConflict.JOIN, OnConflict.QUEUE))
+            slot = Slot(id_, at_ms, last_ms)
+            start = Start("default", "a", "1", msgspec.Raw(b"1"), "schedule", id_, policy, event_at_ms=at_ms, slot=slot)
+            return CommandRecord(SlotId(id_, at_ms), start)
+        if what < 0.5:
+            self.count += 1
+            body = PauseSchedule(id_) if what < 0.45 else ResumeSchedule(id_)
+            return CommandRecord(ClientId(f"schedule-{self.count}"), body)
+        definition = ScheduleDefinition("default", "a", chance.choice("12"), ScheduleSpec(every_ms=1_000))
+        outcome: Outcome = SlotsMissed(id_, last_ms, at_ms, 1)
+        if what < 0.8:
+            outcome = ScheduleSeen(id_, definition) if what < 0.75 else ScheduleUnnamed(id_)
+        return OutcomeRecord(gate.token, gate.seq + 1, outcome)
 
     def identity(self) -> Identity:
         self.count += self.random.random() < 0.9

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from headrace.observability.label import BreakerState, DiscardReason, GroupEvent, SkipReason, Stage, TriggerKind
+from headrace.observability.label import (
+    BreakerState,
+    DiscardReason,
+    GroupEvent,
+    RedriveResult,
+    SkipReason,
+    Stage,
+    TriggerKind,
+)
 from headrace.topics.outcome import ParkReason, RunStatus
 
 Series = tuple[str, tuple[str, ...]]
@@ -39,6 +47,7 @@ def expected_series(expected: Expected) -> Iterator[Series]:
     """Each counter or histogram that begins at 0, by importance."""
     yield "event_loop_blocked_total", ("",)
     yield from (("log_skipped_records_total", (reason,)) for reason in SkipReason)
+    yield from (("dead_letter_redrives_total", (result,)) for result in RedriveResult)
     yield from (("kafka_rebalances_total", (expected.group, event)) for event in GroupEvent)
     yield from (("dead_letters_total", (source, "", Stage.DECODE)) for source in expected.sources)
     yield from (("outputs_refused_total", (output,)) for output in expected.outputs)

@@ -172,6 +172,15 @@ class PortError(StrEnum):
     FAILED = "failed"  # ours: what was asked for could not be made
 
 
+class RedriveResult(StrEnum):
+    """What came of a redriven dead letter when it was taken up."""
+
+    STARTED = "started"  # its starts are in the run log
+    DUPLICATE = "duplicate"  # one of these was dropped: a copy had made it before
+    UNMATCHED = "unmatched"  # no trigger wants it
+    DEAD_LETTERED = "dead_lettered"  # again
+
+
 class Resource(StrEnum):
     """What a process has a limit of."""
 

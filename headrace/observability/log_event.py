@@ -40,6 +40,7 @@ class LogEvent(StrEnum):
     EVENT_DUPLICATED = "event.duplicated"
     EVENT_EXPIRED = "event.expired"
     EVENT_DEAD_LETTERED = "event.dead_lettered"
+    EVENT_REDRIVEN = "event.redriven"
     OUTPUT_SENT = "output.sent"
     OUTPUT_RESENT = "output.resent"
     OUTPUT_REFUSED = "output.refused"
@@ -105,6 +106,9 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.EVENT_DUPLICATED: Meaning(logging.DEBUG, "A source record had made its commands before."),
     LogEvent.EVENT_EXPIRED: Meaning(logging.INFO, "A buffered event waited too long for a run."),
     LogEvent.EVENT_DEAD_LETTERED: Meaning(logging.WARNING, "A record went to the dead letters; `code` says why."),
+    LogEvent.EVENT_REDRIVEN: Meaning(
+        logging.INFO, "A redriven dead letter was taken up; `result` says what came of it."
+    ),
     LogEvent.OUTPUT_SENT: Meaning(logging.DEBUG, "An emitted event was acknowledged."),
     LogEvent.OUTPUT_RESENT: Meaning(logging.INFO, "Outputs are sent again; readers dedupe by id."),
     LogEvent.OUTPUT_REFUSED: Meaning(logging.ERROR, "A topic will never take this output."),

@@ -152,6 +152,18 @@ class LogObserver(Silent):
             records=lettered.records if lettered.records > 1 else None,
         )
 
+    def record_redriven(self, redriven: o.RecordRedriven, /) -> None:
+        self._logs.write(
+            LogEvent.EVENT_REDRIVEN,
+            kind=(redriven.topic, redriven.result),
+            topic=redriven.topic,
+            partition=redriven.partition,
+            offset=redriven.offset,
+            letter=redriven.letter,
+            count=redriven.count,
+            result=redriven.result,
+        )
+
     def output_sent(self, sent: o.OutputSent, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(

@@ -86,8 +86,8 @@ TABLE: Final[tuple[Family, ...]] = (
         "workflow",
         "reason",
     ),
-    _gauge("dead_letters_open", "Records that lie in a dead-letter topic; dealt with, they are deleted.", "topic"),
-    _counter("dead_letter_redrives_total", "Dead letters sent to their source again.", "result", emitted=False),
+    _gauge("dead_letters_open", "Dead letters that nobody has redriven or resolved.", "topic"),
+    _counter("dead_letter_redrives_total", "Redriven dead letters that were taken up.", "result"),
     # runs
     _counter("runs_started_total", "Runs admitted: their first instructions are carried out.", "workflow", "trigger"),
     _counter("runs_finished_total", "Runs whose terminal record was read back.", "workflow", "status"),

@@ -33,6 +33,7 @@ from headrace.observability.label import (
     LossReason,
     MissReason,
     ProduceResult,
+    RedriveResult,
     Resource,
     SkipReason,
     Stage,
@@ -96,6 +97,17 @@ class EventDeadLettered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message: str = ""
     workflow: str = ""
     records: int = 1  # more for a batch that may not be unpacked
+
+
+class RecordRedriven(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A redriven record was taken up, and what came of it is acknowledged. `letter` is `topic/partition/offset` of the dead letter."""
+
+    topic: str
+    partition: int
+    offset: int
+    letter: str
+    count: int  # of the redrive
+    result: RedriveResult
 
 
 # --- runs and tasks ---------------------------------------------------------------------------------------------------
@@ -599,6 +611,7 @@ class Observer(Protocol):
     def events_matched(self, matched: EventsMatched, /) -> None: ...
     def event_discarded(self, discarded: EventDiscarded, /) -> None: ...
     def event_dead_lettered(self, lettered: EventDeadLettered, /) -> None: ...
+    def record_redriven(self, redriven: RecordRedriven, /) -> None: ...
 
     def run_started(self, started: RunStarted, /) -> None: ...
     def run_finished(self, finished: RunFinished, /) -> None: ...

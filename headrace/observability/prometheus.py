@@ -91,6 +91,7 @@ class PrometheusObserver(Silent, Collector):
         self._event_match = distributions["event_match_duration_seconds"].cell()
         self._contexts_refused = counts["trace_contexts_refused_total"]
         self._dead_letters = counts["dead_letters_total"]
+        self._redrives = counts["dead_letter_redrives_total"]
         self._runs_started = counts["runs_started_total"]
         self._runs_finished = counts["runs_finished_total"]
         self._run_duration = distributions["run_duration_seconds"]
@@ -164,6 +165,9 @@ class PrometheusObserver(Silent, Collector):
 
     def event_dead_lettered(self, lettered: o.EventDeadLettered, /) -> None:
         self._dead_letters.add((lettered.topic, lettered.workflow, lettered.stage), lettered.records)
+
+    def record_redriven(self, redriven: o.RecordRedriven, /) -> None:
+        self._redrives.add((redriven.result,))
 
     def run_started(self, started: o.RunStarted, /) -> None:
         self._runs_started.add((started.workflow, started.trigger))

@@ -1,6 +1,6 @@
-"""How many dead letters lie in their topics: looked at now and then by the one process that has a topic's first partition.
+"""How many dead letters are open: looked at now and then by the one process that has a topic's first partition.
 
-A letter that was dealt with is deleted by people; nothing else takes it away. Called by `service.py`.
+What was redriven or resolved is not, as the marks in `<app>.dlq` say; nor is what was deleted. Called by `service.py`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from headrace.topics.dead_letter import dead_letter_topic
 from headrace.topics.errors import HeadraceError
 from headrace.topics.event_wait import set_within
-from headrace.topics.log import every_partition
+from headrace.topics.log import TopicForbidden, every_partition
 
 if TYPE_CHECKING:
     from headrace.service.shared import Shared
@@ -21,7 +21,7 @@ EVERY_S = 30.0
 
 
 class OpenLetters:
-    """`counts` are records by dead-letter topic, as last seen; of a topic that cannot be asked now, as seen before."""
+    """`counts` are open records by dead-letter topic, as last seen; of a topic that cannot be asked now, as seen before."""
 
     def __init__(self, shared: Shared) -> None:
         self.counts: dict[str, int] = {}
@@ -56,4 +56,10 @@ class OpenLetters:
     async def _records(self, topic: str) -> int:
         log = self._shared.log
         spans = await log.offsets(await every_partition(log, topic))
-        return sum(span.end - span.start for span in spans.values())
+        if all(span.end == span.start for span in spans.values()):
+            return 0
+        try:
+            book = await self._shared.letters.book()
+        except TopicForbidden:  # then everything counts that lies there
+            return sum(span.end - span.start for span in spans.values())
+        return sum(book.open_in(at, span) for at, span in spans.items())

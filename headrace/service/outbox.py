@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from zlib import crc32
 
 from headrace.observability import observer as told
+from headrace.observability.label import RedriveResult
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.engine.state import Forward, Message, OutboxEntry, Output, Refusal, RefusedOutput
 from headrace.service.fault_point import FaultPoint, maybe
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from headrace.service.shared import Shared
     from headrace.service.tenure import Tenure
+    from headrace.topics.redrive import Redriven
 
 REJECTED_KEY = "HR3201"
 _AGAIN_S = 0.2
@@ -194,7 +196,7 @@ class Outbox:
                 bytes_max=bytes_max if whole else 0,
             )
 
-        self._letter(tenure, entry, dead_letter_topic(at.topic), letter, facts)
+        self._letter(tenure, entry, dead_letter_topic(at.topic), letter, facts, redriven=start.redriven)
 
     def _refused_output(self, tenure: Tenure, entry: RefusedOutput) -> None:
         output = entry.output
@@ -233,6 +235,7 @@ class Outbox:
         letter: _MakeLetter,
         facts: told.EventDeadLettered,
         *,
+        redriven: Redriven | None = None,
         whole: bool = True,
     ) -> None:
         """Send a dead letter. One that is refused goes again with the facts alone."""
@@ -242,8 +245,11 @@ class Outbox:
                 maybe(FaultPoint.DEAD_LETTER_SENT)
                 tenure.sent(Sent(entry.id, at.partition, sent_at))
                 self._shared.observer.event_dead_lettered(facts)
+                if redriven is not None:
+                    source = TopicPartition(facts.topic, facts.partition)
+                    self._shared.record_redriven(source, facts.offset, redriven, RedriveResult.DEAD_LETTERED)
             elif whole:
-                self._letter(tenure, entry, topic, letter, facts, whole=False)
+                self._letter(tenure, entry, topic, letter, facts, redriven=redriven, whole=False)
             else:
                 self._shared.dead_letter_refused(at, refused)
 

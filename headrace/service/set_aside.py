@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from headrace.observability import observer as told
-from headrace.observability.label import DiscardReason
+from headrace.observability.label import DiscardReason, RedriveResult
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.audit_entry import AuditEntry, encoded
 from headrace.service.fault_point import FaultPoint, maybe
@@ -45,13 +45,14 @@ class SetAside:
         """One that is refused, because the topic takes less than we were told, goes again with the facts alone."""
         shared = self._shared
         topic = dead_letter_topic(self._at.topic)
+        redriven = self._redriven(letter.record)
         record = dead_letter(
             letter.record,
             self._at,
             stage=letter.stage,
             code=letter.code,
             error=shared.mask(letter.error),
-            attempts=letter.attempts + self._times_redriven(letter.record),
+            attempts=letter.attempts + (0 if redriven is None else redriven.count),
             workflow=letter.workflow,
             app=shared.names.app,
             bytes_max=0 if coordinates_only else shared.dead_letter_bytes_max(self._at.topic),
@@ -61,6 +62,8 @@ class SetAside:
             if refused is None:
                 maybe(FaultPoint.DEAD_LETTER_SENT)
                 self._tell_dead_lettered(letter)
+                if redriven is not None:
+                    shared.record_redriven(self._at, letter.record.offset, redriven, RedriveResult.DEAD_LETTERED)
                 pending.written(-1, None)
             elif not coordinates_only:
                 self.dead_letter(letter, pending, coordinates_only=True)
@@ -118,9 +121,9 @@ class SetAside:
         record = NewRecord(value=encoded(entry), key=str(self._at).encode())
         shared.publisher.put(shared.names.audit, None, record, gone)
 
-    def _times_redriven(self, record: LogRecord | Unreadable) -> int:
+    def _redriven(self, record: LogRecord | Unreadable) -> Redriven | None:
         found = None if isinstance(record, Unreadable) else self._shared.redriven(self._at, record)
-        return found.count if isinstance(found, Redriven) else 0
+        return found if isinstance(found, Redriven) else None
 
     def _tell_dead_lettered(self, letter: Letter) -> None:
         record = letter.record

@@ -6,11 +6,12 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from headrace.observability import observer as told
-from headrace.observability.label import DiscardReason, StopReason
+from headrace.observability.label import DiscardReason, RedriveResult, StopReason
 from headrace.service.admission import Admission
 from headrace.service.checkpoints import Checkpoints
 from headrace.service.definitions.matcher import Matcher
 from headrace.service.engine.limit import RunLimits
+from headrace.service.letters.letters import Letters
 from headrace.service.live_run import LiveRun
 from headrace.service.log_clock import LogClock
 from headrace.service.names import Names
@@ -20,6 +21,7 @@ from headrace.service.replay_epochs import ReplayEpochs
 from headrace.service.start_reader import StartReader
 from headrace.service.timers import Timers
 from headrace.service.writer import Writer
+from headrace.topics.command import Start
 from headrace.topics.event_data import EventLimits
 from headrace.topics.identity import Coordinates
 from headrace.topics.log import Log, TopicPartition
@@ -119,6 +121,7 @@ class Shared:
             fan_out=settings.limits.fan_out,
             payload_bytes=settings.limits.payload_bytes,
         )
+        self.letters = Letters(log, self.names)
         self.writers = Writers(self._writer, partitions)
         self.mask = mask  # hides secrets in what strangers' code says, before it is kept
         self.topics = topics  # what they must be like, if that is watched
@@ -169,6 +172,19 @@ class Shared:
         """What a source record is a copy of; None: of nothing."""
         return redriven(record, at.topic, app=self.names.app, refused=self.names.refused)
 
+    def record_redriven(self, at: TopicPartition, offset: int, redriven: Redriven, result: RedriveResult) -> None:
+        """This came of a redriven record."""
+        self.observer.record_redriven(
+            told.RecordRedriven(
+                topic=at.topic,
+                partition=at.partition,
+                offset=offset,
+                letter=redriven.of,
+                count=redriven.count,
+                result=result,
+            )
+        )
+
     def is_other_member(self, member: str, *, unknown: bool = False) -> bool:
         """Whether somebody else of that name is in the group. `unknown`: the answer where no group is known."""
         if not self.members:
@@ -177,7 +193,10 @@ class Shared:
 
     def duplicate_command(self, at: TopicPartition, command: CommandRecord) -> None:
         """A command that was accepted before came again."""
-        identity = command.id
+        identity, body = command.id, command.body
+        if isinstance(body, Start) and body.redriven is not None and body.event is not None:
+            place = TopicPartition(body.event.topic, body.event.partition)
+            self.record_redriven(place, body.event.offset, body.redriven, RedriveResult.DUPLICATE)
         if isinstance(identity, Coordinates) and identity.origin != at.topic:
             self.observer.event_discarded(
                 told.EventDiscarded(

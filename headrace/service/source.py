@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from headrace.observability import observer as told
-from headrace.observability.label import DiscardReason, StopReason
+from headrace.observability.label import DiscardReason, RedriveResult, StopReason
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.made_before import home_of, made_before
@@ -260,6 +260,7 @@ class Source:
             await self._no_trial()
         pending = Pending()
         unmatched: list[tuple[int, str]] = []
+        redriven: list[tuple[int, Redriven, RedriveResult]] = []  # and no dead letter again
         refused, made = 0, self._made
         now_ms = self._shared.clock.now_ms()
         began = perf_counter()
@@ -276,15 +277,15 @@ class Source:
             if event.trace_refused:
                 refused += 1
             if event.redriven:
-                made = self._do_redriven(record, event, pending, unmatched) or made
-                continue
-            match self._shared.matcher.match(event, record):
-                case Matched(starts=starts):
-                    made = self._put(record, starts, pending) or made
-                case Unmatched(reason=reason):
-                    unmatched.append((record.offset, reason))
-                case Refused(stage=stage, code=code, error=error, workflow=workflow):
-                    self._aside.dead_letter(Letter(record, stage, code, error, workflow), pending)
+                made = self._do_redriven(record, event, pending, unmatched, redriven) or made
+            else:
+                match self._shared.matcher.match(event, record):
+                    case Matched(starts=starts):
+                        made = self._put(record, starts, pending) or made
+                    case Unmatched(reason=reason):
+                        unmatched.append((record.offset, reason))
+                    case Refused(stage=stage, code=code, error=error, workflow=workflow):
+                        self._aside.dead_letter(Letter(record, stage, code, error, workflow), pending)
             if perf_counter() > slice_ends:
                 await asyncio.sleep(0)
                 if pending.error is not None:
@@ -299,25 +300,39 @@ class Source:
         maybe(FaultPoint.SOURCE_ACKNOWLEDGED)
         self._made = made
         self._move(last_offset(records[-1]) + 1, records[-1])
+        for offset, copy, result in redriven:
+            self._shared.record_redriven(self.at, offset, copy, result)
 
     def _do_redriven(
-        self, record: LogRecord, event: DecodedEvent, pending: Pending, unmatched: list[tuple[int, str]]
+        self,
+        record: LogRecord,
+        event: DecodedEvent,
+        pending: Pending,
+        unmatched: list[tuple[int, str]],
+        redriven: list[tuple[int, Redriven, RedriveResult]],
     ) -> bool:
         """The same with a record that comes, or says that it comes, from the dead letters. True: commands are queued."""
         found = self._shared.redriven(self.at, record)
         if isinstance(found, OfOtherApp):
             unmatched.append((record.offset, f"redriven for {found.app}"))
             return False
+        result, made = RedriveResult.STARTED, False
         match self._shared.matcher.match(event, record):
             case Matched(starts=starts):
                 if found is not None:
                     starts = tuple(replace(start, trigger="redrive", redriven=found) for start in starts)
-                return self._put(record, starts, pending, found)
+                made = self._put(record, starts, pending, found)
+                if not made:
+                    return False
             case Unmatched(reason=reason):
                 unmatched.append((record.offset, reason))
+                result = RedriveResult.UNMATCHED
             case Refused(stage=stage, code=code, error=error, workflow=workflow):
                 self._aside.dead_letter(Letter(record, stage, code, error, workflow), pending)
-        return False
+                return False
+        if found is not None:
+            redriven.append((record.offset, found, result))
+        return made
 
     def _put(
         self, record: LogRecord, starts: tuple[Start, ...], pending: Pending, redriven: Redriven | None = None

@@ -20,6 +20,14 @@ ONE_OF_EACH: dict[str, Any] = {
     "event_dead_lettered": o.EventDeadLettered(
         topic="orders", partition=0, offset=5, stage=label.Stage.DECODE, code="HR3001", message="no JSON"
     ),
+    "record_redriven": o.RecordRedriven(
+        topic="orders",
+        partition=0,
+        offset=20,
+        letter="orders.dlq/0/3",
+        count=1,
+        result=label.RedriveResult.STARTED,
+    ),
     "run_started": o.RunStarted(
         run=RUN,
         workflow="fulfil",

@@ -89,6 +89,7 @@ class Recorder(Silent):
         self.folded: list[Any] = []
         self.parked: list[Any] = []
         self.fenced: list[Any] = []
+        self.redriven: list[Any] = []
         self.started: list[Any] = []
         self.timers_fired: list[Any] = []
         self.asked: list[Any] = []
@@ -147,6 +148,9 @@ class Recorder(Silent):
 
     def loop_fenced(self, told: Any, /) -> None:
         self.fenced.append(told)
+
+    def record_redriven(self, told: Any, /) -> None:
+        self.redriven.append(told)
 
     def run_started(self, told: Any, /) -> None:
         self.started.append(told)

@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from headrace.service import open_letters
+from headrace.service.letters.letters import Letters
+from headrace.service.letters.redrive import By, redrive_one
+from headrace.service.letters.resolve import resolve
+from headrace.service.names import Names
 from headrace.service.open_letters import OpenLetters
-from headrace.topics.log import NewRecord, TopicMissing, TopicPartition
+from headrace.topics.dead_letter import Stage, dead_letter
+from headrace.topics.log import LogRecord, NewRecord, TopicForbidden, TopicMissing, TopicPartition
 from headrace.topics.membership import Placement
 from tests.service.fault_log import FaultLog
 from tests.service.shell import Place, app_of, place_at, shared_of, until
@@ -77,3 +82,32 @@ async def test_a_topic_that_cannot_be_asked_stays_as_it_was_seen(place: Place, m
         asked.clear()
         await asked.wait()
         assert letters.counts == {"in.dlq": 1}
+
+
+async def test_what_was_redriven_or_resolved_is_not_open(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(open_letters, "EVERY_S", 0.005)
+    letter = dead_letter(
+        LogRecord(0, 0, b"k", b"{}"), TopicPartition("in", 0), stage=Stage.MATCH, code="x", error="y", attempts=1
+    )
+    await place.publish("in.dlq", letter, letter, letter)
+    desk = Letters(place.view, Names("shop"))
+    async with watching(FaultLog(place.log), placed(runs={0}, sources={0})) as watched:
+        await until(lambda: watched.counts == {"in.dlq": 3, "shop.dlq": 0})
+        await redrive_one(desk, "in.dlq/0/1", By("me"))
+        await until(lambda: watched.counts == {"in.dlq": 2, "shop.dlq": 0})
+        async for _ in resolve(desk, {TopicPartition("in.dlq", 0): [0]}, By("me")):
+            pass
+        await until(lambda: watched.counts == {"in.dlq": 1, "shop.dlq": 0})
+
+
+async def test_where_marks_may_not_be_read_everything_counts(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    await place.publish("in.dlq", LETTER, LETTER)
+    await place.publish("shop.dlq", LETTER)
+    log = FaultLog(place.log)
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise TopicForbidden("Not allowed.")
+
+    monkeypatch.setattr(log, "read", forbidden)
+    async with watching(log, placed(runs={0}, sources={0})) as watched:
+        await until(lambda: watched.counts == {"in.dlq": 2, "shop.dlq": 1})

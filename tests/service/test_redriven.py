@@ -18,7 +18,7 @@ from headrace.topics.log import LogRecord, NewRecord, TopicPartition
 from headrace.topics.redrive import redrive
 from headrace.topics.run_record import decode
 from tests.service.fault_log import FaultLog
-from tests.service.shell import Place, app_of, event, place_at, routing, serving, until
+from tests.service.shell import Place, Recorder, app_of, event, place_at, routing, serving, until
 
 RUN_LOG_PARTITIONS = 4
 IN, LETTERS = TopicPartition("in", 0), TopicPartition("in.dlq", 0)
@@ -162,6 +162,31 @@ async def test_another_app_lists_it_and_starts_nothing(place: Place) -> None:
     assert await runs(place) == []
     (listed,) = await place.values("shop.audit")
     assert (listed["first"], listed["reason"]) == (1, "redriven for billing")
+
+
+async def test_what_comes_of_each_is_told(place: Place) -> None:
+    found = await refused(place, event({"n": 1}, key="k"), event({"n": 2}, key="k"))
+    await place.publish("in", event({"n": 3}, type="unknown"))
+    strange = redrive(letter_in(found[0]), LETTERS, 9, app="shop", count=3)
+    headers = tuple((name, b"unknown" if name == "ce_type" else value) for name, value in strange.headers)
+    broken = tuple(header for header in strange.headers if header[0] != "ce_type")
+    observer = Recorder()
+    async with serving(FaultLog(place.log), shop(), partitions=RUN_LOG_PARTITIONS, observer=observer):
+        for record in (*found, found[0]):
+            await send(place, record)
+        await place.publish("in", NewRecord(strange.value, key=strange.key, headers=headers))
+        await place.publish("in", NewRecord(strange.value, key=strange.key, headers=broken))
+        await until(lambda: len(observer.finished) == 4 and len(observer.redriven) == 7)
+    told = sorted((each.letter, each.count, each.offset, each.result.value) for each in observer.redriven)
+    assert told == [
+        ("in.dlq/0/0", 1, 3, "started"),
+        ("in.dlq/0/0", 1, 5, "duplicate"),  # of each workflow
+        ("in.dlq/0/0", 1, 5, "duplicate"),
+        ("in.dlq/0/0", 1, 5, "started"),
+        ("in.dlq/0/1", 1, 4, "started"),
+        ("in.dlq/0/9", 3, 6, "unmatched"),
+        ("in.dlq/0/9", 3, 7, "dead_lettered"),
+    ]
 
 
 async def test_a_service_that_comes_later_knows_what_was_redriven(place: Place) -> None:

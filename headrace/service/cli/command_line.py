@@ -67,6 +67,17 @@ GROUPS = (
         ),
     ),
     (
+        "dlq",
+        "Dead letters: look at them, send them again, put them aside.",
+        (
+            ("list", "dlq:list_", "List dead letters, the newest first."),
+            ("get", "dlq:get", "Show one dead letter with its original."),
+            ("redrive", "dlq_command:redrive", "Send dead letters to their topics again."),
+            ("resolve", "dlq_command:resolve", "Say that dead letters need nothing more; they are deleted."),
+            ("stats", "dlq:stats", "Count dead letters by topic, stage, code and workflow."),
+        ),
+    ),
+    (
         "workflow",
         "Workflows.",
         (

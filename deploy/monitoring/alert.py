@@ -63,6 +63,7 @@ _FAST = (("1h", "5m", 14.4), ("6h", "30m", 6.0))
 _SLOW = (("1d", "2h", 3.0), ("3d", "6h", 1.0))
 _FINISHED, _STARTED = "runs_finished_total", "run_start_delay_seconds_count"
 _BY_WORKFLOW: Final = "sum by (job, workflow)"
+_DECIDED: Final = full_name("approval_wait_seconds_count") + '{decision=~"approved|rejected"}'
 
 ALERTS: Final = (
     Alert(
@@ -225,6 +226,15 @@ ALERTS: Final = (
         "succeeds.",
     ),
     Alert(
+        name="HeadraceApprovalsWaiting",
+        expr=f"{_BY_WORKFLOW} ({full_name('approvals_pending')}) > 0 unless "
+        f"({_BY_WORKFLOW} (increase({_DECIDED}[4h])) > 0 or {_BY_WORKFLOW} ({_DECIDED} unless {_DECIDED} offset 4h))",
+        wait="4h",
+        severity=Severity.TICKET,
+        summary="{{ $value }} approvals of {{ $labels.workflow }} wait, and nobody decides.",
+        description="For eight hours there was always at least one, and no decision about any of them.",
+    ),
+    Alert(
         name="HeadraceMetricsAbsent",
         expr=f"absent({full_name('build_info')})",
         wait="5m",
@@ -245,6 +255,5 @@ ALERTS: Final = (
 LATER: Final = {
     "history stale": "headrace_history_lag_seconds comes with the history",
     "schedule missed": "headrace_schedule_misfires_total comes with schedules",
-    "approvals waiting": "headrace_approvals_pending comes with approvals",
 }
 """Alerts whose metric no release emits yet, and why."""

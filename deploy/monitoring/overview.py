@@ -173,6 +173,36 @@ OVERVIEW: Final = Dashboard(
             ),
         ),
         Row(
+            "What waits for people",
+            (
+                Number(
+                    title="Approvals pending",
+                    description="Runs wait for somebody to decide. A click opens the list in the console.",
+                    unit=Unit.COUNT,
+                    height=8,
+                    console="approvals",
+                    queries=(Query(f"{total('approvals_pending')} or vector(0)"),),
+                ),
+                Lines(
+                    title="Approvals pending, by workflow",
+                    description="Requests that nobody has decided.",
+                    unit=Unit.COUNT,
+                    width=10,
+                    queries=(Query(total("approvals_pending", by="workflow"), "{{workflow}}"),),
+                ),
+                Lines(
+                    title="Wait for a decision",
+                    description="Request to decision, of those that were decided.",
+                    unit=Unit.SECONDS,
+                    width=10,
+                    queries=tuple(
+                        Query(quantile(q, "approval_wait_seconds", by="decision"), f"p{q * 100:.0f} {{{{decision}}}}")
+                        for q in (0.5, 0.95)
+                    ),
+                ),
+            ),
+        ),
+        Row(
             "What will happen next",
             (
                 Lines(

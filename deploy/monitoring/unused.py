@@ -4,6 +4,4 @@ from typing import Final
 
 UNUSED: Final[dict[str, str]] = {
     "headrace_dead_letter_redrives_total": "The panel follows.",
-    "headrace_approvals_pending": "The panel follows.",
-    "headrace_approval_wait_seconds": "The panel follows.",
 }

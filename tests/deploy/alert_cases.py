@@ -207,6 +207,34 @@ CASES: Final = (
         {"job": "shop", "instance": "a"},
     ),
     Case("HeadraceCheckpointsFailing", gauge("checkpoints_failed_total", "3x90"), "80m"),
+    Case(
+        "HeadraceApprovalsWaiting",
+        gauge("approvals_pending", "2x120", workflow="fulfil")
+        | gauge("approval_wait_seconds_count", "0+1x120", workflow="fulfil", decision="expired"),
+        "9h",
+        WORKFLOW,
+        interval="5m",
+    ),
+    Case(
+        "HeadraceApprovalsWaiting",
+        gauge("approvals_pending", "2x120", workflow="fulfil")
+        | gauge("approval_wait_seconds_count", "0x40 1x40 2x40", workflow="fulfil", decision="approved"),
+        "9h",
+        interval="5m",
+    ),
+    Case(
+        "HeadraceApprovalsWaiting",
+        gauge("approvals_pending", "2x20 0x5 2x60", workflow="fulfil"),
+        "6h",
+        interval="5m",
+    ),
+    Case(  # the first decision of a process: a count that begins at 1 has never risen
+        "HeadraceApprovalsWaiting",
+        gauge("approvals_pending", "2x120", workflow="fulfil")
+        | gauge("approval_wait_seconds_count", "_x40 1x80", workflow="fulfil", decision="approved"),
+        "7h",
+        interval="5m",
+    ),
     Case("HeadraceMetricsAbsent", {'up{job="other"}': "1x20"}, "10m", {}),
     Case("HeadraceMetricsAbsent", gauge("build_info", "1x20", version="1"), "10m"),
     Case(

@@ -235,6 +235,13 @@ ALERTS: Final = (
         description="For eight hours there was always at least one, and no decision about any of them.",
     ),
     Alert(
+        name="HeadraceScheduleMissed",
+        expr=f"{_BY_WORKFLOW} (increase({full_name('schedule_misfires_total')}[30m])) > 0",
+        severity=Severity.TICKET,
+        summary="Scheduled runs of {{ $labels.workflow }} were missed.",
+        description="{{ $value | humanize }} slots within 30 minutes are over and start nothing.",
+    ),
+    Alert(
         name="HeadraceMetricsAbsent",
         expr=f"absent({full_name('build_info')})",
         wait="5m",
@@ -254,6 +261,5 @@ ALERTS: Final = (
 
 LATER: Final = {
     "history stale": "headrace_history_lag_seconds comes with the history",
-    "schedule missed": "headrace_schedule_misfires_total comes with schedules",
 }
 """Alerts whose metric no release emits yet, and why."""

@@ -174,6 +174,17 @@ WORKFLOW: Final = Dashboard(
                     queries=(Query(per_second("runs_started_total", by="trigger"), "{{trigger}}"),),
                 ),
                 Lines(
+                    title="Slots missed",
+                    description="Slots of schedules that are over and start nothing, as the schedule's rule has it.",
+                    unit=Unit.COUNT,
+                    queries=(
+                        Query(
+                            f"sum by (workflow) (increase({select('schedule_misfires_total')}[{INTERVAL}]))",
+                            "{{workflow}}",
+                        ),
+                    ),
+                ),
+                Lines(
                     title="Undos",
                     description="Compensations that are over for good. A failed one leaves an effect that nobody took back.",
                     unit=Unit.PER_SECOND,

@@ -235,6 +235,8 @@ CASES: Final = (
         "7h",
         interval="5m",
     ),
+    Case("HeadraceScheduleMissed", gauge("schedule_misfires_total", "0x20 3x40", workflow="fulfil"), "30m", WORKFLOW),
+    Case("HeadraceScheduleMissed", gauge("schedule_misfires_total", "3x60", workflow="fulfil"), "50m"),
     Case("HeadraceMetricsAbsent", {'up{job="other"}': "1x20"}, "10m", {}),
     Case("HeadraceMetricsAbsent", gauge("build_info", "1x20", version="1"), "10m"),
     Case(

@@ -74,7 +74,7 @@ async def traffic(view: View) -> AsyncIterator[None]:
             records = [event("order", {"id": number + each}) for each in range(20)]
             if not number:
                 records.append(event("slow", {"id": 0}))
-            records += [event("nobody", {}), NewRecord(value=b"no event")]
+            records += [event("question", {"id": number}), event("nobody", {}), NewRecord(value=b"no event")]
             await view.publish("in", records, partition=number // 20 % 2)
             number += 20
             with anyio.move_on_after(0.2):

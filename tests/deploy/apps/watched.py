@@ -85,10 +85,12 @@ async def fulfil(run: Run, order: Order) -> str:
     return "done"
 
 
-@workflow(on=EventTrigger(SOURCE, type="slow"))
+@workflow(on=EventTrigger(SOURCE, type="question"))
 async def ask(run: Run, order: Order) -> bool:
-    """Nobody decides in time, and then nobody at all."""
+    """Nobody decides in time; about the first one nobody ever decides."""
     await run.approval(title="Go on?", timeout="100ms")
+    if order.id:
+        return False
     return (await run.approval(title="Really?", roles=["boss"])).approved
 
 

@@ -296,6 +296,13 @@ OVERVIEW: Final = Dashboard(
                     queries=(Query(f"max by (topic) ({select('dead_letters_open')})", "{{topic}}"),),
                 ),
                 Lines(
+                    title="Dead letters redriven",
+                    description="Dead letters that were sent to their source again, by what became of it.",
+                    unit=Unit.PER_SECOND,
+                    console="dead-letters?state=redriven",
+                    queries=(Query(per_second("dead_letter_redrives_total", by="result"), "{{result}}"),),
+                ),
+                Lines(
                     title="Runs parked",
                     description="Runs taken out of progress: their code and the log disagree, or they ended the process again and again.",
                     unit=Unit.PER_SECOND,

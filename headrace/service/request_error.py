@@ -17,6 +17,12 @@ class Conflict(HeadraceError):
     code = "HR1103"
 
 
+class NotAllowed(HeadraceError):
+    """It is there, and whoever asks may not do this."""
+
+    code = "HR1106"
+
+
 class TimedOut(HeadraceError):
     """What was awaited did not happen in time. It may still happen."""
 

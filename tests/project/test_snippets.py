@@ -69,6 +69,19 @@ class Reader:
                     return json.loads(self._dev.cli("run", "get", run["id"], "-o", "json"))
         raise AssertionError(f"no run of {source} has ended")
 
+    def asked(self, title: str) -> str:
+        """The approval that waits with this title, once there is one."""
+        until = time.monotonic() + BOUND_S
+        while time.monotonic() < until:
+            for approval in json.loads(self._dev.cli("approval", "list", "--role", "finance", "-o", "json")):
+                if approval["title"] == title:
+                    return approval["id"]
+        raise AssertionError(f"nobody asks {title!r}")
+
+    def decides(self, verb: str, approval: str, *arguments: str) -> None:
+        """Approve or reject."""
+        self._dev.cli("approval", verb, approval, *arguments)
+
 
 @pytest.fixture(scope="module")
 def guide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
@@ -96,7 +109,20 @@ def test_the_guides_workflows_end_as_it_says(
 
 def test_every_workflow_of_the_guide_is_run() -> None:
     text = files_in(GUIDE)["app.py"]
-    assert set(re.findall(r"@workflow\(.*?\)\nasync def (\w+)", text, re.DOTALL)) == {row[0] for row in GUIDE_RUNS}
+    run = {row[0] for row in GUIDE_RUNS} | {"spend"}
+    assert set(re.findall(r"@workflow\(.*?\)\nasync def (\w+)", text, re.DOTALL)) == run
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verb", "said"), [("approve", "ann lets us buy"), ("reject", "rejected until March")], ids=["approve", "reject"]
+)
+def test_somebody_decides_what_the_guides_workflow_asks(guide: Reader, verb: str, said: str) -> None:
+    source = guide.sends("expenses", ORDER)
+    asked = guide.asked("Buy 2 x lamp?")
+    guide.decides(verb, asked, "--role", "finance", "--note", "until March", "--by", "ann")
+    run = guide.ended(source)
+    assert (run["id"], run["result"]) == (asked.partition("-")[0], said)
 
 
 def test_the_guides_tests_pass(tmp_path: Path) -> None:

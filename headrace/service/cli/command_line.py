@@ -67,6 +67,16 @@ GROUPS = (
         ),
     ),
     (
+        "approval",
+        "Approvals: what runs ask people.",
+        (
+            ("list", "approval:list_", "List approvals that wait for a decision."),
+            ("get", "approval:get", "Show one approval."),
+            ("approve", "approval:approve", "Say yes."),
+            ("reject", "approval:reject", "Say no."),
+        ),
+    ),
+    (
         "dlq",
         "Dead letters: look at them, send them again, put them aside.",
         (

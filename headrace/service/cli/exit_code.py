@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from headrace.service.request_error import Conflict, NotFound, TimedOut
+from headrace.service.request_error import Conflict, NotAllowed, NotFound, TimedOut
 from headrace.topics.errors import DefinitionError, HeadraceError, SettingsError
 from headrace.topics.log import AppendForbidden, LogOwned, LogUnavailable, TopicForbidden, TopicMissing, TopicRefused
 from headrace.topics.membership import GroupForbidden, GroupTaken, MembershipRefused
@@ -41,7 +41,7 @@ def exit_code_of(error: HeadraceError) -> ExitCode:
             return ExitCode.NOT_FOUND
         case Conflict() | LogOwned() | GroupTaken():
             return ExitCode.CONFLICT
-        case AppendForbidden() | TopicForbidden() | GroupForbidden():
+        case NotAllowed() | AppendForbidden() | TopicForbidden() | GroupForbidden():
             return ExitCode.NOT_ALLOWED
         case LogUnavailable():
             return ExitCode.UNREACHABLE

@@ -78,6 +78,8 @@ def test_an_unknown_setting_ends_every_command_with_7(headrace: Headrace, words:
     named = arguments.get(words[-1], [])
     if words in {("run", "get"), ("run", "history"), ("workflow", "get")}:
         named = ["0." + "a" * 20]
+    if words[0] == "approval" and words[1] != "list":
+        named = ["0." + "a" * 20 + "-1-approval"]
     if words[0] == "dlq" and words[1] in {"get", "redrive", "resolve"}:
         named = ["orders.dlq/0/0"]
     if words == ("topic", "rewind"):

@@ -27,6 +27,8 @@ export class Live {
   private lastId = "";
   private readonly watchers = new Set<Watcher>();
   private wake: (() => void) | null = null;
+  private controller: AbortController | null = null;
+  private isResting = false;
 
   private readonly api: Api;
 
@@ -47,11 +49,30 @@ export class Live {
     this.wake?.();
   }
 
+  /**
+   * Nobody looks: hang up until `resume`. A browser has six connections to a service, for all its tabs and for the pages
+   * that it keeps behind its back button: streams that nobody reads would take them.
+   */
+  rest(): void {
+    this.isResting = true;
+    this.controller?.abort();
+  }
+
+  resume(): void {
+    this.isResting = false;
+    this.poke();
+  }
+
   /** Connects for ever. */
   async run(): Promise<never> {
     let failures = 0;
     for (;;) {
+      if (this.isResting) {
+        await this.pause(null);
+        continue;
+      }
       const answered = await this.connected();
+      if (this.isResting) continue;
       if (answered === "none") {
         this.become("polling", 0);
         await this.pause(60_000);
@@ -65,7 +86,7 @@ export class Live {
   }
 
   private async connected(): Promise<"ended" | "failed" | "none"> {
-    const controller = new AbortController();
+    const controller = (this.controller = new AbortController());
     let silence = setTimeout(() => controller.abort(), SILENCE_MS);
     let wasLive = false;
     try {
@@ -115,9 +136,10 @@ export class Live {
     for (const watcher of [...this.watchers]) watcher.state?.(state, retryInMs);
   }
 
-  private async pause(ms: number): Promise<void> {
+  /** So long, or until somebody wakes it; null: only then. */
+  private async pause(ms: number | null): Promise<void> {
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, ms);
+      const timer = ms === null ? undefined : setTimeout(resolve, ms);
       this.wake = () => {
         clearTimeout(timer);
         resolve();

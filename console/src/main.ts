@@ -183,6 +183,12 @@ async function begin(): Promise<void> {
   document.addEventListener("click", follow);
   addEventListener("popstate", render);
   addEventListener("online", () => live.poke());
+  addEventListener("pagehide", () => live.rest());
+  addEventListener("pageshow", () => live.resume());
+  document.addEventListener("visibilitychange", () => {
+    if (document.visibilityState === "hidden") live.rest();
+    else live.resume();
+  });
   await findAbout();
   render();
   void live.run();

@@ -124,7 +124,6 @@ class Builder {
   }
 
   finish(end: number | null, now: number): Timeline {
-    const to = Math.max(end ?? now, this.latest, this.from + 1);
     for (const row of this.rows.values()) {
       for (const piece of row.pieces) {
         if (piece.open) {
@@ -133,6 +132,8 @@ class Builder {
         }
       }
     }
+    const last = Math.max(...[...this.rows.values()].flatMap((row) => row.pieces.map((piece) => piece.to)), 0);
+    const to = Math.max(end ?? now, last, this.from + 1);
     const first = (row: Row): number => row.pieces[0]?.from ?? 0;
     const rows = [...this.rows.values()].sort((one, other) => {
       if ((one.step === "") !== (other.step === "")) return one.step === "" ? -1 : 1;

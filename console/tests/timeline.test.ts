@@ -28,6 +28,11 @@ test("attempts end when their record was written, and waits lie between them", (
   assert.deepEqual([timeline.from - START, timeline.to - START], [0, 900]);
 });
 
+test("what is said of a run after its end does not lengthen it", () => {
+  const ended = detail({ status: "failed", ended_at: new Date(START + 30).toISOString() });
+  assert.equal(timelineOf(ended, [entry(0, "start"), entry(9_000, "retry")], START + 10_000).to - START, 30);
+});
+
 test("what the run waits for is open until now", () => {
   const timeline = timelineOf(
     detail(),

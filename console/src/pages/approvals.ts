@@ -91,7 +91,7 @@ async function decide(
       };
       await context.api.post(`approvals/${encodeURIComponent(approval.id)}/${decision}`, body);
       say(isApproval ? "Approved." : "Rejected.", runLink(approval.run));
-      await refresh();
+      void refresh();
     },
   });
 }

@@ -153,7 +153,7 @@ function actions(context: Context, letter: DeadLetter, refresh: () => Promise<vo
       isDangerous: wasSent,
       act: async () => {
         await done(context, "redrive", { ids: [letter.id], again: wasSent }, "The record was sent again.");
-        await refresh();
+        void refresh();
       },
     });
   const resolve = (): Promise<boolean> =>
@@ -165,7 +165,7 @@ function actions(context: Context, letter: DeadLetter, refresh: () => Promise<vo
       isDangerous: true,
       act: async ({ note = "" }) => {
         await done(context, "resolve", { ids: [letter.id], ...(note === "" ? {} : { note }) }, "The dead letter is resolved.");
-        await refresh();
+        void refresh();
       },
     });
   return h(

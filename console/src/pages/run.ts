@@ -284,7 +284,7 @@ function actions(context: Context, detail: RunDetail, entries: readonly HistoryE
     } else {
       say(done);
     }
-    await controls.refresh();
+    void controls.refresh();
   };
   const button = (name: string, question: () => Parameters<typeof ask>[0], tone = ""): HTMLElement =>
     h("button", { type: "button", class: tone, onclick: () => void ask(question()) }, name);

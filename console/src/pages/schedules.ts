@@ -73,7 +73,7 @@ function actions(context: Context, one: Schedule, refresh: () => Promise<void>):
   const does = (verb: string, done: string) => async (): Promise<void> => {
     const answer = await context.api.post<{ run?: string } | null>(`schedules/${encodeURIComponent(one.id)}/${verb}`, {});
     say(done, answer?.run ? runLink(answer.run) : undefined);
-    await refresh();
+    void refresh();
   };
   const button = (text: string, question: Parameters<typeof ask>[0]): HTMLElement =>
     h("button", { type: "button", class: "small", onclick: () => void ask(question) }, text);

@@ -25,17 +25,21 @@ export interface RunSummary {
 export interface OpenStep {
   step: string;
   waits_for: string;
+  /** RFC 3339; "" if that may take for ever. */
   until: string;
+  /** Of an approval: its id, what people are asked, and who of them. */
+  approval?: string;
+  title?: string;
+  roles?: string[];
 }
 
-/** A run that this one started, or was started by. */
-export interface Relative {
-  run: string;
+/** A run that a step began; its status is known of one that is awaited and has ended. */
+export interface ChildRun {
   step: string;
-  workflow?: string;
-  namespace?: string;
-  status?: string;
-  awaited?: boolean;
+  run: string;
+  workflow: string;
+  awaited: boolean;
+  status: string | null;
 }
 
 export interface RunDetail extends RunSummary {
@@ -51,8 +55,9 @@ export interface RunDetail extends RunSummary {
   retry: string;
   trace_id: string;
   producer_trace_id: string;
-  parent?: Relative | string | null;
-  children?: (Relative | string)[];
+  parent?: string;
+  parent_step?: string;
+  children?: ChildRun[];
 }
 
 export interface HistoryEntry {

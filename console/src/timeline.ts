@@ -59,7 +59,7 @@ const CLOSES: Record<string, string> = {
 /** Of a run as it is at `now` (milliseconds since 1970). Entries are in the log's order. */
 export function timelineOf(run: RunDetail, entries: readonly HistoryEntry[], now: number): Timeline {
   const from = instant(run.started_at) ?? now;
-  const builder = new Builder(from);
+  const builder = new Builder(from, new Set(run.children?.filter((child) => !child.awaited).map(({ step }) => step)));
   for (const entry of entries) if (entry.effect === "accepted" || entry.effect === "checkpoint") builder.add(entry);
   const end = instant(run.ended_at);
   if (end === null) for (const open of run.waiting) builder.waits(open.step, open.waits_for, instant(open.until), now);
@@ -71,8 +71,12 @@ class Builder {
   private latest: number;
   private readonly from: number;
 
-  constructor(from: number) {
+  /** Steps that began a run and did not wait for it. */
+  private readonly detached: ReadonlySet<string>;
+
+  constructor(from: number, detached: ReadonlySet<string>) {
     this.from = from;
+    this.detached = detached;
     this.latest = from;
   }
 
@@ -104,6 +108,10 @@ class Builder {
       case "steps.cancelled":
         for (const cancelled of entry.detail.split(", ")) this.close(cancelled, at, "cancelled", "cancelled");
         return;
+    }
+    if (entry.kind === "child.started" && this.detached.has(step)) {
+      this.put(step, "", { kind: "message", from: at, to: at, open: false, says: entry.detail });
+      return;
     }
     const opens = OPENS[entry.kind];
     if (opens !== undefined && step !== "") {

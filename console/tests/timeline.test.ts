@@ -66,6 +66,26 @@ test("a parked run is parked until it is resumed, and no longer than it lives", 
   assert.deepEqual(drawn(row?.pieces), ["parked 10-40", "parked 60-80"]);
 });
 
+test("an awaited child is waited for, a detached one is not", () => {
+  const child = { run: "2.b", workflow: "pay", status: null };
+  const children = [
+    { ...child, step: "/1/pay", awaited: true },
+    { ...child, step: "/2/pay", awaited: false },
+  ];
+  const began = (step: string) => entry(10, "child.started", { step });
+  const rows = timelineOf(
+    detail({ children }),
+    [began("/1/pay"), began("/2/pay"), entry(60, "child.ended", { step: "/1/pay" })],
+    START + 100,
+  ).rows;
+  assert.deepEqual(rows.map((row) => drawn(row.pieces)), [["wait 10-60"], ["message 10-10"]]);
+});
+
+test("a decision ends the wait for it", () => {
+  const entries = [entry(10, "approval.requested", { step: "/1/approval" }), entry(40, "approve", { step: "/1/approval" })];
+  assert.deepEqual(drawn(timelineOf(detail(), entries, START + 100).rows[0]?.pieces), ["wait 10-40"]);
+});
+
 test("cancelled steps end where they were cancelled", () => {
   const entries = [
     entry(5, "timer.armed", { step: "/1/sleep" }),

@@ -40,7 +40,7 @@ function pending(items: readonly Approval[]): Approval[] {
 }
 
 function card(context: Context, approval: Approval, refresh: () => Promise<void>): HTMLElement {
-  const button = (decision: "approve" | "reject", name: string, tone: string): HTMLElement =>
+  const button = (decision: Decision, name: string, tone: string): HTMLElement =>
     h("button", { type: "button", class: tone, onclick: () => void decide(context, approval, decision, refresh) }, name);
   return h(
     "section",
@@ -58,10 +58,13 @@ function card(context: Context, approval: Approval, refresh: () => Promise<void>
   );
 }
 
-async function decide(
+export type Decision = "approve" | "reject";
+
+/** Ask for note and name, and send the decision. */
+export async function decide(
   context: Context,
-  approval: Approval,
-  decision: "approve" | "reject",
+  approval: Pick<Approval, "id" | "run" | "step" | "title" | "roles">,
+  decision: Decision,
   refresh: () => Promise<void>,
 ): Promise<void> {
   const isApproval = decision === "approve";

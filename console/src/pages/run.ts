@@ -9,8 +9,9 @@ import { copyButton, facts, payload, runLink, statusChip, table, time, workflowL
 import { notesOf } from "../problem-box.ts";
 import { Problem } from "../problem.ts";
 import { runsPath } from "../route.ts";
-import { OPEN, type HistoryEntry, type Listed, type Relative, type RunDetail } from "../shapes.ts";
+import { OPEN, type ChildRun, type HistoryEntry, type Listed, type OpenStep, type RunDetail } from "../shapes.ts";
 import { timelineOf } from "../timeline.ts";
+import { decide, type Decision } from "./approvals.ts";
 import { traceAddress } from "../trace-link.ts";
 
 const OPEN_EVERY_MS = 2_000;
@@ -108,7 +109,7 @@ function drawn(context: Context, whole: Whole, controls: Controls): Child {
     failure(detail),
     notesOf(whole.notes),
     about(context, detail),
-    waiting(detail),
+    waiting(context, detail, controls),
     h("h2", {}, "Timeline"),
     gantt(timelineOf(detail, entries, Date.now())),
     h(
@@ -191,35 +192,48 @@ function trace(context: Context, id: string): Child {
   return address === "" ? said : h("a", { href: address, rel: "noreferrer", target: "_blank" }, said);
 }
 
-function waiting(detail: RunDetail): Child {
+function waiting(context: Context, detail: RunDetail, controls: Controls): Child {
   if (detail.waiting.length === 0) return null;
-  const columns: Column<RunDetail["waiting"][number]>[] = [
+  const columns: Column<OpenStep>[] = [
     { name: "Step", cell: (one) => h("code", {}, one.step) },
-    { name: "Waits for", cell: (one) => (one.waits_for === "approval" ? h("a", { href: "approvals" }, "approval") : one.waits_for) },
+    { name: "Waits for", cell: (one) => waitsFor(context, detail, one, controls) },
     { name: "Until", cell: (one) => (one.until ? [time(one.until), " (", time(one.until, { asRelative: true }), ")"] : "–") },
   ];
   return [h("h2", {}, "Waits for"), table(columns, detail.waiting, "What the run waits for")];
 }
 
-function relatives(detail: RunDetail): Child {
-  const parent = detail.parent ? relativeOf(detail.parent) : null;
-  const children = (detail.children ?? []).map(relativeOf);
-  if (parent === null && children.length === 0) return null;
-  const columns: Column<Relative>[] = [
-    { name: "Run", cell: (one) => runLink(one.run) },
-    { name: "Workflow", cell: (one) => (one.workflow ? workflowLink(one.namespace ?? "default", one.workflow) : "–") },
-    { name: "Step", cell: (one) => (one.step ? h("code", {}, one.step) : "–") },
-    { name: "Kind", cell: (one) => (one.awaited === undefined ? "–" : one.awaited ? "awaited" : "detached") },
-    { name: "Status", cell: (one) => (one.status ? statusChip(one.status) : "–") },
-  ];
+const CHILD = "child run ";
+
+function waitsFor(context: Context, detail: RunDetail, one: OpenStep, controls: Controls): Child {
+  if (one.waits_for.startsWith(CHILD)) return [CHILD, runLink(one.waits_for.slice(CHILD.length))];
+  if (!one.approval) return one.waits_for;
+  const asked = { id: one.approval, run: detail.id, step: one.step, title: one.title ?? "", roles: one.roles ?? [] };
+  const button = (decision: Decision, name: string): HTMLElement =>
+    h(
+      "button",
+      { type: "button", class: "small", onclick: () => void decide(context, asked, decision, controls.refresh) },
+      name,
+    );
   return [
-    parent !== null && [h("h2", {}, "Parent"), h("p", {}, runLink(parent.run), parent.step && [" at ", h("code", {}, parent.step)])],
-    children.length > 0 && [h("h2", {}, "Child runs"), table(columns, children, "Runs that this one started")],
+    `approval: ${asked.title} `,
+    asked.roles.length > 0 && h("small", {}, `by ${asked.roles.join(", ")} `),
+    h("span", { class: "buttons" }, button("approve", "Approve"), button("reject", "Reject")),
   ];
 }
 
-function relativeOf(said: Relative | string): Relative {
-  return typeof said === "string" ? { run: said, step: "" } : said;
+function relatives(detail: RunDetail): Child {
+  const children = detail.children ?? [];
+  const columns: Column<ChildRun>[] = [
+    { name: "Run", cell: (one) => runLink(one.run) },
+    { name: "Workflow", cell: (one) => one.workflow },
+    { name: "Step", cell: (one) => h("code", {}, one.step) },
+    { name: "Kind", cell: (one) => (one.awaited ? "awaited" : "detached") },
+    { name: "Status", cell: (one) => (one.status ? statusChip(one.status) : "–") },
+  ];
+  return [
+    detail.parent && [h("h2", {}, "Parent"), h("p", {}, runLink(detail.parent), " at ", h("code", {}, detail.parent_step))],
+    children.length > 0 && [h("h2", {}, "Child runs"), table(columns, children, "Runs that this one started")],
+  ];
 }
 
 // --- history -----------------------------------------------------------------------------------------------------------

@@ -161,7 +161,7 @@ ALERTS: Final = (
         expr=f"max by (job, topic) ({full_name('dead_letters_open')}) > 0",
         wait="1d",
         severity=Severity.TICKET,
-        summary="{{ $value }} dead letters lie in {{ $labels.topic }}.",
+        summary="{{ $value }} dead letters are open in {{ $labels.topic }}.",
         description="For a day there was always at least one: nobody has dealt with them.",
     ),
     Alert(

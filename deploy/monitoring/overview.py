@@ -291,8 +291,9 @@ OVERVIEW: Final = Dashboard(
                 ),
                 Lines(
                     title="Dead letters open",
-                    description="Records that lie in a dead-letter topic. Those that were dealt with are deleted by people.",
+                    description="Dead letters that nobody has redriven or resolved. A click opens them in the console.",
                     unit=Unit.COUNT,
+                    console="dead-letters?topic=${__field.labels.topic}",
                     queries=(Query(f"max by (topic) ({select('dead_letters_open')})", "{{topic}}"),),
                 ),
                 Lines(

@@ -20,6 +20,7 @@ from headrace.service.cli.worker_metrics import Scrape, scraped, workers_of
 
 _AT_LEAST_S = 0.2  # between two looks: each is a scrape of every worker
 _ROWS_MAX = 20  # of a table on a terminal
+_HISTORY_LATE_S = 10.0  # less is how it works: it reads in batches
 _BREAKERS = ("BREAKER", "STATE")
 
 
@@ -160,6 +161,12 @@ def _headline(now: View) -> str:
         parts.append("nothing limits")
     if now.workers_needed is not None:
         parts.append(f"the load needs {now.workers_needed}")
+    if now.approvals_pending:
+        parts.append(f"{now.approvals_pending} pending approvals")
+    if now.dead_letters_open:
+        parts.append(f"{now.dead_letters_open} open dead letters")
+    if now.history_lag_s is not None and now.history_lag_s >= _HISTORY_LATE_S:
+        parts.append(f"the history is {now.history_lag_s:.0f} s behind")
     return " - ".join(parts) if not is_utf8(sys.stdout) else " · ".join(parts)
 
 

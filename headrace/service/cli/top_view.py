@@ -67,7 +67,10 @@ class BreakerView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """All workers of this machine, at one moment. `bottleneck`: of the worker that is relieved most without it."""
+    """All workers of this machine, at one moment. `bottleneck`: of the worker that is relieved most without it.
+
+    `history_lag_s`: how far the history is behind the run log, the partition that is furthest; None where there is none.
+    """
 
     workers: list[WorkerView]
     workflows: list[WorkflowView]
@@ -77,6 +80,9 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     bottleneck: str
     relief: float | None
     workers_needed: int | None
+    approvals_pending: int = 0
+    dead_letters_open: int = 0
+    history_lag_s: float | None = None
 
 
 _STATES = ("open", "half_open", "closed")
@@ -99,7 +105,14 @@ def view(before: Sequence[Scrape], after: Sequence[Scrape]) -> View:
         bottleneck="" if limiting is None else limiting.bottleneck,
         relief=None if limiting is None else limiting.relief,
         workers_needed=math.ceil(sum(needed) - 1e-9) if needed and _scales(limiting) else None,
+        approvals_pending=int(sum(_all(after, "approvals_pending"))),
+        dead_letters_open=int(sum(_all(after, "dead_letters_open"))),
+        history_lag_s=max(_all(after, "history_lag_seconds"), default=None),
     )
+
+
+def _all(after: Sequence[Scrape], family: str) -> list[float]:
+    return [value for each in after for _, value in each.values(family)]
 
 
 class _Rates:

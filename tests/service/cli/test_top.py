@@ -51,6 +51,8 @@ NOW = Snapshot(
     ),
     partitions_assigned={"shop.owners": 3},
     breakers=(BreakerNow(breaker="bank", state=BreakerState.OPEN),),
+    approvals_pending={"fulfil": 2},
+    dead_letters={"orders.dlq": 1},
 )
 
 
@@ -116,6 +118,7 @@ def test_one_address_finds_all_workers_of_the_machine(headrace: Headrace, worker
     assert found["lag"] == [{"topic": "orders", "records": 84, "seconds": 3.0, "worst_partition": 1}]
     assert found["breakers"] == [{"breaker": "bank", "state": "open"}]
     assert (found["bottleneck"], found["relief"], found["workers_needed"]) == ("pool:mail", 4.0, 4)
+    assert (found["approvals_pending"], found["dead_letters_open"], found["history_lag_s"]) == (4, 2, None)
 
 
 def test_a_table_without_a_terminal_is_whole_and_ends(headrace: Headrace, workers: list[Worker]) -> None:
@@ -124,6 +127,8 @@ def test_a_table_without_a_terminal_is_whole_and_ends(headrace: Headrace, worker
     assert answer.code == 0
     assert "\x1b" not in answer.out
     assert "pool:mail limits; without it 4.0 times as much would pass" in answer.out
+    assert "2 pending approvals" in answer.out
+    assert "1 open dead letters" in answer.out
     for text in ("fulfil", "7 running, 2 waiting", "never", "charge", "orders", "bank", "open"):
         assert text in answer.out
 
@@ -293,6 +298,18 @@ def test_rates_are_between_two_looks_and_a_restart_counts_from_nothing(workers: 
     assert task.mean_ms == pytest.approx(20)
     again = view([at(each, 0) for each in after], [at(each, 5) for each in before])  # counters fell: restarted
     assert again.workflows[0].started_per_s == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [((), ""), ((0.2, 3.0), ""), ((0.2, 42.0), "the history is 42 s behind")])
+def test_a_history_that_is_far_behind_is_told(seconds: tuple[float, ...], told: str) -> None:
+    rows: list[tuple[dict[str, str], float]] = [({"partition": str(at)}, each) for at, each in enumerate(seconds)]
+    worker = Scrape(worker="0", url="a", at_s=1.0, samples={"headrace_history_lag_seconds": rows}, status="ready")
+    now = view([worker], [worker])
+    assert now.history_lag_s == max(seconds, default=None)
+    screen = io.StringIO()
+    Console(file=screen, width=160).print(drawn(now))
+    assert ("the history" in screen.getvalue()) == bool(told)
+    assert told in screen.getvalue()
 
 
 def test_however_much_there_is_the_screen_shows_of_everything_what_matters_most() -> None:

@@ -2,7 +2,8 @@
 
 Active is a run with an attempt running or ready, or an outcome on its way; waiting, held, parked and queued runs do not count. The runs of one workflow come in
 the order of their starts, oldest first, but children that another run awaits come before all; workflows take turns, and one of them takes at most half of the
-slots while others wait. Alone it leaves an eighth free: when its handlers hang, others still find room. A run that was admitted before and wakes up is first.
+slots while others wait. Alone it leaves an eighth free: when its handlers hang, others still find room. A run that was admitted before and wakes up is
+first. One that awaits children needs no slot for that: they may have them all until it gives them up.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Admission:
         self._waiting: dict[str, list[_Asked]] = {}  # heaps
         self._count = 0
         self._waking: deque[tuple[str, Begin]] = deque()
+        self._needed: deque[tuple[str, Begin]] = deque()  # the same for those that need no slot
         self._pumping = False
         self._admitted = 0  # in this turn of the event loop
         self.outstanding = 0
@@ -85,9 +87,12 @@ class Admission:
         self._waiting_of[topic] += size
         self._pump()
 
-    def wake(self, run: str, begin: Begin) -> None:
-        """The same for a run that was admitted before and waited: it comes before those that were not, and takes a slot only once it works."""
-        self._waking.append((run, begin))
+    def wake(self, run: str, begin: Begin, *, needed: bool = False) -> None:
+        """The same for a run that was admitted before and waited: it comes before those that were not, and takes a slot only once it works.
+
+        `needed`: who has the slots may keep them until it has woken, so that it waits for none.
+        """
+        (self._needed if needed else self._waking).append((run, begin))
         self._pump()
 
     def active(self, run: str, workflow: str) -> None:
@@ -98,7 +103,7 @@ class Admission:
 
     def read_back(self) -> None:
         """Some outcomes came back: there may be room."""
-        if self.waiting_runs or self._waking:
+        if self.waiting_runs or self._waking or self._needed:
             self._pump()
 
     def idle(self, run: str) -> None:
@@ -137,6 +142,7 @@ class Admission:
             else:
                 del self._waiting[workflow]
         self._waking = deque(entry for entry in self._waking if entry[0] not in runs)
+        self._needed = deque(entry for entry in self._needed if entry[0] not in runs)
         self.waiting_runs = sum(map(len, self._waiting.values()))
         self.waiting_bytes = sum(asked[3] for queue in self._waiting.values() for asked in queue)
         self._waiting_of = Counter()
@@ -208,8 +214,10 @@ class Admission:
             return
         self._pumping = True
         try:
-            while (self._waking or self.waiting_runs) and self._room():
-                if self._waking:
+            while (self._needed and self._calm()) or ((self._waking or self.waiting_runs) and self._room()):
+                if self._needed:
+                    run, begin = self._needed.popleft()
+                elif self._waking:
                     run, begin = self._waking.popleft()
                 else:
                     workflow = self._next_workflow()
@@ -237,9 +245,10 @@ class Admission:
         return run, begin
 
     def _room(self) -> bool:
-        if self.outstanding >= OUTSTANDING or len(self._active) >= self._max_active:
-            return False
-        return self._admitted < _A_TURN
+        return len(self._active) < self._max_active and self._calm()
+
+    def _calm(self) -> bool:
+        return self.outstanding < OUTSTANDING and self._admitted < _A_TURN
 
     def _next_turn(self) -> None:
         self._admitted = 0

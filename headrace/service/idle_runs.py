@@ -123,7 +123,7 @@ class IdleRuns:
             self._shared.timers.disarm(run)
             self.untimed.discard(run)
             self.waking.add(run)
-            self._shared.admission.wake(run, self._has_room)
+            self._shared.admission.wake(run, self._has_room, needed=run in self._state.parents)
 
     def _rings(self, run: str, _due_at_ms: int) -> None:
         self.wake(run)

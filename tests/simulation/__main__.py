@@ -82,7 +82,7 @@ def _many(options: argparse.Namespace) -> int:
     last = began
     for report in _reports(options):
         total["seeds"] += 1
-        for name in ("records", "stale", "effects", "compared", "turns"):
+        for name in ("records", "stale", "effects", "compared", "turns", "children", "given_up"):
             total[name] += getattr(report, name)
         total["virtual_ms"] += round(report.virtual_s * 1000)
         fired.update(report.fired)
@@ -146,6 +146,8 @@ def _summary(
         "stale_records": total["stale"],
         "effects": total["effects"],
         "states_compared": total["compared"],
+        "results_of_children": total["children"],
+        "children_given_up": total["given_up"],
         "faults_fired": sum(fired.values()),
         "points_struck": len(reached),
         "fault_and_point_pairs": len(pairs),

@@ -9,6 +9,7 @@ import msgspec
 
 from headrace import (
     Breaker,
+    ChildFailed,
     EventTrigger,
     NonRetryable,
     Pool,
@@ -29,6 +30,8 @@ from tests.simulation.program import (
     Die,
     Emit,
     Flip,
+    Forever,
+    Forsake,
     Gather,
     Map,
     Op,
@@ -36,6 +39,7 @@ from tests.simulation.program import (
     Race,
     Raise,
     Sleep,
+    Sub,
     answer,
 )
 
@@ -184,6 +188,14 @@ async def _ops(run: Run, program: Program, ops: list[Op]) -> list[int]:
                     await _call(run, program, call)
                 except TaskFailed:
                     values.append(-call.n)
+            case Sub():
+                values += await _sub(run, op)
+            case Forsake(winner=winner, program=child):
+                values += await run.race(_ops(run, program, winner), run.call_child(free, child))
+            case Forever(sleeps=True):
+                await run.sleep("30d")
+            case Forever(n=n):
+                values += await _lost(run, program, n)
             case Raise():
                 if not _world().is_cured(run.id):
                     raise ValueError("as the program says")
@@ -194,6 +206,19 @@ async def _ops(run: Run, program: Program, ops: list[Op]) -> list[int]:
                     await run.sleep("1h")
                 values.append(await _call(run, program, call))
     return values
+
+
+async def _sub(run: Run, op: Sub) -> list[int]:
+    code = {"free": free, "queue": queue}[op.kind]
+    if not op.awaited:
+        await run.start_child(code, op.program)
+        return []
+    try:
+        return await run.call_child(code, op.program)
+    except ChildFailed:
+        if not op.fails:
+            raise
+        return [-op.n]
 
 
 async def _lost(run: Run, program: Program, n: int) -> list[int]:

@@ -1,7 +1,8 @@
 """The judge: what the log says, by an accept rule of its own, against what was promised. It sees each record when it lands and shares no code with the fold.
 
 The numbers are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after
-its result; I6 order and exclusion per key; I7 timers; I9 retries and compensation; I11 stale records count for nothing; I12 positions.
+its result; I6 order and exclusion per key; I7 timers; I9 retries and compensation; I11 stale records count for nothing; I12 positions; I13 children
+(`family.py`).
 
 What a log has lost (its leader was not clean) was never there: all is judged anew without it. Only inputs and runs that such records were about may end in
 another way than expected, or in none.
@@ -13,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from headrace.topics.command import Cancel, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
+from headrace.topics.command import Cancel, ChildEnded, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
 from headrace.topics.dead_letter import PREFIX
 from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
@@ -23,6 +24,7 @@ from headrace.topics.outcome import (
     AttemptsGiven,
     AttemptSucceeded,
     CheckpointChunk,
+    ChildStarted,
     Emitted,
     OutboxProgress,
     Outcome,
@@ -38,6 +40,7 @@ from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
 from tests.simulation.app import SOURCE, WORKFLOWS
 from tests.simulation.chain import UNDO, Finished, check_keys, given
+from tests.simulation.family import Family
 from tests.simulation.program import ATTEMPTS_MAX, Answer, Program, expected, needs
 
 RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
@@ -100,6 +103,7 @@ class Run:
         self.of: Run | None = None  # the one that this is a retry of
         self.retry: Run | None = None  # its newest one
         self.copied: dict[str, str] = {}
+        self.children: dict[str, str] = {}  # runs that its open steps await
         self.redone: frozenset[str] = frozenset()
         self.forgotten = False  # it cannot be retried any more
 
@@ -136,6 +140,7 @@ class Judge:
         self.results: dict[str, list[LogRecord]] = defaultdict(list)
         self.outbox: dict[str, str] = {}  # entries that have not left: what each is
         self.joined: dict[Source, str] = {}
+        self.family = Family(partitions, self.outbox, self._say)
         self.stale = 0
         self.records = 0
         self.delivered = 0
@@ -163,6 +168,9 @@ class Judge:
         self._harmed_inputs: set[Source] = set()
         self._since: dict[int, dict[int, str]] = {}  # tokens that were taken since, and the nonce of each
 
+    def _say(self, violation: str) -> None:
+        self._violated(violation)
+
     def counts(self, partition: int, offset: int) -> bool | None:
         """Whether this record of the run log has an effect; None if it is not known to the judge."""
         return self._partitions[partition].counts.get(offset)
@@ -173,7 +181,7 @@ class Judge:
 
     def program_of(self, run: Run) -> Program | None:
         """What the run was asked for."""
-        return None if run.source is None else self.inputs[run.source].program
+        return self.family.program_of(run.chain()[-1].id) if run.source is None else self.inputs[run.source].program
 
     # --- what is lost -------------------------------------------------------------------------------------------------
 
@@ -417,7 +425,12 @@ class Judge:
                 self._given.pop((result.run, result.step), None)
                 if isinstance(result, AttemptSucceeded | AttemptFailed):
                     self._outcome(at, record, result)
+            case ChildEnded() as told:
+                where = f"{at}/{record.offset}"
+                self.family.result(where, record.offset, self.runs.get(told.run), self.runs.get(told.child), told)
             case Cancel(run=run):
+                if isinstance(entry.id, Coordinates):
+                    self.family.cancels(f"{at}/{record.offset}", run, there=run in self.runs)
                 if (found := self.runs.get(run)) is not None and found.ended is None:
                     found.cancelled, found.parked = True, None
                     if found.open_since is None:  # it need not wait for its turn to end
@@ -462,6 +475,8 @@ class Judge:
             return
         run = Run(run_id(at.partition, identity), at, start)
         run.source = source
+        if start.parent is not None:
+            self.family.opens(f"{at}/{record.offset}", run.id, start)
         if run.id in self.runs:
             self._violated(f"I1 {at}/{record.offset} starts {run.id} again")
             return
@@ -584,8 +599,13 @@ class Judge:
                     run.settled[step] = record.offset
                     run.fired.append((outcome, record.timestamp_ms))
             case StepsCancelled(steps=steps):
+                self.family.gives_up(
+                    at.partition, record.offset, run, (step for step in steps if step not in run.settled)
+                )
                 for step in steps:
                     run.settled.setdefault(step, record.offset)
+            case ChildStarted():
+                self.family.starts(at.partition, record.offset, run, outcome)
             case Emitted(step=step, data=data):
                 if step not in run.settled:
                     run.settled[step] = record.offset
@@ -602,6 +622,7 @@ class Judge:
                     self._violated(f"P2 {run.id} is parked, and never ended a process: {outcome.found}")
             case RunEnded():
                 run.ended, run.parked = outcome, None
+                self.family.ends(at.partition, record.offset, run)
                 self._free(run, record.offset)
                 for step in run.refused:
                     if outcome.failed_step != step:  # something else was its end
@@ -632,6 +653,9 @@ class Judge:
                 self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be a dead letter and is not there")
             elif kind == "output" and sent.entry not in self.results:
                 self._violated(f"P1 {at}/{record.offset}: {sent.entry} is said to be sent and is not there")
+            elif kind == "message":
+                where, has = f"{at}/{record.offset}", lambda it: any(it in each.identities for each in self._partitions)
+                self.family.left(where, f"{at.partition}/{sent.entry}", has)
             elif kind == "forward":
                 offset = int(sent.entry.rpartition("/")[2])
                 lost = self._forwarded.get((at.partition, offset)) in self._harmed_inputs
@@ -715,6 +739,9 @@ class Judge:
         for run in self.runs.values():
             if run.source is not None:
                 self._run(run, self.inputs[run.source], effects)
+            elif (program := self.program_of(run)) is not None:
+                self._run(run, Input("free", program), effects)
+        self.family.at_the_end(self.runs)
         known = {f"{run.id}{step}" for run in self.runs.values() for step in run.emitted}
         if self._lost:
             known |= self._emitted

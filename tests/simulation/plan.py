@@ -10,7 +10,7 @@ import msgspec
 from headrace.service.fault_point import FaultPoint
 from tests.simulation.app import WORKFLOWS
 from tests.simulation.broker import BrokerKnobs
-from tests.simulation.program import Program, Taste, drawn
+from tests.simulation.program import Program, Taste, drawn, with_children
 
 
 class Timed(msgspec.Struct, tag="timed"):
@@ -133,7 +133,18 @@ def plan_of(seed: int, profile: str = "") -> Plan:
             pass
         case _:
             _scaled(random, plan, profile)
+    _give_children(Random(f"children/{seed}"), plan)
     return plan
+
+
+def _give_children(random: Random, plan: Plan) -> None:
+    """Some runs start others. Not where logs lose records that were acknowledged: what is begun by one that is lost has the name of what comes in its place."""
+    if random.random() < 0.5 or any(fault.kind in RARE for fault in plan.faults):
+        return
+    calm = not any(arrival.program.is_poison or arrival.program.deadly for arrival in plan.arrivals)
+    for arrival in plan.arrivals:
+        if arrival.kind in {"free", "queue", "both"} and random.random() < 0.6:
+            with_children(random, arrival.program, calm=calm)
 
 
 def _redrive(random: Random, plan: Plan) -> None:

@@ -78,7 +78,31 @@ class Flip(msgspec.Struct, tag="flip"):
     call: Call
 
 
-Op = Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise | Die | Flip
+class Sub(msgspec.Struct, tag="sub"):
+    """A child run of another program, of the workflow `kind`. One that is not `awaited` is let go; one that `fails` is caught."""
+
+    n: int
+    program: "Program"
+    kind: str = "free"
+    awaited: bool = True
+    fails: bool = False
+
+
+class Forsake(msgspec.Struct, tag="forsake"):
+    """The operations of `winner` against a child run that takes for ever."""
+
+    winner: list["Op"]
+    program: "Program"
+
+
+class Forever(msgspec.Struct, tag="forever"):
+    """What a child that is given up does to the end: a task, which has its slot, or it `sleeps`."""
+
+    n: int
+    sleeps: bool
+
+
+Op = Sub | Forsake | Forever | Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise | Die | Flip
 
 
 class Taste(msgspec.Struct, kw_only=True):
@@ -150,6 +174,34 @@ def drawn(random: Random, id_: str, key: str, taste: Taste) -> Program:
     if random.random() < 0.8:
         ops.insert(random.randint(0, len(ops)) if ending >= 0.16 else 0, _emit(random, number, taste))
     return Program(id_, key, ops)
+
+
+def with_children(random: Random, program: Program, *, calm: bool) -> None:
+    """Put some child runs into a program. Where no process dies of a run (`calm`), some of them work for ever: else such a one is on trial for as long."""
+    number = _Counter()
+    number.n = 1_000  # no call of the program has it
+    ops = [_child(random, number, program.id, deep=True, calm=calm) for _ in range(random.choice((1, 1, 2, 3)))]
+    if len(ops) > 1 and random.random() < 0.5:
+        ops = [Gather([[op] for op in ops])]
+    for op in ops:
+        program.ops.insert(random.randint(0, max(0, len(program.ops) - 1)), op)
+
+
+def _child(random: Random, number: _Counter, parent: str, *, deep: bool, calm: bool) -> Op:
+    n = number()
+    queue = not deep and random.random() < 0.5  # who holds a key waits for nobody that might want it
+    child = drawn(random, f"{parent}.{n}", f"c{random.randrange(3)}", Taste(size=2, ending=1e-9))
+    chance = random.random()
+    if chance < 0.2:
+        winner: list[Op] = [_call(random, number, 0.0)] if random.random() < 0.5 else [Sleep(random.choice((1, 300)))]
+        child.ops.append(Forever(number(), sleeps=not calm or random.random() < 0.5))
+        return Forsake(winner, child)
+    if deep and chance < 0.4:
+        child.ops.append(_child(random, number, child.id, deep=False, calm=calm))
+    if fails := chance > 0.85:
+        child.ops.append(Raise())
+    awaited = fails or random.random() < 0.75
+    return Sub(n, child, kind="queue" if queue else "free", awaited=awaited, fails=fails)
 
 
 def _ops(random: Random, number: _Counter, size: int, taste: Taste, depth: int) -> list[Op]:
@@ -233,7 +285,14 @@ def _walk(ops: Sequence[Op], calls: dict[int, Call], losers: set[int], emits: se
             case Attempt(call=call):
                 calls[call.n] = call
                 yield -call.n
-            case Sleep() | Raise() | Die():
+            case Sub(n=n, program=program, awaited=awaited):
+                if op.fails:
+                    yield -n
+                elif awaited:
+                    yield from expected(program).values
+            case Forsake(winner=winner):
+                yield from _walk(winner, calls, losers, emits)
+            case Sleep() | Raise() | Die() | Forever():
                 pass
 
 

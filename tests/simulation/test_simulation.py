@@ -44,6 +44,7 @@ def test_clusters_keep_their_promises_under_faults(tmp_path: Path) -> None:
     assert found["stale_records"] > 0  # zombies had something to say
     assert found["states_compared"] > 10 * found["seeds"]
     assert found["points_struck"] >= 24
+    assert min(found["results_of_children"], found["children_given_up"]) > SEEDS / 4
 
 
 @pytest.mark.parametrize("count", ["0", "-5"])

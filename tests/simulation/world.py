@@ -69,6 +69,8 @@ class Report(msgspec.Struct):
     effects: int
     compared: int
     turns: int
+    children: int  # results that a parent got
+    given_up: int  # children that nobody waited for any more
     dump: list[str]
 
 
@@ -679,6 +681,8 @@ def simulate(plan: Plan, hook: Callable[[World], None] = lambda _: None) -> Repo
         effects=world.effects.count,
         compared=world.refold.compared,
         turns=turns,
+        children=world.judge.family.told,
+        given_up=world.judge.family.given_up,
         dump=dump,
     )
 

@@ -56,6 +56,7 @@ def child_ended(state: PartitionState, at_ms: int, size: int, ended: ChildEnded)
     run = state.runs.get(ended.run)
     if run is None or run.children.pop(ended.step, None) is None:
         return NO_EFFECT
+    _count(state, run)
     return settled(run, ended.step, ended, at_ms, size)
 
 
@@ -85,6 +86,7 @@ def _begin(state: PartitionState, offset: int, run: RunState, started: ChildStar
     )
     if started.awaited:
         run.children[started.step] = child
+        _count(state, run)
     began = ChildBegan(run=run.id, step=started.step, workflow=started.workflow, child=child, awaited=started.awaited)
     return began, _put(state, Message(_start_entry(run.id, started.step), partition, identity, start))
 
@@ -130,6 +132,7 @@ def _awaiting(run: RunState, steps: Iterable[str]) -> list[str]:
 
 def _cancel(state: PartitionState, offset: int, index: int, run: RunState, step: str) -> Message:
     child = run.children.pop(step)
+    _count(state, run)
     partition = _home(state, child)
     cancel = Cancel(run=child, reason=f"given up by its parent {run.id}")
     entry = f"child.cancel/{run.id}{step}"
@@ -161,6 +164,14 @@ def _ended(parent: Parent, run: RunState, ended: RunEnded) -> ChildEnded:
 def _put(state: PartitionState, message: Message) -> Message:
     state.outbox[message.id] = message
     return message
+
+
+def _count(state: PartitionState, run: RunState) -> None:
+    """The children that it awaits have changed."""
+    if run.children:
+        state.parents[run.id] = len(run.children)
+    else:
+        del state.parents[run.id]
 
 
 def _home(state: PartitionState, run: str) -> int:

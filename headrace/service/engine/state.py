@@ -111,6 +111,7 @@ class PartitionState(msgspec.Struct):
     retry_retention_ms: int = RETENTION_MS
     failed: dict[str, FailedRun] = {}  # runs that may be retried, the oldest first
     failed_bytes: int = 0  # of what is kept of them
+    parents: dict[str, int] = {}  # open runs that await children: how many
     approvals: dict[str, ApprovalRequest] = {}  # those that are open, by run and step, in the order of their requests
     schedules: dict[str, ScheduleState] = {}  # that live in this partition, by id
 

@@ -2,4 +2,7 @@
 
 from typing import Final
 
-UNUSED: Final[dict[str, str]] = {}
+UNUSED: Final[dict[str, str]] = {
+    "headrace_history_lag_records": "The panel follows.",
+    "headrace_history_lag_seconds": "The panel follows.",
+}

@@ -53,6 +53,8 @@ class LogEvent(StrEnum):
     CHECKPOINT_FAILED = "checkpoint.failed"
     TRIM_FAILED = "trim.failed"
     TOPIC_CHANGED = "topic.changed"
+    HISTORY_GAP = "history.gap"
+    HISTORY_REFUSED = "history.refused"
     GROUP_REBALANCED = "group.rebalanced"
     BREAKER_CHANGED = "breaker.changed"
     LOOP_BLOCKED = "loop.blocked"
@@ -127,6 +129,12 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.TRIM_FAILED: Meaning(logging.WARNING, "The run log could not be trimmed; it grows until the next try."),
     LogEvent.TOPIC_CHANGED: Meaning(
         logging.ERROR, "Somebody changed a topic that must not be changed; `code` says what."
+    ),
+    LogEvent.HISTORY_GAP: Meaning(
+        logging.WARNING, "The history lacks records: the run log was trimmed before they were read, or has lost them."
+    ),
+    LogEvent.HISTORY_REFUSED: Meaning(
+        logging.ERROR, "The history is not fed until somebody acts; `code` says why. Runs go on."
     ),
     LogEvent.GROUP_REBALANCED: Meaning(logging.INFO, "Partitions were placed anew."),
     LogEvent.BREAKER_CHANGED: Meaning(logging.INFO, "A breaker changed its state; at warning if it opened."),

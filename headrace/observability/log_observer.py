@@ -509,6 +509,26 @@ class LogObserver(Silent):
             message=changed.message,
         )
 
+    def history_gap(self, gap: o.HistoryGap, /) -> None:
+        self._logs.write(
+            LogEvent.HISTORY_GAP,
+            kind=gap.partition,
+            partition=gap.partition,
+            offset=gap.offset,
+            records=gap.records,
+            reason=gap.reason,
+        )
+
+    def history_refused(self, refused: o.HistoryRefused, /) -> None:
+        self._logs.write(
+            LogEvent.HISTORY_REFUSED,
+            kind=(refused.place, refused.code),
+            name=refused.place,
+            code=refused.code,
+            message=refused.message,
+            do=refused.do,
+        )
+
     def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:
         self._logs.write(
             LogEvent.GROUP_REBALANCED,

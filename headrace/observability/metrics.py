@@ -150,8 +150,8 @@ TABLE: Final[tuple[Family, ...]] = (
     _counter("ownership_changes_total", "Run-log partitions taken, released and lost.", "reason"),
     _gauge("partitions_stopped", "Partitions that stand still until somebody acts.", "topic", "reason"),
     _gauge("source_backlog_bytes", "Bytes of starts that wait for room.", "topic"),
-    _gauge("history_lag_records", "Records that the history has not read.", emitted=False),
-    _gauge("history_lag_seconds", "Age of the first record that the history has not read.", emitted=False),
+    _gauge("history_lag_records", "Records that the history has not read."),
+    _gauge("history_lag_seconds", "Age of the first record that the history has not read."),
     # policies
     _gauge("circuit_breaker_state", "1 for the state that the breaker is in.", "breaker", "state"),
     _counter("circuit_breaker_transitions_total", "Changes into a state.", "breaker", "state"),

@@ -474,6 +474,24 @@ class TrimFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message: str
 
 
+class HistoryGap(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The history lacks records of a partition, from `offset` on, for good: the log was trimmed before they were read, or has lost them since."""
+
+    partition: int
+    offset: int
+    records: int
+    reason: str  # trimmed, truncated
+
+
+class HistoryRefused(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The history is not fed until somebody acts: `place` is a partition of the run log, or the database. Runs go on."""
+
+    place: str
+    code: str
+    message: str
+    do: str = ""
+
+
 class TopicChanged(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A topic of Headrace is not what it must be any more: somebody changed it while the service works. An alarm; the message names it."""
 
@@ -648,6 +666,8 @@ class Observer(Protocol):
     def trim_failed(self, failed: TrimFailed, /) -> None: ...
     def log_folded(self, folded: LogFolded, /) -> None: ...
     def topic_changed(self, changed: TopicChanged, /) -> None: ...
+    def history_gap(self, gap: HistoryGap, /) -> None: ...
+    def history_refused(self, refused: HistoryRefused, /) -> None: ...
     def rebalanced(self, rebalanced: Rebalanced, /) -> None: ...
 
     def breaker_changed(self, changed: BreakerChanged, /) -> None: ...

@@ -88,6 +88,13 @@ class LogPartitionNow(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_bytes: int = 0
 
 
+class HistoryNow(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the history is behind the run log, over the partitions that are fed here."""
+
+    lag_records: int
+    lag_seconds: float
+
+
 class StoppedNow(msgspec.Struct, frozen=True, kw_only=True):
     """How many partitions of one topic stand still, by reason."""
 
@@ -108,6 +115,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pools: tuple[PoolNow, ...] = ()
     log_partitions: tuple[LogPartitionNow, ...] = ()
     stopped: tuple[StoppedNow, ...] = ()
+    history: HistoryNow | None = None  # None: there is no history
     source_backlog_bytes: dict[str, int] = {}  # by topic: unadmitted starts
     dead_letters: dict[str, int] = {}  # records by dead-letter topic, of those that this process looks at
     active_runs: int = 0  # that take a slot of the process

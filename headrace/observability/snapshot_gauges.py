@@ -41,6 +41,8 @@ def snapshot_gauges(now: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
         "log_bytes": [((str(part.partition),), part.log_bytes) for part in now.log_partitions],
         "checkpoint_bytes": [((str(part.partition),), part.checkpoint_bytes) for part in now.log_partitions],
         "partitions_stopped": [((stop.topic, stop.reason), stop.partitions) for stop in now.stopped],
+        "history_lag_records": [((), now.history.lag_records)] if now.history is not None else [],
+        "history_lag_seconds": [((), now.history.lag_seconds)] if now.history is not None else [],
         "source_backlog_bytes": [((topic,), size) for topic, size in now.source_backlog_bytes.items()],
         "dead_letters_open": [((topic,), count) for topic, count in now.dead_letters.items()],
         "workflow_definitions": [((status,), count) for status, count in now.definitions.items()],

@@ -20,6 +20,7 @@ from headrace.observability import observer as told
 from headrace.service.engine.checkpoint import Chunker, Dump, LeftRun, estimated_bytes
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.stop import bug
+from headrace.service.trim_hold import TrimHold
 from headrace.topics.errors import HeadraceError, Transient
 
 if TYPE_CHECKING:
@@ -72,6 +73,13 @@ class Checkpointer:
         self._not_before = 0.0  # on the loop's clock
         self._alarm: asyncio.TimerHandle | None = None
         self._moved = asyncio.Event()
+        # with a history: its trims wait for it
+        self._hold = None if shared.history is None else TrimHold(shared.settings.history.trim_wait_bytes)
+
+    @property
+    def held_bytes(self) -> int:
+        """Of log before the newest checkpoint, which only the history needs."""
+        return 0 if self._hold is None else self._hold.size_bytes
 
     @property
     def open(self) -> bool:
@@ -80,13 +88,16 @@ class Checkpointer:
 
     # --- what the owner tells ----------------------------------------------------------------------------------------
 
-    def recovered(self, recovered: Recovered) -> None:
-        """The partition's state began like this."""
+    def recovered(self, recovered: Recovered, held_bytes: int = 0) -> None:
+        """The partition's state began like this. `held_bytes`: what the owner before us said of its own."""
         found = recovered.candidate
         self.as_of, self.first, self.size_bytes = (
             (-1, -1, 0) if found is None else (found.as_of, found.offsets[0], found.size_bytes)
         )
         self.log_bytes = recovered.size_bytes
+        if self._hold is not None and found is not None:
+            self._hold = TrimHold(self._shared.settings.history.trim_wait_bytes)
+            self._hold.completed(found.as_of + 1, held_bytes)
         self._state.runs.readable_from = self.as_of + 1
         # a partition that moves again and again has its checkpoint between two moves
         wait_s = EVERY_S / 5 if self.log_bytes > self._least() else EVERY_S
@@ -206,6 +217,9 @@ class Checkpointer:
             if self.dump is dump:
                 self.dump = None
         self.as_of, self.first = dump.as_of, self._first
+        before_bytes = (
+            self.log_bytes - self._since_bytes + self.size_bytes
+        )  # from the last checkpoint's records to this one's
         self.size_bytes, self.log_bytes, self._look_at = self._written_bytes, self._since_bytes, 0
         self._shared.observer.checkpoint_written(
             told.CheckpointWritten(
@@ -217,11 +231,26 @@ class Checkpointer:
             )
         )
         maybe(FaultPoint.CHECKPOINT_COMPLETE)
+        if self._hold is not None:
+            self._hold.completed(dump.as_of + 1, before_bytes)
         await self._commit(dump.as_of, self._first)
         maybe(FaultPoint.CHECKPOINT_COMMITTED)
-        await self._trim(dump.as_of + 1)
+        await self.trim_held(dump.as_of + 1)
         maybe(FaultPoint.LOG_TRIMMED)
         self._look()
+
+    def history_moved(self) -> None:
+        """The history has read on: perhaps a trim has waited for that."""
+        if self._hold is not None and self._hold.waits and self._tenure.open:
+            self._shared.checkpoints.may_trim(self)
+
+    async def trim_held(self, newest: int | None = None) -> None:
+        """Trim to the newest checkpoint; where there is a history, as far as it has read."""
+        hold, history = self._hold, self._shared.history
+        if hold is not None and history is not None:
+            newest = hold.until(history.floor(self.at.partition)) if self._tenure.open else None
+        if newest is not None:
+            await self._trim(newest)
 
     async def _write(self, dump: Dump) -> None:
         loop = asyncio.get_running_loop()
@@ -259,7 +288,7 @@ class Checkpointer:
 
     async def _commit(self, as_of: int, first: int) -> None:
         try:
-            await self._shared.owner_positions.checkpointed(self.at, as_of, first)
+            await self._shared.owner_positions.checkpointed(self.at, as_of, first, self.held_bytes)
         except HeadraceError:
             return  # a hint: it is committed later, and the log itself has all that counts
 

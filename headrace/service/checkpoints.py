@@ -27,6 +27,7 @@ class Checkpoints:
         self._due: dict[Checkpointer, None] = {}
         self._wake = asyncio.Event()
         self._working: dict[Checkpointer, None] = {}
+        self._may_trim: dict[Checkpointer, None] = {}
         self._not_before = 0.0  # the next look, on the loop's clock
         self._alarm: asyncio.TimerHandle | None = None
 
@@ -41,9 +42,15 @@ class Checkpoints:
         if asyncio.get_running_loop().time() >= self._not_before:
             self._look(least)
 
+    def may_trim(self, checkpointer: Checkpointer) -> None:
+        """What its last trim has waited for may have come."""
+        self._may_trim[checkpointer] = None
+        self._wake.set()
+
     def not_due(self, checkpointer: Checkpointer) -> None:
         """It cannot write any more."""
         self._due.pop(checkpointer, None)
+        self._may_trim.pop(checkpointer, None)
         self._working.pop(checkpointer, None)
 
     def _look(self, least: int) -> None:
@@ -68,10 +75,15 @@ class Checkpoints:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._due:
-                    checkpointer = next(iter(self._due))
-                    del self._due[checkpointer]
-                    await checkpointer.write()
+                while self._due or self._may_trim:
+                    while self._may_trim:
+                        waited = next(iter(self._may_trim))
+                        del self._may_trim[waited]
+                        await waited.trim_held()
+                    if self._due:
+                        checkpointer = next(iter(self._due))
+                        del self._due[checkpointer]
+                        await checkpointer.write()
         finally:
             if self._alarm is not None:
                 self._alarm.cancel()

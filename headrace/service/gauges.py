@@ -10,6 +10,7 @@ from headrace.observability.accumulator import OTHER
 from headrace.observability.label import BreakerState
 from headrace.observability.snapshot import (
     BreakerNow,
+    HistoryNow,
     LagNow,
     LogPartitionNow,
     PoolNow,
@@ -24,6 +25,7 @@ from headrace.service.engine.run_state import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from headrace.service.history_link import HistoryLink
     from headrace.service.owner import Owner
     from headrace.service.shared import Shared
     from headrace.service.source import Source
@@ -68,6 +70,7 @@ def snapshot(
             StoppedNow(topic=topic, reason=reason, partitions=count)
             for (topic, reason), count in Counter((at.topic, reason) for at, reason in shared.stops.items()).items()
         ),
+        history=None if shared.history is None else _history(shared.history),
         source_backlog_bytes=_backlog(shared),
         active_runs=shared.admission.active_runs,
         handlers_running=running,
@@ -200,6 +203,11 @@ def _lag(shared: Shared, source: Source) -> LagNow:
         records=max(0, source.end_offset - source.floor),
         seconds=source.lag_ms() / 1000,
     )
+
+
+def _history(history: HistoryLink) -> HistoryNow:
+    lag = history.lag()
+    return HistoryNow(lag_records=lag.records, lag_seconds=lag.seconds)
 
 
 def _backlog(shared: Shared) -> dict[str, int]:

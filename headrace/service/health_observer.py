@@ -10,10 +10,18 @@ from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
     from headrace.observability.health import Health
-    from headrace.observability.observer import OutageBegan, OutageEnded, PartitionStopped, ResourceMeasured
+    from headrace.observability.observer import (
+        HistoryRefused,
+        OutageBegan,
+        OutageEnded,
+        PartitionStopped,
+        ResourceMeasured,
+    )
 
 STOPPED = "partition "
 """Begins the notes of partitions that stand still; `service.py` takes them back once they do not."""
+UNFED = "history of "
+"""Begins the notes of what the history cannot be fed with; taken back in the same way."""
 _UNITS = {Resource.MEMORY: "bytes", Resource.DESCRIPTORS: "descriptors"}
 
 
@@ -26,10 +34,17 @@ class HealthObserver(Silent):
     def outage_began(self, began: OutageBegan, /) -> None:
         if began.dependency is Dependency.TOPIC:
             self._health.note(f"topic {began.name}", began.message or "does not answer")
+        elif began.dependency is Dependency.HISTORY:
+            self._health.note("history", began.message or "does not answer")
 
     def outage_ended(self, ended: OutageEnded, /) -> None:
         if ended.dependency is Dependency.TOPIC:
             self._health.note(f"topic {ended.name}", "")
+        elif ended.dependency is Dependency.HISTORY:
+            self._health.note("history", "")
+
+    def history_refused(self, refused: HistoryRefused, /) -> None:
+        self._health.note(f"{UNFED}{refused.place}", f"{refused.code} {refused.message}")
 
     def resource_measured(self, measured: ResourceMeasured, /) -> None:
         if measured.changed:

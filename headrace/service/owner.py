@@ -182,7 +182,7 @@ class Owner:
         recovery = Recovery(self._shared.log, self.at, self._new_state, offsets, self._shared.replay_turn)
         recovered = await recovery.newest(known.checkpoint)
         self.state.become(recovered.state)
-        self.checkpointer.recovered(recovered)
+        self.checkpointer.recovered(recovered, known.held)
         self._replayed = recovered.records
         maybe(FaultPoint.RECOVERED)
 
@@ -463,6 +463,7 @@ class Owner:
                 token=offset,
                 log=self.state.gate.first,
                 partitions=self.state.gate.partitions,
+                held=self.checkpointer.held_bytes,
             ),
         )
         self.runs.begin_all()

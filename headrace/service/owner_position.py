@@ -26,6 +26,7 @@ class OwnerPosition(msgspec.Struct, frozen=True, omit_defaults=True):
     log: str = ""  # which log of this name it is: `Gate.first`
     partitions: int = 0  # of the run log
     backlog: dict[str, int] = {}  # bytes of unadmitted starts, by source topic
+    held: int = 0  # bytes of log before `offset`, kept for the history alone
 
     def position(self, _by: str = "", /) -> Position:
         """As it is committed. A backlog that does not fit is left out."""
@@ -60,11 +61,13 @@ class OwnerPositions:
         self._newest[at] = position
         self._writer.move(at, position)
 
-    async def checkpointed(self, at: TopicPartition, as_of: int, checkpoint: int) -> None:
+    async def checkpointed(self, at: TopicPartition, as_of: int, checkpoint: int, held_bytes: int = 0) -> None:
         """A checkpoint is complete. Returns when it is committed; raises what the log raises, and tries again later."""
         known = self._newest.get(at)
         if known is not None:
-            self._newest[at] = position = msgspec.structs.replace(known, offset=as_of + 1, checkpoint=checkpoint)
+            self._newest[at] = position = msgspec.structs.replace(
+                known, offset=as_of + 1, checkpoint=checkpoint, held=held_bytes
+            )
             await self._writer.note({at: position})
 
     def backlog(self, at: TopicPartition, backlog: dict[str, int]) -> None:

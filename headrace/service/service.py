@@ -26,7 +26,7 @@ from headrace.service.attempts import Attempts
 from headrace.service.back_pressure import BackPressure
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.gauges import snapshot
-from headrace.service.health_observer import STOPPED
+from headrace.service.health_observer import STOPPED, UNFED
 from headrace.service.log_watch import LogWatch
 from headrace.service.open_letters import OpenLetters
 from headrace.service.outbox import Outbox
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from headrace.handlers.result import Abandoned
     from headrace.observability.health import Health
     from headrace.observability.snapshot import Snapshot
+    from headrace.service.history_link import HistoryLink
     from headrace.service.owner import Owner
     from headrace.service.shared import Shared
     from headrace.topics.membership import Membership
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 _CANCEL_GRACE_MS = 1_000  # for a handler to end after its cancellation; then it is abandoned
 _OUTPUTS_HOME_S = 5.0
 _RELIEVED_S = 2.0  # for the group to place everything elsewhere, while all goes on here
+_HISTORY_S = 2.0  # for the last records to come into the history; what is left is read after the next start
 _REPLAYED_EVERY_S = 0.02
 _LAG_EVERY_S = 5.0
 _REACHABLE_EVERY_S = 0.5
@@ -127,6 +129,9 @@ class Service:
             tasks.append(background.create_task(shared.start_reader.run()))
             tasks.append(background.create_task(BackPressure(shared, self.ownership).run()))
             tasks.append(background.create_task(shared.owner_positions.run()))
+            if shared.history is not None:
+                tasks.append(background.create_task(shared.history.run(self._is_replayed)))
+                tasks.append(background.create_task(self._let_trim(shared.history)))
             if shared.topics is not None:
                 tasks.append(background.create_task(self._letters.run()))
                 tasks.append(background.create_task(LogWatch(shared, lambda: self.owners).run(shared.topics)))
@@ -157,6 +162,10 @@ class Service:
             self.router.follow(placement.sources)
             self.ownership.follow(placement)
             self._letters.follow(placement)
+            if (
+                shared.history is not None and not self.ownership.leaving
+            ):  # it reads to the end of what was written here
+                shared.history.follow(placement.runs)
             revoked = len(before.runs - placement.runs) + len(before.sources - placement.sources)
             if revoked:
                 self._tell_rebalanced(GroupEvent.REVOKED, revoked)
@@ -203,6 +212,10 @@ class Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(1.0, settings.shutdown_grace_ms / 1000 - (perf_counter() - began))):
                 await shared.writers.flushed()
+        if shared.history is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_HISTORY_S):
+                    await shared.history.flushed()
         await membership.leave()
         maybe(FaultPoint.FLUSHED)
         shared.observer.service_stopped(
@@ -233,6 +246,18 @@ class Service:
             else:
                 await asyncio.sleep(_REPLAYED_EVERY_S)
 
+    def _is_replayed(self) -> bool:
+        done, count = self.ownership.replayed()
+        return self.ownership.placed.is_set() and done == count
+
+    async def _let_trim(self, history: HistoryLink) -> None:
+        """Trims of the run log wait for the history: say when it has read on."""
+        while True:
+            await history.moved.wait()
+            history.moved.clear()
+            for owner in self.owners:
+                owner.checkpointer.history_moved()
+
     async def _watch_broker(self) -> None:
         """Keep `/readyz` and the log honest about the broker, and about partitions that go on elsewhere or anew."""
         down_since: float | None = None
@@ -250,6 +275,8 @@ class Service:
                 )
             self._health.set(Condition.BROKER, ok=ok, detail="" if ok else "does not answer")
             self._health.keep(STOPPED, {f"{STOPPED}{at}" for at in self._shared.stops})
+            if self._shared.history is not None:
+                self._health.keep(UNFED, {f"{UNFED}{place}" for place in self._shared.history.unfed})
             await asyncio.sleep(_REACHABLE_EVERY_S)
 
     async def _watch_lag(self) -> None:

@@ -28,6 +28,7 @@ from pydantic import (
 )
 
 from headrace.service import settings_buckets
+from headrace.service.history_url import check as check_history_url
 from headrace.service.settings_quantity import byte_size, duration_ms
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -286,10 +287,29 @@ class TelemetrySettings(Section):
 class HistorySettings(Section):
     """The searchable history."""
 
-    url: SecretStr | None = Field(default=None, description="`postgresql://…`; unset: an SQLite file. A secret.")
+    url: SecretStr | None = Field(
+        default=None,
+        description="`postgresql://…`, `sqlite:///path`, or `none`. Unset: a file beside the embedded log; with Kafka no history. A secret.",
+    )
     retention_ms: DurationMs = Field(
         default=30 * 86_400_000, alias="retention", description="How long ended runs are kept."
     )
+    payload_bytes: Bytes = Field(
+        default=64 * KIB,
+        alias="payload",
+        description="Largest input, result or record that is kept; of larger ones, the size.",
+    )
+    trim_wait_bytes: Bytes = Field(
+        default=256 * MIB,
+        description="Log of a partition that is kept for a history that is behind; past it, there is a gap.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_one(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            check_history_url(url.get_secret_value())
+        return url
 
 
 class RouterSettings(Section):

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from headrace.service.definitions.app import App
     from headrace.service.engine.run_bytes import RunLook
     from headrace.service.engine.run_state import RunState
+    from headrace.service.history_link import HistoryLink
     from headrace.service.outbox import Outbox
     from headrace.service.publisher import Publisher
     from headrace.service.settings import Settings
@@ -93,6 +94,7 @@ class Shared:
         dead_letter_bytes: dict[str, int | None],
         topics: TopicPlan | None = None,
         mask: Callable[[str], str] = str,
+        history: HistoryLink | None = None,
     ) -> None:
         self.settings = settings
         self.app = app
@@ -125,6 +127,7 @@ class Shared:
         self.writers = Writers(self._writer, partitions)
         self.mask = mask  # hides secrets in what strangers' code says, before it is kept
         self.topics = topics  # what they must be like, if that is watched
+        self.history = history  # None: there is none, and nothing waits for it
         self.checkpoints = Checkpoints()
         self.owner_positions = OwnerPositions(log, self.names.owners)
         self.stops: dict[TopicPartition, StopReason] = {}

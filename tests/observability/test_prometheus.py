@@ -24,6 +24,7 @@ from headrace.observability.metrics import TABLE, Kind
 from headrace.observability.prometheus import ERRORS_PER_TASK_MAX, PrometheusObserver, registry
 from headrace.observability.snapshot import (
     BreakerNow,
+    HistoryNow,
     LagNow,
     LogPartitionNow,
     PoolNow,
@@ -57,6 +58,7 @@ NOW = Snapshot(
     pools=(PoolNow(pool="mail", slots=8, slots_in_use=8),),
     log_partitions=(LogPartitionNow(partition=3, log_bytes=1000, checkpoint_bytes=70),),
     stopped=(StoppedNow(topic="orders", reason=label.StopReason.TOPIC_REMADE, partitions=1),),
+    history=HistoryNow(lag_records=12, lag_seconds=0.5),
     source_backlog_bytes={"orders": 4096},
     dead_letters={"orders.dlq": 3},
     definitions={"loaded": 2},

@@ -164,6 +164,10 @@ ONE_OF_EACH: dict[str, Any] = {
     "trim_failed": o.TrimFailed(topic="shop.runs", partition=3, offset=91, code="HR5003", message="not allowed"),
     "log_folded": o.LogFolded(partition=3, sizes_bytes={label.LogKind.OUTCOME: 4000, label.LogKind.COMMAND: 300}),
     "topic_changed": o.TopicChanged(code="HR1202", message="shop.runs has retention.ms=1"),
+    "history_gap": o.HistoryGap(partition=3, offset=40, records=200, reason="trimmed"),
+    "history_refused": o.HistoryRefused(
+        place="shop.runs/3", code="HR5204", message="another log", do="set another url"
+    ),
     "rebalanced": o.Rebalanced(group="shop.members", event=label.GroupEvent.ASSIGNED, partitions=64, duration_ms=300.0),
     "breaker_changed": o.BreakerChanged(
         breaker="inventory", before=label.BreakerState.CLOSED, after=label.BreakerState.OPEN, reason="60 % of 100"

@@ -13,6 +13,7 @@ from headrace.observability.health import Health
 from headrace.observability.silent import Silent
 from headrace.observability.traces import contexts
 from headrace.service.definitions.app import App
+from headrace.service.history_link import HistoryLink
 from headrace.service.outbox import Outbox
 from headrace.service.publisher import Publisher
 from headrace.service.router import Router
@@ -78,6 +79,7 @@ class Recorder(Silent):
         self.dead_lettered: list[Any] = []
         self.discarded: list[Any] = []
         self.outages: list[Any] = []
+        self.outages_over: list[Any] = []
         self.stopped: list[Any] = []
         self.breaker_calls: list[Any] = []
         self.limits_passed: list[Any] = []
@@ -94,6 +96,8 @@ class Recorder(Silent):
         self.timers_fired: list[Any] = []
         self.asked: list[Any] = []
         self.decided: list[Any] = []
+        self.gaps: list[Any] = []
+        self.unfed: list[Any] = []
 
     def output_resent(self, told: Any, /) -> None:
         self.resent.append(told)
@@ -115,6 +119,9 @@ class Recorder(Silent):
 
     def outage_began(self, told: Any, /) -> None:
         self.outages.append(told)
+
+    def outage_ended(self, told: Any, /) -> None:
+        self.outages_over.append(told)
 
     def partition_stopped(self, told: Any, /) -> None:
         self.stopped.append(told)
@@ -145,6 +152,12 @@ class Recorder(Silent):
 
     def run_parked(self, told: Any, /) -> None:
         self.parked.append(told)
+
+    def history_gap(self, told: Any, /) -> None:
+        self.gaps.append(told)
+
+    def history_refused(self, told: Any, /) -> None:
+        self.unfed.append(told)
 
     def loop_fenced(self, told: Any, /) -> None:
         self.fenced.append(told)
@@ -249,6 +262,7 @@ def shared_of(
     partitions: int = 2,
     observer: Silent | None = None,
     instance: str = "test-1",
+    history: HistoryLink | None = None,
     **settings: Any,
 ) -> Shared:
     """`settings` are tables, as in `worker={"max_active_runs": 2}`."""
@@ -265,6 +279,7 @@ def shared_of(
         partitions=partitions,
         listens_to_starts=False,
         dead_letter_bytes={},
+        history=history,
     )
     shared.publisher = Publisher(log, shared.observer)
     shared.outbox = Outbox(shared)

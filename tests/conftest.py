@@ -9,6 +9,7 @@ import pytest
 
 from tests.kafka_broker.broker import KafkaBroker
 from tests.kafka_broker.jars import KafkaUnavailable, jars, java
+from tests.postgres_server import PostgresServer, PostgresUnavailable, programs
 from tests.requirement import missing
 
 # How long an example takes says nothing here. All else stays: with CI=true Hypothesis draws the same examples every time.
@@ -55,3 +56,18 @@ async def own_kafka(kafka_available: None) -> AsyncIterator[Callable[..., Awaita
     for broker in brokers:
         broker.kill()
         broker.remove()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server that all tests share: take a database of your own with `database()`, and do not stop it."""
+    try:
+        programs()
+    except PostgresUnavailable as error:
+        missing(str(error))
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -19,6 +19,8 @@ from headrace.observability.exposition import PortTaken
 from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
+from headrace.service.history_url import history_url
+from headrace.service.log_backend import log_of
 from headrace.service.log_opening import opened, refuse_owned
 from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
 from headrace.service.service import Service
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from headrace.observability.observer import Observer
     from headrace.service.definitions.app import App
+    from headrace.service.history_link import HistoryLink
     from headrace.service.settings import Settings
     from headrace.service.topic_plan import TopicPlan
     from headrace.service.worker_link import Supervised
@@ -77,7 +80,8 @@ async def serve(
             return 0
         topics, made = await _checked_topics(log, settings, app, create=create_topics)
         telemetry.health.set(Condition.BROKER, ok=True)
-        shared = _shared(settings, app, log, telemetry, topics, instance)
+        history = await _history(settings, telemetry, topics)
+        shared = _shared(settings, app, log, telemetry, topics, instance, history)
         service = Service(shared, telemetry.health, stop, None if supervised is None else supervised.group_changed)
         telemetry.watch(service)
         started(_started(settings, telemetry, made, instance))
@@ -98,7 +102,33 @@ async def _checked_topics(log: Log, settings: Settings, app: App, *, create: boo
     return topics, tuple(made)
 
 
-def _shared(settings: Settings, app: App, log: Log, telemetry: Telemetry, topics: TopicPlan, instance: str) -> Shared:
+async def _history(settings: Settings, telemetry: Telemetry, topics: TopicPlan) -> HistoryLink | None:
+    """The history, if there is to be one. Raises `SettingsError`."""
+    url = history_url(settings)
+    if url is None:
+        return None
+    from headrace.service.history.history import History  # 0.3 s that nobody else pays
+
+    history = History(
+        settings,
+        url,
+        observer=telemetry.observer,
+        partitions=topics.runs.partitions,
+        open_log=lambda: log_of(settings, owner=False),
+    )
+    await history.check()
+    return history
+
+
+def _shared(
+    settings: Settings,
+    app: App,
+    log: Log,
+    telemetry: Telemetry,
+    topics: TopicPlan,
+    instance: str,
+    history: HistoryLink | None,
+) -> Shared:
     return Shared(
         settings=settings,
         app=app,
@@ -111,6 +141,7 @@ def _shared(settings: Settings, app: App, log: Log, telemetry: Telemetry, topics
         dead_letter_bytes=topics.dead_letter_bytes,
         topics=topics,
         mask=telemetry.mask,
+        history=history,
     )
 
 

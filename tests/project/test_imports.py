@@ -18,6 +18,7 @@ HOMES: dict[str, list[str]] = {
     "sqlite3": ["headrace/topics/*embedded*.py", "headrace/service/history/*"],
     "sqlalchemy": ["headrace/service/history/*"],
     "asyncpg": ["headrace/service/history/*"],
+    "aiosqlite": ["headrace/service/history/*"],
     "alembic": ["headrace/service/history/*"],
     "aiohttp": [
         "headrace/service/api/*",

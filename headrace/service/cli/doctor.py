@@ -19,6 +19,7 @@ from cyclopts import Parameter
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.doctor_check import Check, State, failed
+from headrace.service.cli.doctor_history import history_check
 from headrace.service.cli.doctor_traces import traces_checks
 from headrace.service.cli.doctor_workers import worker_checks
 from headrace.service.cli.exit_code import ExitCode, exit_code_of
@@ -92,6 +93,8 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
         yield check, ExitCode.ERROR
     async for answer in _log_checks(settings, sources, outputs):
         yield answer
+    if (history := await history_check(settings)) is not None:
+        yield history, ExitCode.ERROR
 
 
 def _python() -> Check:

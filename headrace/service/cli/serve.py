@@ -15,6 +15,7 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.serving import Feed, Serving
+from headrace.service.history_url import history_url, sqlite_path
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_source import VALUE_INVALID, Loaded
 from headrace.service.worker_link import link
@@ -198,6 +199,13 @@ def _orders() -> Path:
     raise NotFound("The orders example is not installed.", do="Reinstall Headrace, or run `headrace dev` on an app.")
 
 
+def _history_file(settings: Settings) -> list[Path]:
+    """The history's, where it is a file: it is of the log that goes."""
+    url = history_url(settings)
+    path = None if url is None else sqlite_path(url)
+    return [] if path is None else [Path(path)]
+
+
 def _reset(settings: Settings) -> None:
     if settings.log.backend is not Backend.EMBEDDED:
         raise Usage("--reset is for the embedded log; topics of Kafka are never deleted.", do="Leave it out.")
@@ -209,8 +217,9 @@ def _reset(settings: Settings) -> None:
     lock = OwnerLock(path)
     lock.acquire()
     try:
-        for suffix in ("-wal", "-shm", ""):
-            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        for file in (path, *_history_file(settings)):
+            for suffix in ("-wal", "-shm", ""):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
     finally:
         lock.release()
     warn(f"{path} was deleted.")

@@ -74,7 +74,7 @@ console: $(CONSOLE) ## build the web console into headrace/service/api/console, 
 
 lock: ## resolve the lock files anew (needs uv); they carry versions and hashes, no addresses
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url \
-		--python-version 3.11 --extra uvloop --group editable pyproject.toml -o requirements.lock
+		--python-version 3.11 --extra postgres --extra uvloop --group editable pyproject.toml -o requirements.lock
 	UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile -q --upgrade --universal --generate-hashes --no-emit-index-url \
 		--python-version 3.11 --all-extras --group editable --group dev -c requirements.lock pyproject.toml -o requirements-dev.lock
 

@@ -19,6 +19,8 @@ export interface Context {
   title(text: string): void;
 }
 
+const SHARE = 10; // times as long as an answer took: an open page keeps a service busy for a tenth of its time at most
+
 export interface Shown<T> {
   node: HTMLElement;
   /** Ask again, now. */
@@ -68,9 +70,11 @@ export function shown<T>(
   async function ask(): Promise<void> {
     clearTimeout(timer);
     let next: number | null = 5_000;
+    const began = performance.now();
     try {
       show(await load(signal));
       next = value === null ? null : (options.everyMs?.(value) ?? null);
+      if (next !== null) next = Math.max(next, SHARE * (performance.now() - began));
     } catch (error) {
       if (isAbort(error) || signal.aborted) return;
       const problem = asProblem(error);

@@ -9,9 +9,15 @@ export interface WorkflowCounts {
   total: number;
 }
 
-/** All versions of a workflow together; the busiest (most open, then most runs) first. */
-export function byWorkflow(runs: Stats["runs"]): WorkflowCounts[] {
+/** All versions of a workflow together, and `known` ones that have no run; the busiest (most open, then most runs) first. */
+export function byWorkflow(
+  runs: Stats["runs"],
+  known: readonly { namespace: string; workflow: string }[] = [],
+): WorkflowCounts[] {
   const found = new Map<string, WorkflowCounts>();
+  for (const { namespace, workflow } of known) {
+    found.set(`${namespace}/${workflow}`, { namespace, workflow, byStatus: {}, total: 0 });
+  }
   for (const { namespace, workflow, status, runs: count } of runs) {
     const name = `${namespace}/${workflow}`;
     const row = found.get(name) ?? { namespace, workflow, byStatus: {}, total: 0 };

@@ -52,4 +52,9 @@ test("a workflow's versions are counted together, the busiest first", () => {
   assert.deepEqual(rows.map((each) => [each.workflow, each.total]), [["b", 7], ["a", 9]]);
   assert.deepEqual(totals(rows), { running: 3, timed_out: 4, succeeded: 9 });
   assert.equal(sumOf(totals(rows), "failed", "timed_out"), 4);
+  const known = [{ namespace: "default", workflow: "a" }, { namespace: "shop", workflow: "c" }];
+  assert.deepEqual(
+    byWorkflow([row("a", "1", "failed", 2)], known).map((each) => [each.namespace, each.workflow, each.total]),
+    [["default", "a", 2], ["shop", "c", 0]],
+  );
 });

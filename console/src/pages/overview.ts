@@ -7,22 +7,32 @@ import { byWorkflow, sumOf, totals, type WorkflowCounts } from "../overview-numb
 import { table, workflowLink, type Column } from "../piece.ts";
 import { empty, notesOf } from "../problem-box.ts";
 import { runsPath } from "../route.ts";
-import type { Stats } from "../shapes.ts";
+import type { Listed, Stats, Workflow } from "../shapes.ts";
 
 const EVERY_MS = 5_000;
 
 export function overview(context: Context): Child {
   context.title("Overview");
-  const stats = shown(context, (signal) => context.api.get<Stats>("stats", {}, signal), drawn, {
-    everyMs: () => EVERY_MS,
-    label: "the figures",
-  });
+  const stats = shown<Figures>(
+    context,
+    async (signal) => {
+      const workflows = context.api.get<Listed<Workflow>>("workflows", {}, signal);
+      const [figures, { items }] = await Promise.all([context.api.get<Stats>("stats", {}, signal), workflows]);
+      return { ...figures, known: items.map(({ namespace, workflow }) => ({ namespace, workflow })) };
+    },
+    drawn,
+    { everyMs: () => EVERY_MS, label: "the figures" },
+  );
   context.live.watch({ reset: () => void stats.refresh() }, context.signal);
   return [h("h1", {}, "Overview"), stats.node];
 }
 
-function drawn(stats: Stats): Child {
-  const rows = byWorkflow(stats.runs);
+interface Figures extends Stats {
+  known: { namespace: string; workflow: string }[];
+}
+
+function drawn(stats: Figures): Child {
+  const rows = byWorkflow(stats.runs, stats.known);
   return [notesOf(stats.notes), stopped(stats), tiles(rows), h("h2", {}, "Workflows"), workflows(rows), flow(stats)];
 }
 
@@ -51,12 +61,7 @@ const FAILED = ["failed", "timed_out", "compensated"];
 
 function workflows(rows: readonly WorkflowCounts[]): Child {
   if (rows.length === 0) {
-    return empty(
-      "No run yet.",
-      "Publish an event that a trigger matches (",
-      h("code", {}, "headrace event publish"),
-      "), or start one from its workflow's page.",
-    );
+    return empty("No workflow.", "Neither the service's app nor the run log has one.");
   }
   const number = (name: string, ...statuses: string[]): Column<WorkflowCounts> => ({
     name,

@@ -60,7 +60,7 @@ function described(found: Workflow): Child {
     found.description ? h("p", { class: "prose" }, found.description) : null,
     facts(
       ["Version", versions.length > 1 ? `${found.version} (seen: ${versions.join(", ")})` : found.version],
-      ["One run a key", found.key ? `yes; another one is told to ${words(found.on_conflict ?? "")}` : null],
+      ["Key", found.key ? `one open run a key; on conflict: ${words(found.on_conflict ?? "")}` : null],
       ["Time limit", timeout === null || timeout === undefined ? null : duration(timeout)],
       ["Sends to", found.emits?.length ? found.emits.map((topic, at) => [at > 0 && ", ", h("code", {}, topic)]) : null],
       ["Runs", runCounts(found, runs)],

@@ -1,7 +1,8 @@
 """The app of the simulation: workflows that carry out programs, and handlers that behave as these say and tell the world what they do."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,13 +17,17 @@ from headrace import (
     RateLimit,
     Retry,
     Run,
+    Schedule,
     TaskFailed,
+    Tick,
     current_attempt,
     handler,
     workflow,
 )
 from headrace.handlers.attempt import Attempt as AttemptNow
 from headrace.service.definitions.app import App
+from headrace.service.definitions.workflow import Workflow
+from tests.simulation.clock import EPOCH_S
 from tests.simulation.program import (
     ATTEMPTS_MAX,
     Attempt,
@@ -42,6 +47,7 @@ from tests.simulation.program import (
     Sub,
     answer,
 )
+from tests.simulation.scheduled import Scheduled
 
 SOURCE, RESULTS = "in", "out"
 _RETRY = Retry(attempts=ATTEMPTS_MAX, delay="50ms", cap="2s")
@@ -260,6 +266,18 @@ async def reject(run: Run, program: Program) -> list[int]:
 WORKFLOWS = {"free": (free,), "queue": (queue,), "join": (join,), "reject": (reject,), "both": (free, queue)}
 
 
+def _ticking(number: int, plan: Scheduled) -> Workflow[Tick, Any]:
+    """A workflow that a schedule starts, until it is over."""
+
+    async def tick(run: Run, tick: Tick) -> list[Any]:
+        await run.call(act, f"tick{number}", Call(n=1, ms=plan.act_ms))
+        return [tick.schedule, round(tick.scheduled_at.timestamp() * 1_000)]
+
+    end = datetime.fromtimestamp(EPOCH_S + plan.until_s, UTC)
+    schedule = Schedule(every=f"{plan.every_s}s", misfire=plan.misfire.value, overlap=plan.overlap.value, end=end)
+    return workflow(on=schedule, name=f"tick{number}")(tick)
+
+
 class _Lacking(App):
     """It lacks the code of two workflows, as a process does that was not deployed yet: their runs are held. Its routers know their triggers."""
 
@@ -267,12 +285,19 @@ class _Lacking(App):
         return None if name in {"free", "queue"} else super().workflow(namespace, name, version)
 
 
-def _made(kind: type[App]) -> App:
+def app_of(plans: Sequence[Scheduled]) -> App:
+    """The app, with these schedules."""
+    return _made(App, *(_ticking(number, plan) for number, plan in enumerate(plans)))
+
+
+def lacking_app_of(plans: Sequence[Scheduled]) -> App:
+    """The same before it was deployed: without the code of two workflows, and without the first schedule."""
+    return _made(_Lacking, *(_ticking(number, plan) for number, plan in enumerate(plans) if number))
+
+
+def _made(kind: type[App], *ticking: Workflow[Tick, Any]) -> App:
     handlers = (act, hanging, pooled, guarded, paced, undo, lose)
     for each in handlers:
         each.load()
-    workflows = (free, queue, join, reject)
+    workflows = (free, queue, join, reject, *ticking)
     return kind(name="sim", root=Path(), modules=(), workflows=workflows, handlers=handlers)
-
-
-APP, LACKING = _made(App), _made(_Lacking)

@@ -8,12 +8,13 @@ from headrace.observability.label import LossReason
 from headrace.observability.observer import CheckpointFailed, PartitionLost, PartitionStopped
 from headrace.observability.silent import Silent
 from headrace.observability.traces import contexts
+from headrace.service.definitions.app import App
 from headrace.service.owner import Owner
 from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
 from headrace.service.service import Service
 from headrace.service.settings import Settings
 from headrace.service.shared import Shared
-from tests.simulation.app import APP, LACKING, SOURCE
+from tests.simulation.app import SOURCE
 from tests.simulation.broker import Broker
 from tests.simulation.log import SimLog
 from tests.simulation.loop import Life, Place, SimLoop
@@ -53,6 +54,7 @@ class Instance:
         number: int,
         life: int,
         code: str,
+        app: App,
         *,
         checks: bool = False,
     ) -> None:
@@ -66,6 +68,7 @@ class Instance:
         self.error: BaseException | None = None
         self.leaving = False
         self.code = code  # "", or what is wrong with it: other_code or lacking
+        self._app = app
         self._checks = checks  # whether it looks at the run log first, as a process does before its service begins
         self._loop = loop
         self._settings = settings
@@ -94,7 +97,7 @@ class Instance:
                     await refuse_emptied(self.log, "sim", [SOURCE], self._partitions)
                 shared = Shared(
                     settings=self._settings,
-                    app=LACKING if self.code == "lacking" else APP,
+                    app=self._app,
                     log=self.log,
                     observer=self.watcher,
                     contexts=_CONTEXTS,

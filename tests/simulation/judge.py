@@ -14,10 +14,22 @@ from typing import Any
 
 import msgspec
 
-from headrace.topics.command import Cancel, ChildEnded, Deliver, Dismiss, Epoch, OnConflict, Resume, Retry, Start
+from headrace.topics.command import (
+    Cancel,
+    ChildEnded,
+    Deliver,
+    Dismiss,
+    Epoch,
+    OnConflict,
+    PauseSchedule,
+    Resume,
+    ResumeSchedule,
+    Retry,
+    Start,
+)
 from headrace.topics.dead_letter import PREFIX
 from headrace.topics.errors import Cause
-from headrace.topics.identity import ClientId, Coordinates, Identity, run_id
+from headrace.topics.identity import ClientId, Coordinates, Identity, SlotId, run_id
 from headrace.topics.log import LogRecord, Position, TopicPartition
 from headrace.topics.outcome import (
     AttemptFailed,
@@ -33,15 +45,20 @@ from headrace.topics.outcome import (
     RunEnded,
     RunParked,
     RunStatus,
+    ScheduleSeen,
+    ScheduleUnnamed,
+    SlotsMissed,
     StepsCancelled,
     TimerFired,
 )
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import Announce, CommandRecord, OutcomeRecord, Release, decode
+from headrace.topics.schedule import Slot
 from tests.simulation.app import SOURCE, WORKFLOWS
 from tests.simulation.chain import UNDO, Finished, check_keys, given
 from tests.simulation.family import Family
 from tests.simulation.program import ATTEMPTS_MAX, Answer, Program, expected, needs
+from tests.simulation.ticks import Ticks
 
 RUNS, LETTERS, AUDIT, POSITIONS = "sim.runs", f"{SOURCE}.dlq", "sim.audit", "sim.router"
 _TRIED_TOO_OFTEN = "HR3203"
@@ -128,6 +145,7 @@ class _Partition:
         self.epoch = 0  # of the source topic
         self.slots: dict[tuple[str, str], tuple[str, deque[str]]] = {}
         self.stale = 0
+        self.clock_ms = 0
 
 
 class Judge:
@@ -157,6 +175,7 @@ class Judge:
         self._needs: dict[Source, dict[int, frozenset[int]]] = {}
         self._early_ms = RETRY_EARLY_MS + 2 * back_ms
         self._violated = violated
+        self.ticks = Ticks(violated)
         self._partitions = [_Partition() for _ in range(partitions)]
         self._recorded_to: dict[tuple[int, int], int] = defaultdict(int)  # all inputs below are recorded
         self._forwarded: dict[tuple[int, int], Source | None] = {}  # partition and offset of the first record
@@ -200,6 +219,7 @@ class Judge:
         for call, arguments in told:
             call(again, *arguments)
         again._violated, again._early_ms = violated, self._early_ms
+        again.ticks.violated = violated
         again._emitted |= self._emitted
         again.stale, again.records, again.delivered = self.stale, self.records, self.delivered
         again._since = {**self._since, at.partition: {}}
@@ -337,6 +357,7 @@ class Judge:
 
     def _run_record(self, at: TopicPartition, record: LogRecord) -> None:
         part = self._partitions[at.partition]
+        part.clock_ms = max(part.clock_ms, record.timestamp_ms)
         entry = decode(record.value)
         match entry:
             case Announce():
@@ -376,6 +397,8 @@ class Judge:
             new = identity.id not in part.identities
             part.identities.add(identity.id)
             return new
+        if isinstance(identity, SlotId):
+            return True  # its schedule knows
         name = (identity.epoch, identity.origin, identity.partition, identity.offset, identity.n)
         new = name not in part.identities
         part.identities.add(name)
@@ -418,8 +441,14 @@ class Judge:
 
     def _command(self, at: TopicPartition, record: LogRecord, entry: CommandRecord) -> None:
         match entry.body:
+            case Start(slot=Slot() as slot) as start if isinstance(entry.id, SlotId):
+                if self.ticks.starts(slot, record.timestamp_ms):
+                    self._start(at, record, entry.id, start)
             case Start() as start:
                 self._start(at, record, entry.id, start)
+            case PauseSchedule(schedule=schedule) | ResumeSchedule(schedule=schedule):
+                pauses = isinstance(entry.body, PauseSchedule)
+                self.ticks.paused(schedule, pauses=pauses, at_ms=record.timestamp_ms)
             case Deliver(result=result):
                 self.delivered += 1
                 self._given.pop((result.run, result.step), None)
@@ -493,8 +522,20 @@ class Judge:
                     self.joined[source] = slot[0]
                 return
             part.slots[run.slot] = (run.id, deque())
+        self._begins(run, record.offset)
         self.runs[run.id] = run
-        run.open_since = record.offset
+
+    def _begins(self, run: Run, offset: int) -> None:
+        """Its turn has come."""
+        run.open_since = offset
+        slot = run.start.slot
+        if slot is not None and run.of is None:
+            others = [
+                each
+                for each in self.runs.values()
+                if each.start.slot is not None and each.start.slot.schedule == slot.schedule and each is not run
+            ]
+            self.ticks.overlaps(run.start, sum(each.open_since is not None and each.ended is None for each in others))
 
     def _source(self, identity: Identity, start: Start) -> Source | None:
         """What a start was made of."""
@@ -545,6 +586,15 @@ class Judge:
             for each in outcome.attempts:
                 self._given[each.run, each.step] = (each.number, record.timestamp_ms + outcome.grace_ms, giver)
             return
+        match outcome:
+            case ScheduleSeen():
+                self.ticks.seen(outcome, self._partitions[at.partition].clock_ms)
+            case SlotsMissed():
+                self.ticks.missed(outcome, record.timestamp_ms)
+            case ScheduleUnnamed():
+                self.ticks.unnamed(outcome)
+            case _:
+                pass
         if isinstance(outcome, OutputRefused):
             if self.outbox.pop(f"{at.partition}/{outcome.entry}", None) == "output":
                 self._refused(at, outcome.entry)
@@ -640,7 +690,7 @@ class Judge:
             return
         if slot[1]:
             following = self.runs[slot[1].popleft()]
-            following.open_since = offset
+            self._begins(following, offset)
             part.slots[run.slot] = (following.id, slot[1])
         else:
             del part.slots[run.slot]
@@ -720,6 +770,7 @@ class Judge:
             if run.ended is None and run.parked is None
         ]
         left += [f"outbox {entry}: {kind}" for entry, kind in self.outbox.items()]
+        left += self.ticks.unfinished()
         return left
 
     def at_the_end(self, effects: "Effects", *, faults: bool) -> None:
@@ -739,6 +790,8 @@ class Judge:
         for run in self.runs.values():
             if run.source is not None:
                 self._run(run, self.inputs[run.source], effects)
+            elif run.start.slot is not None and run.id not in self.harmed:
+                self._tick(run, run.start.slot, effects)
             elif (program := self.program_of(run)) is not None:
                 self._run(run, Input("free", program), effects)
         self.family.at_the_end(self.runs)
@@ -797,6 +850,18 @@ class Judge:
             self._violated(
                 f"I1 input {where} ({found.kind}) came to runs {names}, letters {found.letters}, recorded {found.recorded}"
             )
+
+    def _tick(self, run: Run, slot: Slot, effects: "Effects") -> None:
+        """A run of a slot has one task, and gives the slot."""
+        ended = run.ended
+        if run.cancelled or run.of is not None:
+            return
+        if ended is None or ended.status is not RunStatus.SUCCEEDED:
+            self._violated(f"I1 {run.id} of {slot} ended {ended}")
+        elif msgspec.json.decode(bytes(ended.result)) != [slot.schedule, slot.at_ms]:
+            self._violated(f"I1 {run.id} of {slot} gave {bytes(ended.result)!r}")
+        elif {what for what, _ in effects.begun.get(run.id, {})} != {"act"}:
+            self._violated(f"I4 {run.id} of {slot} did {effects.begun.get(run.id)}")
 
     def _run(self, run: Run, found: Input, effects: "Effects") -> None:
         program = found.program

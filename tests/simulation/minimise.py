@@ -39,6 +39,8 @@ def _smaller(plan: Plan) -> Iterator[Plan]:
         yield but(faults=plan.faults[:index] + plan.faults[index + 1 :])
     if plan.cancellations:
         yield but(cancellations=[])
+    for index in range(len(plan.schedules)):
+        yield but(schedules=plan.schedules[:index] + plan.schedules[index + 1 :])
     if plan.instances > 1:
         yield but(instances=plan.instances - 1)
     quiet = BrokerKnobs()

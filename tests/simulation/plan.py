@@ -8,9 +8,11 @@ from random import Random
 import msgspec
 
 from headrace.service.fault_point import FaultPoint
+from headrace.topics.schedule import Misfire, Overlap
 from tests.simulation.app import WORKFLOWS
 from tests.simulation.broker import BrokerKnobs
 from tests.simulation.program import Program, Taste, drawn, with_children
+from tests.simulation.scheduled import Scheduled
 
 
 class Timed(msgspec.Struct, tag="timed"):
@@ -106,6 +108,7 @@ class Plan(msgspec.Struct, kw_only=True):
     cancellations: list[Cancellation]
     faults: list[Fault]
     retries: float = 0.0  # the chance that an operator begins a new run in place of one that failed
+    schedules: list[Scheduled] = []
 
 
 RARE = ("truncate", "remake")
@@ -117,6 +120,7 @@ PROFILES = (*RARE, "wide", "tiny", "crowd", "stops", "storm")
 def plan_of(seed: int, profile: str = "") -> Plan:
     """Draw the plan of a seed."""
     plan = _drawn(seed)
+    plan.schedules = _schedules(Random(f"schedules/{seed}"), plan.chaos_s)
     # from dice of its own: what was drawn before stays as it was
     _redrive(Random(f"redrives/{seed}"), plan)
     random = Random(f"losses/{seed}")
@@ -155,6 +159,21 @@ def _redrive(random: Random, plan: Plan) -> None:
         if arrival.kind in WORKFLOWS and random.random() < 0.4:
             last_s = max(arrival.at_s, plan.chaos_s)
             arrival.copies = [random.uniform(arrival.at_s, last_s) for _ in range(random.choice((1, 1, 2, 3)))]
+
+
+def _schedules(random: Random, chaos_s: float) -> list[Scheduled]:
+    """Those of two seeds in five."""
+    return [
+        Scheduled(
+            random.choice((1, 1, 2, 7)),
+            random.choice(list(Misfire)),
+            random.choice(list(Overlap)),
+            random.choice((0, 0, 300, 3_000)),
+            chaos_s * random.uniform(0.5, 1.3),
+            [(random.uniform(0, chaos_s), random.uniform(0, chaos_s / 3))] if random.random() < 0.3 else [],
+        )
+        for _ in range(random.choice((0, 0, 0, 1, 2)))
+    ]
 
 
 def _scaled(random: Random, plan: Plan, profile: str) -> None:

@@ -21,16 +21,17 @@ from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
 from headrace.service.replay_epochs import committed_epoch
 from headrace.service.run_log_check import LogReplaced
+from headrace.service.schedule_start import home_of
 from headrace.service.settings import Settings
 from headrace.service.source_position import SourcePosition
-from headrace.topics.command import Cancel, Epoch
+from headrace.topics.command import Cancel, Epoch, PauseSchedule, ResumeSchedule
 from headrace.topics.errors import SettingsError
 from headrace.topics.identity import ClientId
 from headrace.topics.log import LogCorrupt, LogRecord, NewRecord, OffsetOutOfRange, Position, TopicPartition
 from headrace.topics.new_event import NewEvent, encode_event
 from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.spec import TopicSpec
-from tests.simulation.app import RESULTS, SOURCE, live_in
+from tests.simulation.app import RESULTS, SOURCE, app_of, lacking_app_of, live_in
 from tests.simulation.broker import NEVER, Broker, BrokerKnobs
 from tests.simulation.clock import virtual
 from tests.simulation.instance import Instance, first_line, instance_at
@@ -104,6 +105,7 @@ class World:
         self._of_arrival: dict[int, tuple[int, int]] = {}
         self.operator = Operator(Random(plan.seed ^ 0x0BE7), self.judge, self._append_command, retries=plan.retries)
         self.judge.mended = self.operator.mended
+        self._app, self._lacking = app_of(plan.schedules), lacking_app_of(plan.schedules)
         self._code: dict[int, str] = {}  # places in which the next process has other code, and which
         self.broker.refuses = _is_refused
         self.broker.appended = self._appended
@@ -320,6 +322,7 @@ class World:
             number,
             life,
             self._code.get(number, ""),
+            self._lacking if self._code.get(number) == "lacking" else self._app,
             checks=self.remade is not None,
         )
         instance.place.skew_s = self.random.choice((0.0, 0.0, -0.8, 0.3))
@@ -445,6 +448,13 @@ class World:
                 for _ in range(self.random.choice((1, 1, 2))):  # a client may ask twice
                     self.broker.append(run.at, [NewRecord(encode(command))])
 
+    def _pause(self, command: PauseSchedule | ResumeSchedule, number: int) -> None:
+        """A client's command; somebody who pauses a schedule that nobody has seen yet has no effect."""
+        self._count("resume schedule" if isinstance(command, ResumeSchedule) else "pause schedule")
+        at = TopicPartition(RUNS, home_of(command.schedule, self.plan.partitions))
+        identity = ClientId(f"{type(command).__name__}/{command.schedule}/{number}")
+        self._append_command(at, NewRecord(encode(CommandRecord(id=identity, body=command))))
+
     def _append_command(self, at: TopicPartition, record: NewRecord) -> None:
         self.broker.append(at, [record])
 
@@ -477,6 +487,10 @@ class World:
         for fault in plan.faults:
             if isinstance(fault, Timed):
                 self.loop.at(fault.at_s, self.strike_timed, fault)
+        for id_, pauses in zip(self._app.schedules, [each.pauses for each in plan.schedules], strict=True):
+            for number, (at_s, for_s) in enumerate(pauses):
+                self.loop.at(at_s, self._pause, PauseSchedule(id_), number)
+                self.loop.at(at_s + for_s, self._pause, ResumeSchedule(id_), number)
         for number in range(plan.instances):
             self.start(number)
         self.loop.at(EVERY_S, self._operate)

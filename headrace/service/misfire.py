@@ -34,9 +34,10 @@ class Fire(msgspec.Struct, frozen=True):
 
 
 class Miss(msgspec.Struct, frozen=True):
-    """`count` slots, the last of them at `until_ms`, start nothing."""
+    """`count` slots, the last of them at `until_ms`, start nothing. Not to be said before `due_ms`, by the log's clock."""
 
     until_ms: int
+    due_ms: int
     count: int
 
 
@@ -46,29 +47,28 @@ class Due:
     def __init__(self, slots: Slots, misfire: Misfire) -> None:
         self._slots = slots
         self._misfire = misfire
-        self._catching_up_ms: int | None = None  # with `all`: from where on every slot is started
+        self._catching_up: tuple[int, int] | None = None  # with `all`: from where on every slot is started
 
     def after(self, last_ms: int, now_ms: int) -> Wait | Fire | Miss:
         """What comes after the slot at `last_ms`. Asked again after each answer that took effect, until it says wait."""
         first_ms = self._slots.next(last_ms)
         if first_ms is None or first_ms > now_ms:
-            self._catching_up_ms = None
+            self._catching_up = None
             return Wait(first_ms)
-        started_ms = self._started_from(last_ms, now_ms)
+        started_ms, due_ms = self._started_from(last_ms, now_ms)
         if first_ms >= started_ms:
             return Fire(first_ms)
         left_out = list(islice(self._slots.up_to(last_ms, started_ms - 1), COUNTED_MAX))
-        return Miss(until_ms=left_out[-1], count=len(left_out))
+        return Miss(until_ms=left_out[-1], due_ms=due_ms, count=len(left_out))
 
-    def _started_from(self, last_ms: int, now_ms: int) -> int:
-        """The first moment whose slots are started still."""
-        match self._misfire:
-            case Misfire.LATEST:
-                return self._slots.newest(1, last_ms, now_ms)[0]
-            case Misfire.SKIP:
-                (newest_ms,) = self._slots.newest(1, last_ms, now_ms)
-                return newest_ms if newest_ms >= now_ms - LATE_MAX_MS else newest_ms + 1
-            case Misfire.ALL:
-                if self._catching_up_ms is None:
-                    self._catching_up_ms = self._slots.newest(MISSED_MAX, last_ms, now_ms)[0]
-                return self._catching_up_ms
+    def _started_from(self, last_ms: int, now_ms: int) -> tuple[int, int]:
+        """The first moment whose slots are started still, and since when those before it may be left out."""
+        if self._misfire is Misfire.ALL:
+            if self._catching_up is None:
+                newest = self._slots.newest(MISSED_MAX, last_ms, now_ms)
+                self._catching_up = newest[0], newest[-1]
+            return self._catching_up
+        (newest_ms,) = self._slots.newest(1, last_ms, now_ms)
+        if self._misfire is Misfire.LATEST or newest_ms >= now_ms - LATE_MAX_MS:
+            return newest_ms, newest_ms
+        return newest_ms + 1, newest_ms + LATE_MAX_MS + 1

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _AGAIN_MS = 10_000  # what was proposed and has not come back is looked at again
 _FAILED_MS = 1_000  # the same where its append has failed
-_SKEW_MS = 1
 
 
 class Scheduler:
@@ -48,6 +47,7 @@ class Scheduler:
             if home_of(id_, shared.partitions) == state.partition
         }
         self._due: dict[str, Due] = {}
+        self._ahead_ms: dict[str, int] = {}  # of the log's clock, at most: where a record came too early
         self._rings = self._ring
 
     def begin_all(self) -> None:
@@ -60,6 +60,7 @@ class Scheduler:
         for id_ in {**self._named, **self._state.schedules}:
             self._shared.timers.disarm(("schedule", id_))
         self._due.clear()
+        self._ahead_ms.clear()
 
     def carry_out(self, scheduled: Scheduled) -> None:
         """A record about a schedule was read back: tell of it, and see what comes next."""
@@ -69,8 +70,11 @@ class Scheduler:
         if before is None or after is None or before.definition != after.definition:
             self._due.pop(scheduled.schedule, None)
         if scheduled.early_ms:
-            self._arm(scheduled.schedule, self._shared.clock.now_ms() + scheduled.early_ms + _SKEW_MS)
+            now_ms = self._shared.clock.now_ms()
+            self._ahead_ms[scheduled.schedule] = max(0, now_ms - scheduled.at_ms)
+            self._arm(scheduled.schedule, now_ms + scheduled.early_ms)
         else:
+            self._ahead_ms.pop(scheduled.schedule, None)
             self._look(scheduled.schedule)
 
     # --- what comes next -----------------------------------------------------------------------------------------------
@@ -104,15 +108,17 @@ class Scheduler:
         if due is None:
             due = self._due[id_] = Due(Slots(spec, known.active_ms), spec.misfire)
         now_ms = self._shared.clock.now_ms()
-        match due.after(known.last_ms, now_ms):
+        ahead_ms = self._ahead_ms.get(id_, 0)
+        match due.after(known.last_ms, now_ms - ahead_ms):
             case Wait(until_ms=until_ms):
                 if until_ms is None:
                     self._shared.timers.disarm(("schedule", id_))
                 else:
-                    self._arm(id_, until_ms)
-            case Miss(until_ms=until_ms, count=count):
-                missed = SlotsMissed(schedule=id_, after_ms=known.last_ms, until_ms=until_ms, count=count)
-                self._tenure.propose(missed)
+                    self._arm(id_, until_ms + ahead_ms)
+            case Miss(until_ms=until_ms, due_ms=due_ms, count=count):
+                self._tenure.propose(
+                    SlotsMissed(schedule=id_, after_ms=known.last_ms, until_ms=until_ms, due_ms=due_ms, count=count)
+                )
                 self._arm(id_, now_ms + _AGAIN_MS)
             case Fire(at_ms=at_ms):
                 self._start(id_, known, at_ms)

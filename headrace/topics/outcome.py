@@ -239,12 +239,14 @@ class ScheduleSeen(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.se
 class SlotsMissed(msgspec.Struct, frozen=True, tag_field="is", tag="schedule.missed", gc=False):
     """`count` slots after `after_ms`, up to and including `until_ms`, start nothing, by the schedule's misfire rule.
 
-    Counts only if `after_ms` is the schedule's newest slot (compare and set).
+    Counts only if `after_ms` is the schedule's newest slot (compare and set), and this record's own timestamp is not before `due_ms`: when the slot that
+    comes instead is due, or these are too late.
     """
 
     schedule: str
     after_ms: int
     until_ms: int
+    due_ms: int
     count: int
 
 

@@ -23,8 +23,8 @@ def all_of(misfire: Misfire, spec: ScheduleSpec, last_ms: int, now_ms: int) -> t
             case Fire(at_ms=at_ms):
                 started.append(at_ms)
                 last_ms = at_ms
-            case Miss(until_ms=until_ms, count=count):
-                assert until_ms > last_ms
+            case Miss(until_ms=until_ms, due_ms=due_ms, count=count):
+                assert last_ms < until_ms <= due_ms <= now_ms
                 assert 0 < count <= COUNTED_MAX
                 missed += count
                 last_ms = until_ms
@@ -55,7 +55,8 @@ def test_all_has_a_bound() -> None:
 
 def test_what_comes_due_while_it_catches_up_is_started_too() -> None:
     due = Due(Slots(every(SECOND_MS), 0), Misfire.ALL)
-    assert due.after(0, 2_000 * SECOND_MS) == Miss(500 * SECOND_MS, 500)
+    assert due.after(0, 2_000 * SECOND_MS) == Miss(500 * SECOND_MS, 2_000 * SECOND_MS, 500)
+    assert due.after(500 * SECOND_MS, 2_100 * SECOND_MS) == Miss(1_000 * SECOND_MS, 2_000 * SECOND_MS, 500)
     assert due.after(1_000 * SECOND_MS, 2_100 * SECOND_MS) == Fire(1_001 * SECOND_MS)
 
 

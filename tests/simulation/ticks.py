@@ -84,7 +84,7 @@ class Ticks:
     def missed(self, outcome: SlotsMissed, at_ms: int) -> None:
         """Slots are left out: by the rule, all of them, and all are over."""
         known = self.schedules.get(outcome.schedule)
-        if known is None or known.paused or outcome.after_ms != known.last_ms or at_ms < outcome.until_ms:
+        if known is None or known.paused or outcome.after_ms != known.last_ms or at_ms < outcome.due_ms:
             return
         if (outcome.until_ms - known.active_ms) % known.every_ms or outcome.count != known.between(outcome.until_ms):
             self.violated(f"S1 {outcome} says {outcome.count}, there are {known.between(outcome.until_ms)}")

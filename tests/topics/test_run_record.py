@@ -141,7 +141,7 @@ OUTCOMES: list[Outcome] = [
             takes_tick=False,
         ),
     ),
-    SlotsMissed("shop-0123456789", 5, 9, 4),
+    SlotsMissed("shop-0123456789", 5, 9, 11, 4),
     ScheduleUnnamed("shop-0123456789"),
 ]
 RECORDS: list[RunRecord] = [

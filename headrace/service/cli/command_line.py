@@ -96,6 +96,17 @@ GROUPS = (
         ),
     ),
     (
+        "schedule",
+        "Schedules: what starts runs by the clock.",
+        (
+            ("list", "schedule:list_", "List schedules with their last and next slots."),
+            ("next", "schedule:next_", "Show the slots that come next."),
+            ("trigger", "schedule:trigger", "Start a run now, as if this were a slot."),
+            ("pause", "schedule:pause", "Start no more runs of a schedule."),
+            ("resume", "schedule:resume", "Let a paused schedule go on with its next slot."),
+        ),
+    ),
+    (
         "topic",
         "Topics.",
         (

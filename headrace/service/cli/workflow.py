@@ -12,6 +12,7 @@ from headrace.service.cli.exit_code import ExitCode, NotFound
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
+from headrace.service.definitions.schedule import shown
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import RunFilter, Summaries
 
@@ -59,8 +60,10 @@ async def _rows(app: str | None, common: Common) -> tuple[list[dict[str, Any]], 
 
 def _for_eyes(row: dict[str, Any]) -> dict[str, Any]:
     """Triggers and topics in words instead of JSON."""
-    triggers = "; ".join(_trigger_words(one) for one in row["triggers"])
-    return {**row, "triggers": triggers, "emits": ", ".join(row["emits"])}
+    triggers = "; ".join(
+        [*(_trigger_words(one) for one in row["triggers"]), *(one["when"] for one in row["schedules"])]
+    )
+    return {**row, "triggers": triggers, "schedules": [], "emits": ", ".join(row["emits"])}
 
 
 def _trigger_words(trigger: dict[str, Any]) -> str:
@@ -84,6 +87,10 @@ def _defined(app: str) -> list[dict[str, Any]]:
                     "filter": trigger.filter is not None,
                 }
                 for trigger in workflow.triggers
+            ],
+            "schedules": [
+                {"id": id_, "when": shown(each.spec), **msgspec.to_builtins(each.spec)}
+                for id_, each in workflow.scheduled.items()
             ],
             "key": workflow.key is not None,
             "on_conflict": str(workflow.on_conflict),

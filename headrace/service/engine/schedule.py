@@ -77,8 +77,8 @@ def missed(state: PartitionState, at_ms: int, record: SlotsMissed) -> Folded:
         or record.until_ms <= known.last_ms
     ):
         return _not(Scheduled(record.schedule, record, at_ms))
-    if at_ms < record.until_ms:
-        return _not(Scheduled(record.schedule, record, at_ms, early_ms=record.until_ms - at_ms))
+    if at_ms < record.due_ms:
+        return _not(Scheduled(record.schedule, record, at_ms, early_ms=record.due_ms - at_ms))
     changed = _replace(known, last_ms=record.until_ms, missed=known.missed + record.count)
     return _became(state, Scheduled(record.schedule, record, at_ms, before=known, after=changed))
 

@@ -129,7 +129,7 @@ class Chance:
             body = PauseSchedule(id_) if what < 0.45 else ResumeSchedule(id_)
             return CommandRecord(ClientId(f"schedule-{self.count}"), body)
         definition = ScheduleDefinition("default", "a", chance.choice("12"), ScheduleSpec(every_ms=1_000))
-        outcome: Outcome = SlotsMissed(id_, last_ms, at_ms, 1)
+        outcome: Outcome = SlotsMissed(id_, last_ms, at_ms, at_ms, 1)
         if what < 0.8:
             outcome = ScheduleSeen(id_, definition) if what < 0.75 else ScheduleUnnamed(id_)
         return OutcomeRecord(gate.token, gate.seq + 1, outcome)

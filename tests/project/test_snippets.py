@@ -69,6 +69,17 @@ class Reader:
                     return json.loads(self._dev.cli("run", "get", run["id"], "-o", "json"))
         raise AssertionError(f"no run of {source} has ended")
 
+    def triggers(self, workflow: str) -> dict[str, Any]:
+        """A run of one of the workflow's schedules, started by hand, once it has ended."""
+        until = time.monotonic() + BOUND_S
+        while time.monotonic() < until:
+            for schedule in json.loads(self._dev.cli("schedule", "list", "-o", "json")):
+                if schedule["workflow"] == workflow:
+                    run = json.loads(self._dev.cli("schedule", "trigger", schedule["id"], "-o", "json"))["id"]
+                    self._dev.cli("run", "watch", run)
+                    return json.loads(self._dev.cli("run", "get", run, "-o", "json"))
+        raise AssertionError(f"{workflow} has no schedule")
+
     def asked(self, title: str) -> str:
         """The approval that waits with this title, once there is one."""
         until = time.monotonic() + BOUND_S
@@ -109,7 +120,7 @@ def test_the_guides_workflows_end_as_it_says(
 
 def test_every_workflow_of_the_guide_is_run() -> None:
     text = files_in(GUIDE)["app.py"]
-    run = {row[0] for row in GUIDE_RUNS} | {"spend"}
+    run = {row[0] for row in GUIDE_RUNS} | {"spend", "morning_report", "clean_up"}
     assert set(re.findall(r"@workflow\(.*?\)\nasync def (\w+)", text, re.DOTALL)) == run
 
 
@@ -123,6 +134,13 @@ def test_somebody_decides_what_the_guides_workflow_asks(guide: Reader, verb: str
     guide.decides(verb, asked, "--role", "finance", "--note", "until March", "--by", "ann")
     run = guide.ended(source)
     assert (run["id"], run["result"]) == (asked.partition("-")[0], said)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("workflow", "result"), [("morning_report", 250), ("clean_up", None)])
+def test_the_guides_schedules_start_what_they_are_asked_to(guide: Reader, workflow: str, result: Any) -> None:
+    run = guide.triggers(workflow)
+    assert (run["workflow"], run["status"], run["result"]) == (workflow, "succeeded", result)
 
 
 def test_the_guides_tests_pass(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_an_unknown_setting_ends_every_command_with_7(headrace: Headrace, words:
         named = ["0." + "a" * 20 + "-1-approval"]
     if words[0] == "dlq" and words[1] in {"get", "redrive", "resolve"}:
         named = ["orders.dlq/0/0"]
+    if words[0] == "schedule" and words[1] != "list":
+        named = ["report"]
     if words == ("topic", "rewind"):
         named = ["orders", "--to", "earliest"]
     if words[0] == "event":

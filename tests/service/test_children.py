@@ -2,19 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from headrace import ChildFailed, EventTrigger, Run, handler, workflow
+from headrace.service import outbox
 from headrace.service.cli.run import read_history
 from headrace.service.definitions.app import App
 from headrace.service.run_view.history import RunDetail, RunHistory
 from headrace.topics.command import Cancel, ChildEnded, Start
 from headrace.topics.identity import ClientId, partition_in
-from headrace.topics.log import NewRecord, TopicPartition
+from headrace.topics.log import Appended, AppendFailed, NewRecord, TopicPartition
 from headrace.topics.outcome import ChildStarted, RunEnded, RunStatus
 from headrace.topics.run_record import CommandRecord, encode
 from tests.service.fault_log import FaultLog
@@ -92,6 +93,13 @@ def packed(process: Serving) -> int:
     return sum(owner.state.runs.is_packed(run) for owner in process.service.owners for run in owner.state.runs)
 
 
+async def cancel(place: Place, run: str) -> None:
+    partition = partition_in(run)
+    assert partition is not None
+    record = CommandRecord(id=ClientId("mine"), body=Cancel(run=run, reason="enough"))
+    await place.log.publish(TopicPartition("shop.runs", partition), [NewRecord(value=encode(record))])
+
+
 async def detail(place: Place, process: Serving, run: str) -> tuple[RunDetail, RunHistory]:
     """`run get` and `run history`."""
     history = await read_history(place.view, process.shared.settings, run)
@@ -156,13 +164,36 @@ async def test_a_cancelled_parent_cancels_the_children_that_it_awaits(place: Pla
         await place.publish("in", event({"n": 3}, type="fan"), event({"n": 5}, type="detach"))
         await until(lambda: process.running() == 4)
         run = next(each.run for each in await place.outcomes(ChildStarted) if each.awaited)
-        partition = partition_in(run)
-        assert partition is not None
-        record = CommandRecord(id=ClientId("mine"), body=Cancel(run=run, reason="enough"))
-        await place.log.publish(TopicPartition("shop.runs", partition), [NewRecord(value=encode(record))])
+        await cancel(place, run)
         await until(lambda: len(finished(process, "child")) == 3)
         assert {each.status for each in finished(process, "child")} == {RunStatus.CANCELLED}
         await until(lambda: process.running() == 1)  # the detached one's
+
+
+class LosesAStart(FaultLog):
+    """The first batch with a child's start is lost."""
+
+    lost = False
+
+    async def append(self, at: TopicPartition, records: Sequence[NewRecord]) -> Appended:
+        if not self.lost and any(b'"trigger":"child"' in (record.value or b"") for record in records):
+            self.lost = True
+            raise AppendFailed(f"The batch to {at} was lost.")
+        return await super().append(at, records)
+
+
+async def test_a_cancel_does_not_overtake_the_start_that_has_to_be_sent_again(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "_AGAIN_S", 0.5)  # so that the cancel is there first
+    log = LosesAStart(place.log)
+    async with serving(log, app(), partitions=PARTITIONS) as process:
+        await place.publish("in", event({"n": 1}, type="fan"))
+        await until(lambda: log.lost)
+        (start,) = await place.until_outcomes(ChildStarted)
+        await cancel(place, start.run)
+        (ended,) = await until(lambda: finished(process, "child"))
+        assert ended.status is RunStatus.CANCELLED
 
 
 async def test_a_death_between_start_and_end_of_children_loses_and_doubles_nothing(

@@ -72,3 +72,66 @@ async def test_a_run_keeps_its_trace_and_its_sampling_through_a_crash(
     values = {each.key: each.value.string_value or each.value.int_value for each in attempt.attributes}
     assert values["headrace.run.id"] == run
     assert values["headrace.workflow.name"] == "worker"
+
+
+async def test_children_are_in_their_parent_s_trace_or_linked_to_it_through_a_crash(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, go_on = [asyncio.Event(), asyncio.Event()], asyncio.Event()
+
+    @handler
+    async def work(n: int) -> None:
+        began[n].set()
+        await go_on.wait()
+
+    @workflow(name="child")
+    async def child(run: Run, n: int) -> None:
+        await run.call(work, n)
+
+    @workflow(on=EventTrigger("in", "work"), name="parent")
+    async def parent(run: Run, order: dict[str, Any]) -> None:
+        await run.start_child(child, 0)
+        await run.call_child(child, order["n"])
+
+    app = app_of(work, child, parent)
+    with OtlpReceiver() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        told: list[Span] = []
+        awaited = ""
+        for life in (1, 2):
+            recorder = Recorder()
+            tracer = exporting(app="shop", instance=f"i-{life}", version="1")
+            both = FanOut([recorder, tracer], lambda *_: None)
+            log = FaultLog(place.log)
+            async with serving(log, app, observer=cast("Recorder", both), partitions=1) as process:
+                if life == 1:
+                    order = event({"n": 1}, type="work")
+                    header = ("traceparent", f"{PRODUCER}01".encode())
+                    await place.publish("in", replace(order, headers=(*order.headers, header)))
+                    await asyncio.gather(*[each.wait() for each in began])
+                    runs = {run.start.workflow: run for run in process.service.owners[0].state.runs.values()}
+                    awaited = runs["parent"].children["/2/child"]
+                    log.dead = True
+                else:
+                    go_on.set()
+                    await until(lambda seen=recorder: len(seen.finished) == 3)
+            await asyncio.to_thread(tracer.close)
+            told += collector.spans()
+    spans = {(span.name, run_of(span)): span for span in told}
+    (start,) = [span for (name, _), span in spans.items() if name == "start parent"]
+    ours, other = (
+        next(span for (name, run), span in spans.items() if name == "start child" and (run == awaited) is wanted)
+        for wanted in (True, False)
+    )
+    assert (ours.trace_id, ours.parent_span_id, list(ours.links)) == (start.trace_id, start.span_id, [])
+    assert (other.parent_span_id, [link.span_id for link in other.links]) == (b"", [start.span_id])
+    assert other.trace_id.hex() == trace_id_of(run_of(other)) != start.trace_id.hex()
+    for anchor in (ours, other):  # what the second process told belongs to what the first one began
+        its = [spans[name, run_of(anchor)] for name in ("attempt work", "end child")]
+        assert {(span.trace_id, span.parent_span_id) for span in its} == {(anchor.trace_id, anchor.span_id)}
+    kinds = {each.key: each.value.string_value for each in ours.attributes}
+    assert kinds["headrace.trigger.type"] == "child"
+
+
+def run_of(span: Span) -> str:
+    return next(each.value.string_value for each in span.attributes if each.key == "headrace.run.id")

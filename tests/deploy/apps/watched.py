@@ -1,4 +1,4 @@
-"""A little of everything that is counted: retries, a breaker, a pool, a rate limit, undos, sleeps, approvals, outputs, a thread that stays behind."""
+"""A little of everything that is counted: child runs, retries, a breaker, a pool, a rate limit, undos, sleeps, approvals, outputs, a thread that stays."""
 
 import asyncio
 import os
@@ -94,10 +94,16 @@ async def ask(run: Run, order: Order) -> bool:
     return (await run.approval(title="Really?", roles=["boss"])).approved
 
 
+@workflow()
+async def note(run: Run, order: Order) -> str:
+    """Started by another run."""
+    return "left alone"
+
+
 @workflow(on=EventTrigger(SOURCE, type="slow"))
 async def slow(run: Run, order: Order) -> str:
     try:
         await run.call(linger, order)
     except TaskFailed:
-        return "left alone"
+        return await run.call_child(note, order)
     return "in time"

@@ -147,7 +147,10 @@ async def test_two_workers_under_load_fill_every_dashboard(
 ) -> None:
     discovery = tmp_path / "discovery.json"
     backend = Backend("kafka", kafka.bootstrap_servers)
-    place: Station = station(backend, APP, worker__processes=2, telemetry__discovery_file=discovery)
+    history = f"sqlite:///{discovery.parent / 'history.sqlite'}"
+    place: Station = station(
+        backend, APP, worker__processes=2, telemetry__discovery_file=discovery, history__url=history
+    )
     with OtlpReceiver() as receiver, Prometheus(tmp_path, discovery, job=JOB) as prometheus:
         traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_TRACES_SAMPLER": "always_on"}
         place.spawn(env=traces)

@@ -129,7 +129,9 @@ class History:
         except HeadraceError:
             return
         while not self._outage.on and any(  # noqa: ASYNC110 - once, at the end of the process
-            (feeder := self._feeders.get(at.partition)) is not None and feeder.position < offsets.end
+            (feeder := self._feeders.get(at.partition)) is not None
+            and feeder.position < offsets.end
+            and str(at) not in self.unfed
             for at, offsets in ends.items()
         ):
             await asyncio.sleep(_FLUSHED_S)

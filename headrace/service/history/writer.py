@@ -94,7 +94,8 @@ class HistoryWriter:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
-                await self._write(self._turn())
+                if turn := self._turn():
+                    await self._write(turn)
 
     def _turn(self) -> list[_Waiting]:
         """What goes into the next transaction: at least one partition's rows."""
@@ -108,36 +109,21 @@ class HistoryWriter:
         return [(rows, written) for rows, written in turn if not written.done()]
 
     async def _write(self, turn: list[_Waiting]) -> None:
-        """Until it is done. What the database refuses holds up nobody else: one by one then."""
-        while turn := [(rows, written) for rows, written in turn if not written.done()]:
-            try:
-                answers = await self._commit([rows for rows, _ in turn])
-            except HistoryUnavailable as error:
-                if len(turn) == 1:
-                    await self._outage.wait(error)
-                    self._queue[:0] = turn[:-1]
-                    if self._queue:  # others have their turn before the next try
-                        self._queue += turn
-                        self._wake.set()
-                        return
-                    continue
-                for one in turn:
-                    await self._alone(one)
-                continue
-            self._outage.over()
-            for (_, written), answer in zip(turn, answers, strict=True):
-                if not written.done():
-                    written.set_result(answer)
-
-    async def _alone(self, one: _Waiting) -> None:
-        rows, written = one
+        """One transaction. If it fails, one for each: what the database refuses of one partition holds up no other."""
         try:
-            (answer,) = await self._commit([rows])
+            answers = await self._commit([rows for rows, _ in turn])
         except HistoryUnavailable as error:
-            await self._outage.wait(error)
+            if len(turn) > 1:
+                for one in turn:
+                    await self._write([one])
+            else:
+                await self._outage.wait(error)
+                self._queue += turn  # behind the others
             return
-        if not written.done():
-            written.set_result(answer)
+        self._outage.over()
+        for (_, written), answer in zip(turn, answers, strict=True):
+            if not written.done():
+                written.set_result(answer)
 
     async def _commit(self, turn: Sequence[Rows]) -> list[bool]:
         async with self._database.feeding() as connection:

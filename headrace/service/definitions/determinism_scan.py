@@ -34,6 +34,7 @@ from headrace.service.definitions.definition_code import HANDLER_CALLED, NOT_DET
 from headrace.service.definitions.determinism_table import FORBIDDEN, FORBIDDEN_MODULES, HARMLESS, SAME_MODULE
 from headrace.service.definitions.place import Place
 from headrace.service.definitions.resolved_annotation import closure_of
+from headrace.service.definitions.workflow import Workflow
 from headrace.topics.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -129,6 +130,11 @@ class _Scanner:
                 what = f"{'.'.join(reference.path)}() directly"
                 name = reference.path[-1]
                 self._find(context, reference.line, what, f"await run.call({name}, ...)", HANDLER_CALLED)
+            elif isinstance(value, Workflow) and called:
+                what = f"{'.'.join(reference.path)}() directly"
+                self._find(
+                    context, reference.line, what, f"await run.call_child({reference.path[-1]}, ...)", HANDLER_CALLED
+                )
         if steps:
             called = reference.called and len(steps) == len(reference.path)
             self._follow(steps[-1][1], context, called=called)

@@ -221,6 +221,42 @@ def test_a_handler_called_directly_has_a_code_of_its_own(refusal: Refusal) -> No
     assert error.code == "HR2021"
 
 
+def test_so_has_a_workflow_called_directly(refusal: Refusal) -> None:
+    error: DefinitionError = refusal(
+        app="""\
+            from headrace import Run, workflow
+
+            @workflow()
+            async def pay(run: Run, order: int) -> int:
+                return order
+
+            @workflow()
+            async def shop(run: Run, order: int) -> int:
+                return await pay(run, order)
+            """
+    )
+    assert error.code == "HR2021"
+    assert "use await run.call_child(pay, ...)" in error.message
+
+
+def test_a_workflow_may_name_other_workflows(load: Load) -> None:
+    app = load(
+        app="""\
+            from headrace import Run, workflow
+
+            @workflow(key=lambda order: str(order))
+            async def pay(run: Run, order: int) -> int:
+                return order
+
+            @workflow()
+            async def shop(run: Run, order: int) -> int:
+                await run.start_child(pay, order)
+                return await run.call_child(pay, order)
+            """
+    )
+    assert {each.name for each in app.workflows} == {"pay", "shop"}
+
+
 def test_handlers_themselves_are_free(load: Load) -> None:
     app = load(
         app="""\

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from headrace.handlers.breaker import Breaker
     from headrace.handlers.definition import Handler, HandlerDecorator, handler
     from headrace.handlers.duration import Duration
+    from headrace.handlers.http_request import HttpRequest, HttpResponse, http_handler, http_request
     from headrace.handlers.pool import Pool
     from headrace.handlers.rate_limit import RateLimit
     from headrace.handlers.retry import Retry
@@ -46,6 +47,8 @@ __all__ = [
     "Handler",
     "HandlerDecorator",
     "HeadraceError",
+    "HttpRequest",
+    "HttpResponse",
     "NonRetryable",
     "NotDeterministic",
     "Pool",
@@ -60,6 +63,8 @@ __all__ = [
     "Workflow",
     "current_attempt",
     "handler",
+    "http_handler",
+    "http_request",
     "workflow",
 ]
 
@@ -68,6 +73,7 @@ _HOMES = {
     "headrace.handlers.breaker": ("Breaker",),
     "headrace.handlers.definition": ("Handler", "HandlerDecorator", "handler"),
     "headrace.handlers.duration": ("Duration",),
+    "headrace.handlers.http_request": ("HttpRequest", "HttpResponse", "http_handler", "http_request"),
     "headrace.handlers.pool": ("Pool",),
     "headrace.handlers.rate_limit": ("RateLimit",),
     "headrace.handlers.retry": ("Retry",),

@@ -23,6 +23,8 @@ PUBLIC = [
     "Handler",
     "HandlerDecorator",
     "HeadraceError",
+    "HttpRequest",
+    "HttpResponse",
     "NonRetryable",
     "NotDeterministic",
     "Pool",
@@ -37,6 +39,8 @@ PUBLIC = [
     "Workflow",
     "current_attempt",
     "handler",
+    "http_handler",
+    "http_request",
     "workflow",
 ]
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 import msgspec
 
+from headrace.handlers.http_request import close_session
 from headrace.observability import observer as told
 from headrace.observability.exposition import PortTaken
 from headrace.observability.health import Condition
@@ -70,6 +71,7 @@ async def serve(
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     telemetry = Telemetry(settings, app, instance=instance, supervised=supervised)
     async with AsyncExitStack() as stack:
+        stack.push_async_callback(close_session)
         try:
             stack.enter_context(telemetry.open(console=console, others=observers))
         except PortTaken:

@@ -242,6 +242,15 @@ ALERTS: Final = (
         description="{{ $value | humanize }} slots within 30 minutes are over and start nothing.",
     ),
     Alert(
+        name="HeadraceHistoryStale",
+        expr=f"max by (job) ({full_name('history_lag_seconds')}) > 300",
+        wait="10m",
+        severity=Severity.TICKET,
+        summary="The history of {{ $labels.job }} is {{ $value | humanizeDuration }} behind.",
+        description="Lists in API and console show what was {{ $value | humanizeDuration }} ago. Runs go on; the run log is kept longer "
+        "for it, up to history.trim_wait_bytes.",
+    ),
+    Alert(
         name="HeadraceMetricsAbsent",
         expr=f"absent({full_name('build_info')})",
         wait="5m",
@@ -259,7 +268,5 @@ ALERTS: Final = (
     ),
 )
 
-LATER: Final = {
-    "history stale": "headrace_history_lag_seconds comes with the history",
-}
+LATER: Final = {}
 """Alerts whose metric no release emits yet, and why."""

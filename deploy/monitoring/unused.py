@@ -2,7 +2,4 @@
 
 from typing import Final
 
-UNUSED: Final[dict[str, str]] = {
-    "headrace_history_lag_records": "The panel follows.",
-    "headrace_history_lag_seconds": "The panel follows.",
-}
+UNUSED: Final[dict[str, str]] = {}

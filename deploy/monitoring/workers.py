@@ -9,7 +9,7 @@ from deploy.monitoring.panel import Lines, Query, Table, Unit
 WORKERS: Final = Dashboard(
     uid="headrace-workers",
     title="Headrace / Workers",
-    description="The processes themselves. What the HTTP API and the history will show comes with them.",
+    description="The processes themselves, and how far the history is behind.",
     rows=(
         Row(
             "Processes",
@@ -149,6 +149,25 @@ WORKERS: Final = Dashboard(
                         Query(select("metric_series"), "{{instance}}"),
                         Query(per_second("metric_series_folded_total", by="instance"), "folded/s {{instance}}"),
                     ),
+                ),
+            ),
+        ),
+        Row(
+            "History",
+            (
+                Lines(
+                    title="History lag",
+                    description="Age of the first record of the run log that the history has not read. What lists show is so old; runs do not wait for it.",
+                    unit=Unit.SECONDS,
+                    width=12,
+                    queries=(Query(f"max by (instance) ({select('history_lag_seconds')})", "{{instance}}"),),
+                ),
+                Lines(
+                    title="History lag in records",
+                    description="Records of the run log that the history has not read.",
+                    unit=Unit.COUNT,
+                    width=12,
+                    queries=(Query(total("history_lag_records", by="instance"), "{{instance}}"),),
                 ),
             ),
         ),

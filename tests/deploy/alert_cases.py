@@ -237,6 +237,12 @@ CASES: Final = (
     ),
     Case("HeadraceScheduleMissed", gauge("schedule_misfires_total", "0x20 3x40", workflow="fulfil"), "30m", WORKFLOW),
     Case("HeadraceScheduleMissed", gauge("schedule_misfires_total", "3x60", workflow="fulfil"), "50m"),
+    Case("HeadraceHistoryStale", gauge("history_lag_seconds", "0+60x40"), "30m", {"job": "shop"}),
+    Case(
+        "HeadraceHistoryStale",
+        gauge("history_lag_seconds", "0x5 400x5 1x30") | gauge("history_lag_seconds", "2x40", instance="b"),
+        "30m",
+    ),
     Case("HeadraceMetricsAbsent", {'up{job="other"}': "1x20"}, "10m", {}),
     Case("HeadraceMetricsAbsent", gauge("build_info", "1x20", version="1"), "10m"),
     Case(

@@ -28,6 +28,7 @@ EVERYTHING: Final[dict[str, Any]] = {
     "secretName": "shop-secrets",
     "env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
     "createTopics": True,
+    "history": {"urlSecret": "shop-database"},
     "workers": 3,
     "serviceMonitor": {"enabled": True},
     "prometheusRule": {"enabled": True},
@@ -41,6 +42,10 @@ EVERYTHING: Final[dict[str, Any]] = {
     },
     "podAnnotations": {"note": "a: {{ b }}"},
 }
+SECRETS: Final = {
+    "HEADRACE_HISTORY__URL": "postgresql://shop:pass@database/shop",
+}
+"""What the secrets hold that the deployment names."""
 
 
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -113,7 +118,10 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
     toml = next(each["data"]["headrace.toml"] for each in kinds["ConfigMap"] if "headrace.toml" in each["data"])
     assert tomllib.loads(toml)["app"]["name"] == "shop"
     (tmp_path / "headrace.toml").write_text(toml)
-    ours = {each["name"]: each["value"] for each in container["env"] if each["name"].startswith("HEADRACE_")}
+    secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    assert secrets["HEADRACE_HISTORY__URL"] == {"name": "shop-database", "key": "url"}
+    variables = {each["name"]: each.get("value", SECRETS.get(each["name"], "")) for each in container["env"]}
+    ours = {name: value for name, value in variables.items() if name.startswith("HEADRACE_")}
     settings = load(file=tmp_path / "headrace.toml", environ=ours).settings
     assert settings.kafka.bootstrap_servers == ("kafka-0:9092", "kafka-1:9092")
     assert settings.kafka.extra["retry.backoff.ms"] == 100
@@ -139,7 +147,14 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"replica": 3}, {"workers": 0}, {"createTopics": "yes"}, {"keda": {"topics": "orders"}}, {"image": {"tags": "1"}}],
+    [
+        {"replica": 3},
+        {"history": {"url": "x"}},
+        {"workers": 0},
+        {"createTopics": "yes"},
+        {"keda": {"topics": "orders"}},
+        {"image": {"tags": "1"}},
+    ],
 )
 def test_values_that_the_schema_does_not_have_are_refused(tmp_path: Path, wrong: dict[str, Any]) -> None:
     file = tmp_path / "values.yaml"

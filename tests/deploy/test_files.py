@@ -6,6 +6,7 @@ import tomllib
 from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -54,6 +55,11 @@ def test_compose_has_all_parts_and_they_fit_together() -> None:
     assert headrace["read_only"]
     assert headrace["cap_drop"] == ["ALL"]
     assert headrace["command"][:2] == ["serve", "/app"]
+    database = urlsplit(headrace["environment"]["HEADRACE_HISTORY__URL"])
+    postgres = services["postgres"]["environment"]
+    assert (database.hostname, database.path) == ("postgres", f"/{postgres['POSTGRES_DB']}")
+    assert database.username == postgres["POSTGRES_USER"]
+    assert headrace["environment"]["PGPASSWORD"].startswith(f"${{{COMPOSE['secrets']['postgres']['environment']}:")
     assert (DEPLOY.parent / headrace["build"]["dockerfile"]).is_file()
     health = ["CMD", "python", "-m", probe.__name__, "livez", "9464", headrace["command"][-1]]
     assert headrace["healthcheck"]["test"] == health

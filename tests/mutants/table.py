@@ -1,6 +1,6 @@
 """The safeguards, each with the patch that switches it off. The exact text must be found once, else the table is out of date and says so.
 
-The numbers are those of the design's table; S stands for one that is not in it. M11, M12 and M24 are of approvals and of the HTTP API, which are not there yet.
+The numbers are those of the design's table; S stands for one that is not in it. M24 is of the HTTP API.
 """
 
 from typing import NamedTuple
@@ -476,5 +476,48 @@ MUTANTS = (
         "service/engine/fold.py",
         "                    and not state.dedupe.accept_redrive(identity, start.redriven, at_ms)\n",
         "                    and state.dedupe.redrives is None\n",
+    ),
+    Mutant(
+        "M11",
+        "a decision is answered before the log has judged it",
+        "service/approval_command.py",
+        "                    if not seen.folded.without_effect:\n",
+        "                    if seen.raw is not None:\n",
+        test="tests/service/cli/test_approval_commands.py",
+    ),
+    Mutant(
+        "M12",
+        "a decision counts after its deadline",
+        "service/engine/decide.py",
+        "    if asked.due_at_ms is not None and at_ms >= asked.due_at_ms:\n",
+        "    if asked.due_at_ms is not None and at_ms >= asked.due_at_ms + 60_000:\n",
+    ),
+    Mutant(
+        "S50",
+        "anybody decides, whatever role is asked for",
+        "service/engine/decide.py",
+        "    if asked is None or not may_decide(asked.roles, approve.roles):\n",
+        "    if asked is None:\n",
+    ),
+    Mutant(
+        "S51",
+        "a retry asks again what was decided",
+        "service/engine/retry.py",
+        '                finished.append(Finished(step, "succeeded", kept))\n',
+        '                finished.append(Finished(step, "failed", None if kept else kept))\n',
+    ),
+    Mutant(
+        "S52",
+        "an ended run's approvals stay open",
+        "service/engine/fold.py",
+        "        instructions += withdraw(state, run, sorted(run.approvals), at_ms)\n",
+        "        instructions += withdraw(state, run, (), at_ms)\n",
+    ),
+    Mutant(
+        "S53",
+        "a run that rests while it asks is woken by timers alone",
+        "service/awake_runs.py",
+        "            self._tell_fired(run, record, at_ms)\n            self._wake_if_idle(run.id)\n",
+        "            self._tell_fired(run, record, at_ms)\n            if not isinstance(record, Approve):\n                self._wake_if_idle(run.id)\n",
     ),
 )

@@ -30,6 +30,7 @@ from headrace.service.definitions.workflow import Workflow
 from tests.simulation.clock import EPOCH_S
 from tests.simulation.program import (
     ATTEMPTS_MAX,
+    Ask,
     Attempt,
     Call,
     Die,
@@ -40,6 +41,7 @@ from tests.simulation.program import (
     Gather,
     Map,
     Op,
+    Outrun,
     Program,
     Race,
     Raise,
@@ -64,6 +66,10 @@ class World(Protocol):
 
     def dies(self, program: str) -> None:
         """Code that ends its process has been reached. Returns if it has been seen to; else nothing that comes after has any effect."""
+        ...
+
+    def answered(self, run: str, n: int, decision: str, by: str) -> None:
+        """The run was told what became of what it asks."""
         ...
 
     def is_cured(self, run: str) -> bool:
@@ -177,6 +183,14 @@ async def _ops(run: Run, program: Program, ops: list[Op]) -> list[int]:
                 values.append(await _call(run, program, msgspec.structs.replace(op, fatal=False) if mended else op))
             case Sleep(ms=ms):
                 await run.sleep(f"{ms}ms")
+            case Ask(n=n, ms=ms, role=role):
+                said = await run.approval(
+                    title=f"{program.id}/{n}", roles=[role] if role else [], timeout=None if ms is None else f"{ms}ms"
+                )
+                _world().answered(run.id, n, said.decision, said.by)
+                values.append(answer(n))
+            case Outrun(n=n, winner=winner):
+                values += await run.race(_ops(run, program, winner), _outrun(run, program, n))
             case Emit(n=n):
                 data = {"id": program.id, "n": n} | ({"refused": True} if op.refused else {})
                 await run.emit("done", data, topic=RESULTS, subject=f"{program.id}/{n}")
@@ -229,6 +243,11 @@ async def _sub(run: Run, op: Sub) -> list[int]:
 
 async def _lost(run: Run, program: Program, n: int) -> list[int]:
     await run.call(lose, program.id, n)
+    return []
+
+
+async def _outrun(run: Run, program: Program, n: int) -> list[int]:
+    await run.approval(title=f"{program.id}/{n}/lost")
     return []
 
 

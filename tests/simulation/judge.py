@@ -1,8 +1,8 @@
 """The judge: what the log says, by an accept rule of its own, against what was promised. It sees each record when it lands and shares no code with the fold.
 
 The numbers are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after
-its result; I6 order and exclusion per key; I7 timers; I9 retries and compensation; I11 stale records count for nothing; I12 positions; I13 children
-(`family.py`).
+its result; I6 order and exclusion per key; I7 timers; I8 decisions; I9 retries and compensation; I11 stale records count for nothing; I12 positions;
+I13 children (`family.py`).
 
 What a log has lost (its leader was not clean) was never there: all is judged anew without it. Only inputs and runs that such records were about may end in
 another way than expected, or in none.
@@ -10,11 +10,12 @@ another way than expected, or in none.
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from headrace.topics.command import (
+    Approve,
     Cancel,
     ChildEnded,
     Deliver,
@@ -32,6 +33,7 @@ from headrace.topics.errors import Cause
 from headrace.topics.identity import ClientId, Coordinates, Identity, SlotId, run_id
 from headrace.topics.log import LogRecord, Position, TopicPartition
 from headrace.topics.outcome import (
+    ApprovalRequested,
     AttemptFailed,
     AttemptsGiven,
     AttemptSucceeded,
@@ -97,6 +99,15 @@ Source = tuple[int, int, int]
 """A source record in one reading of its topic: replay epoch, partition, offset."""
 
 
+class Asked(NamedTuple):
+    """What a run asks: the number in its program, the role that is wanted, and until when. `lost`: nobody decides it."""
+
+    n: int
+    role: str
+    due_at_ms: int | None
+    lost: bool
+
+
 class Run:
     """A run as the log tells it. `source` is what began it; retries have that of the first one."""
 
@@ -115,6 +126,8 @@ class Run:
         self.emitted: dict[str, tuple[int, bool]] = {}  # step: number, is it refused
         self.refused: set[str] = set()  # steps whose event was refused while the run was open
         self.fired: list[tuple[TimerFired, int]] = []
+        self.asked: dict[str, Asked] = {}
+        self.answers: dict[str, tuple[str, str]] = {}  # by step: the decision that counts, and who made it
         self.finished: list[Finished] = []
         self.undone: set[str] = set()
         self.of: Run | None = None  # the one that this is a retry of
@@ -127,6 +140,12 @@ class Run:
     def chain(self) -> "list[Run]":
         """This run, the one it is a retry of, and so on."""
         return [self] if self.of is None else [self, *self.of.chain()]
+
+    def answer(self, step: str, offset: int, decision: str, by: str) -> None:
+        """What it asks at the step is over."""
+        self.settled[step] = offset
+        self.answers[step] = (decision, by)
+        self.finished.append(Finished(step, "failed" if decision == "expired" else "decided", self.id))
 
     @property
     def slot(self) -> tuple[str, str]:
@@ -468,6 +487,8 @@ class Judge:
             case Resume(run=run):
                 if (found := self.runs.get(run)) is not None:
                     found.parked = None
+            case Approve() as approve:
+                self._approve(record, approve)
             case Epoch(epoch=epoch, offsets=offsets):
                 part = self._partitions[at.partition]
                 if epoch > part.epoch:
@@ -480,6 +501,26 @@ class Judge:
                     found.forgotten = True
             case _:
                 pass
+
+    def _approve(self, record: LogRecord, approve: Approve) -> None:
+        """I8: the first decision that comes in time from somebody with the role."""
+        run, step = self.runs.get(approve.run), approve.step
+        asked = None if run is None or run.ended is not None else run.asked.get(step)
+        if run is None or asked is None or step in run.settled:
+            return
+        in_time = asked.due_at_ms is None or record.timestamp_ms < asked.due_at_ms
+        if in_time and (not asked.role or asked.role in approve.roles):
+            run.answer(step, record.offset, approve.decision.value, approve.by)
+
+    def answered(self, run_id: str, n: int, decision: str, by: str) -> None:
+        """I8: what a run is told is what the log says first, at every telling."""
+        run = self.runs.get(run_id)
+        if run is None or not self.harmed.isdisjoint(each.id for each in run.chain()):
+            return
+        places = [(run, step) for step in run.asked] + [(self.runs[of], step) for step, of in run.copied.items()]
+        found = [of.answers.get(step) for of, step in places if step in of.asked and of.asked[step].n == n]
+        if found != [(decision, by)]:
+            self._violated(f"I8 {run_id} is told that {n} was {decision} by {by!r}, and the log says {found}")
 
     def _start(self, at: TopicPartition, record: LogRecord, identity: Identity, start: Start) -> None:
         event = start.event
@@ -646,8 +687,14 @@ class Judge:
                     self._violated(f"I9 {run.id}{step} may be tried again after attempt {number}")
             case TimerFired(step=step, due_at_ms=due_at_ms):
                 if step not in run.settled and record.timestamp_ms >= due_at_ms:
+                    if step in run.asked:
+                        run.answer(step, record.offset, "expired", "")
                     run.settled[step] = record.offset
                     run.fired.append((outcome, record.timestamp_ms))
+            case ApprovalRequested(step=step, title=title, roles=roles, due_at_ms=due_at_ms):
+                if step not in run.settled:
+                    _, n, *lost = title.split("/")
+                    run.asked[step] = Asked(int(n), "".join(roles), due_at_ms, bool(lost))
             case StepsCancelled(steps=steps):
                 self.family.gives_up(
                     at.partition, record.offset, run, (step for step in steps if step not in run.settled)

@@ -11,7 +11,7 @@ from headrace.service.fault_point import FaultPoint
 from headrace.topics.schedule import Misfire, Overlap
 from tests.simulation.app import WORKFLOWS
 from tests.simulation.broker import BrokerKnobs
-from tests.simulation.program import Program, Taste, drawn, with_children
+from tests.simulation.program import Program, Taste, ask, drawn, with_children
 from tests.simulation.scheduled import Scheduled
 
 
@@ -138,6 +138,7 @@ def plan_of(seed: int, profile: str = "") -> Plan:
         case _:
             _scaled(random, plan, profile)
     _give_children(Random(f"children/{seed}"), plan)
+    _ask(Random(f"approvals/{seed}"), plan)
     return plan
 
 
@@ -149,6 +150,15 @@ def _give_children(random: Random, plan: Plan) -> None:
     for arrival in plan.arrivals:
         if arrival.kind in {"free", "queue", "both"} and random.random() < 0.6:
             with_children(random, arrival.program, calm=calm)
+
+
+def _ask(random: Random, plan: Plan) -> None:
+    """Some programs ask people."""
+    if random.random() < 0.6:
+        return
+    for arrival in plan.arrivals:
+        if random.random() < 0.5:
+            ask(random, arrival.program)
 
 
 def _redrive(random: Random, plan: Plan) -> None:

@@ -102,7 +102,22 @@ class Forever(msgspec.Struct, tag="forever"):
     sleeps: bool
 
 
-Op = Sub | Forsake | Forever | Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise | Die | Flip
+class Ask(msgspec.Struct, tag="ask"):
+    """Ask people, who must decide within `ms` (None: at any time) and have the role ("": none is wanted). What they say does not matter to the program."""
+
+    n: int
+    ms: int | None = None
+    role: str = ""
+
+
+class Outrun(msgspec.Struct, tag="outrun"):
+    """The operations of `winner` against an approval that nobody decides."""
+
+    n: int
+    winner: list["Op"]
+
+
+Op = Ask | Outrun | Sub | Forsake | Forever | Call | Sleep | Emit | Gather | Race | Map | Attempt | Raise | Die | Flip
 
 
 class Taste(msgspec.Struct, kw_only=True):
@@ -292,8 +307,36 @@ def _walk(ops: Sequence[Op], calls: dict[int, Call], losers: set[int], emits: se
                     yield from expected(program).values
             case Forsake(winner=winner):
                 yield from _walk(winner, calls, losers, emits)
+            case Ask(n=n):
+                yield answer(n)
+            case Outrun(winner=winner):
+                yield from _walk(winner, calls, losers, emits)
             case Sleep() | Raise() | Die() | Forever():
                 pass
+
+
+_ASKS_FROM = 5_000  # their numbers are far from all others
+
+
+def ask(random: Random, program: Program) -> None:
+    """Let a program ask people, here and there; some of its children, too."""
+    for child in program.ops:
+        if isinstance(child, Sub) and random.random() < 0.4:
+            ask(random, child.program)
+    number = _Counter()
+    number.n = _ASKS_FROM
+    for _ in range(random.choice((1, 1, 2, 4))):
+        op: Op = _ask(random, number)
+        chance = random.random()
+        if chance < 0.2:
+            op = Gather([[op], [_ask(random, number), Sleep(random.choice((1, 300)))]])
+        elif chance < 0.35:
+            op = Outrun(number(), [Sleep(random.choice((1, 300, 6_000))), op])
+        program.ops.insert(random.randint(0, len(program.ops)), op)
+
+
+def _ask(random: Random, number: _Counter) -> Ask:
+    return Ask(number(), random.choice((None, 300, 5_000, 30_000)), random.choice(("", "boss")))
 
 
 def needs(program: Program) -> dict[int, frozenset[int]]:

@@ -34,6 +34,7 @@ from headrace.topics.spec import TopicSpec
 from tests.simulation.app import RESULTS, SOURCE, app_of, lacking_app_of, live_in
 from tests.simulation.broker import NEVER, Broker, BrokerKnobs
 from tests.simulation.clock import virtual
+from tests.simulation.decider import Decider
 from tests.simulation.instance import Instance, first_line, instance_at
 from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Judge
 from tests.simulation.loop import Deadlock, Life, Livelock, SimLoop
@@ -106,6 +107,7 @@ class World:
         self.operator = Operator(Random(plan.seed ^ 0x0BE7), self.judge, self._append_command, retries=plan.retries)
         self.judge.mended = self.operator.mended
         self._app, self._lacking = app_of(plan.schedules), lacking_app_of(plan.schedules)
+        self.decider = Decider(Random(plan.seed ^ 0xDEC1), self.judge, self._append_command, self._later, self._log_ms)
         self._code: dict[int, str] = {}  # places in which the next process has other code, and which
         self.broker.refuses = _is_refused
         self.broker.appended = self._appended
@@ -188,6 +190,14 @@ class World:
         if self.over or program in self.operator.cured or instance is None or instance.place.life is Life.DEAD:
             return  # one that was stopped in the middle of this turn dies all the same
         self._strike("crash", instance, self.random.uniform(0.1, 3.0), "poison")
+
+    def answered(self, run: str, n: int, decision: str, by: str) -> None:
+        """A run was told what became of what it asks."""
+        instance = instance_at(self.loop.place)
+        if instance is None or instance.place.life is not Life.RUNNING or self.over or self.remade is not None:
+            return
+        self.fired[decision] += 1
+        self.judge.answered(run, n, decision, by)
 
     def is_cured(self, run: str) -> bool:
         return run in self.operator.mended
@@ -458,10 +468,17 @@ class World:
     def _append_command(self, at: TopicPartition, record: NewRecord) -> None:
         self.broker.append(at, [record])
 
+    def _later(self, wait_s: float, call: Callable[[], None]) -> None:
+        self.loop.at(self.loop.now + wait_s, lambda: None if self.over or self.closing else call())
+
+    def _log_ms(self, at: TopicPartition) -> float:
+        return self.broker.now_ms(self.broker.partitions[at])
+
     def _operate(self) -> None:
         """Somebody looks."""
         if not (self.over or self.closing):
             self.operator.look()
+            self.decider.look()
             self.loop.at(self.loop.now + EVERY_S, self._operate)
 
     # --- the whole ----------------------------------------------------------------------------------------------------
@@ -583,6 +600,8 @@ class World:
             self.refold.forward(state, self.broker.partitions[at].end)
             if set(state.runs) != self.judge.open_runs(number):
                 self.violated(f"I10 {at}: open runs {set(state.runs)}, by the log {self.judge.open_runs(number)}")
+            if state.approvals:
+                self.violated(f"I8 {at}: still asked: {list(state.approvals)}")
             if state.outbox:
                 self.violated(f"I14 {at}: still in the outbox: {list(state.outbox)}")
         healed_ms = int(self.broker.now_ms() - (self.loop.now - self.healed_at - 60) * 1000)

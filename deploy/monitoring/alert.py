@@ -267,6 +267,3 @@ ALERTS: Final = (
         description="It showed metrics within the last hour and does not any more; the others have its partitions.",
     ),
 )
-
-LATER: Final = {}
-"""Alerts whose metric no release emits yet, and why."""

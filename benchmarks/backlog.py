@@ -59,6 +59,7 @@ class Place:
             "app.name": self.name,
             "log.partitions": 8,
             "kafka.bootstrap_servers": self._servers,
+            "api.enabled": "false",
             "telemetry.metrics_port": 0,
             "telemetry.log_level": "warning",
         }

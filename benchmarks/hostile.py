@@ -233,6 +233,7 @@ async def one_service(given: argparse.Namespace, folder: Path, cases: Callable[[
     settings = Settings.model_validate(
         {
             "log": {"path": folder / "log.sqlite", "partitions": 8},
+            "api": {"enabled": False},
             "telemetry": {"metrics_port": 0, "log_level": "error", "log_format": "json"},
         }
     )

@@ -69,6 +69,7 @@ async def measured(arguments: argparse.Namespace, *, hang_per_s: int) -> tuple[l
                 "app": {"name": "neighbours"},
                 "log": {"path": str(path)},
                 "telemetry": {"metrics_port": 0},
+                "api": {"enabled": False},
                 "worker": {"max_active_runs": arguments.slots, "handoff_grace": "10ms"},
             }
         )

@@ -193,6 +193,7 @@ def environment_of(backend: str, folder: Path, servers: str, app: str) -> dict[s
         "HEADRACE_LOG__BACKEND": backend,
         "HEADRACE_LOG__PATH": str(folder / "log.sqlite"),
         "HEADRACE_LOG__PARTITIONS": str(PARTITIONS),
+        "HEADRACE_API__ENABLED": "false",
         "HEADRACE_TELEMETRY__METRICS_PORT": "0",
         **({"HEADRACE_KAFKA__BOOTSTRAP_SERVERS": servers} if servers else {}),
     }

@@ -109,6 +109,7 @@ async def side(folder: Path, app: App) -> AsyncGenerator[Side]:
     settings = Settings.model_validate(
         {
             "log": {"path": folder / "log.sqlite", "partitions": 8},
+            "api": {"enabled": False},
             "telemetry": {"metrics_port": 0, "log_level": "error", "log_format": "json"},
         }
     )

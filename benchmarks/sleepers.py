@@ -194,7 +194,7 @@ class Bench:
 
 
 def settings_of(folder: Path, servers: str) -> Settings:
-    tables: dict[str, Any] = {"app": {"name": "sleepers"}, "telemetry": {"metrics_port": 0}}
+    tables: dict[str, Any] = {"app": {"name": "sleepers"}, "telemetry": {"metrics_port": 0}, "api": {"enabled": False}}
     if servers:
         tables |= {"log": {"backend": "kafka"}, "kafka": {"bootstrap_servers": servers}}
     else:

@@ -90,6 +90,7 @@ class Place:
             "app.name": self.name,
             "log.partitions": self.given.partitions,
             "kafka.bootstrap_servers": self._servers,
+            "api.enabled": "false",
             "telemetry.metrics_port": 0,
             "telemetry.log_level": "info",
             "telemetry.log_format": "json",

@@ -159,7 +159,7 @@ class _Headrace:
     def _command(self, verb: str, *where: str) -> list[str]:
         place = self._place
         settings = [part for setting in self._settings for part in ("--set", setting)]
-        ours = ("--app-name", place.app, "--metrics-port", str(self._metrics_port))
+        ours = ("--app-name", place.app, "--metrics-port", str(self._metrics_port), "--set", "api.enabled=false")
         return place.python("-m", "headrace", verb, str(APP), *where, *ours, *settings)
 
     async def ready(self, service: Program) -> None:

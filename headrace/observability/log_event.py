@@ -67,6 +67,7 @@ class LogEvent(StrEnum):
     OBSERVER_FAILED = "observer.failed"
     SERIES_FOLDED = "series.folded"
     LOG_REPEATED = "log.repeated"
+    HTTP_FAILED = "http.failed"
     LEVEL_CHANGED = "level.changed"
     LIBRARY_LOGGED = "library.logged"
     APP_LOGGED = "app.logged"
@@ -150,6 +151,10 @@ MEANINGS: Final[dict[LogEvent, Meaning]] = {
     LogEvent.OBSERVER_FAILED: Meaning(logging.ERROR, "An observer raised and is switched off."),
     LogEvent.SERIES_FOLDED: Meaning(logging.WARNING, "The series budget is used up: new label sets are folded."),
     LogEvent.LOG_REPEATED: Meaning(logging.INFO, "Lines like `of` were left out, `repeated` times."),
+    LogEvent.HTTP_FAILED: Meaning(
+        logging.WARNING,
+        "A request of the API could not be answered (a status from 500 on); at error if it is a bug of ours.",
+    ),
     LogEvent.LEVEL_CHANGED: Meaning(logging.INFO, "SIGUSR1: lines from `least` on are written now."),
     LogEvent.LIBRARY_LOGGED: Meaning(logging.INFO, "A line of a library, at its own level."),
     LogEvent.APP_LOGGED: Meaning(logging.INFO, "A line of the app's own code, at its own level."),

@@ -491,6 +491,18 @@ class LogObserver(Silent):
             message=failed.message,
         )
 
+    def http_failed(self, failed: o.HttpFailed, /) -> None:
+        self._logs.write(
+            LogEvent.HTTP_FAILED,
+            at=logging.ERROR if failed.code == "HR9001" else None,
+            kind=(failed.route, failed.code),
+            method=failed.method,
+            route=failed.route,
+            status=failed.status,
+            code=failed.code,
+            message=failed.message,
+        )
+
     def trim_failed(self, failed: o.TrimFailed, /) -> None:
         self._logs.write(
             LogEvent.TRIM_FAILED,

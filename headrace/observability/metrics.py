@@ -165,11 +165,9 @@ TABLE: Final[tuple[Family, ...]] = (
         "limiter",
     ),
     # API
-    _counter("http_requests_total", "Requests answered.", "method", "route", "code", emitted=False),
-    _histogram(
-        "http_request_duration_seconds", "Time to answer.", TASK_SECONDS, "method", "route", "code", emitted=False
-    ),
-    _gauge("sse_clients", "Live update streams that are open.", emitted=False),
+    _counter("http_requests_total", "Requests answered.", "method", "route", "code"),
+    _histogram("http_request_duration_seconds", "Time to answer.", TASK_SECONDS, "method", "route", "code"),
+    _gauge("sse_clients", "Live update streams that are open."),
     # the process
     _histogram("event_loop_delay_seconds", "Ready callback to its turn on the event loop.", LOOP_SECONDS),
     _counter("event_loop_blocked_total", "Times that the loop stood still too long; by handler.", "handler"),

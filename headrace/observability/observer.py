@@ -464,6 +464,25 @@ class CheckpointFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     message: str
 
 
+class HttpAnswered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The API has answered a request. `route` is a template of its table, never a path; `code` the HTTP status."""
+
+    method: str
+    route: str
+    code: int
+    duration_ms: float
+
+
+class HttpFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A request that could not be answered, by no fault of its sender: a status from 500 on."""
+
+    method: str
+    route: str
+    status: int
+    code: str
+    message: str
+
+
 class TrimFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The log could not be trimmed up to `offset`: it grows until the next checkpoint tries again."""
 
@@ -663,6 +682,8 @@ class Observer(Protocol):
     def produced(self, produced: Produced, /) -> None: ...
     def checkpoint_written(self, written: CheckpointWritten, /) -> None: ...
     def checkpoint_failed(self, failed: CheckpointFailed, /) -> None: ...
+    def http_answered(self, answered: HttpAnswered, /) -> None: ...
+    def http_failed(self, failed: HttpFailed, /) -> None: ...
     def trim_failed(self, failed: TrimFailed, /) -> None: ...
     def log_folded(self, folded: LogFolded, /) -> None: ...
     def topic_changed(self, changed: TopicChanged, /) -> None: ...

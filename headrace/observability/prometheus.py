@@ -130,6 +130,8 @@ class PrometheusObserver(Silent, Collector):
         self._loop_fenced.add((), 0)
         self._checkpoints_failed = counts["checkpoints_failed_total"]
         self._checkpoints_failed.add((), 0)
+        self._http_requests = counts["http_requests_total"]
+        self._http_duration = distributions["http_request_duration_seconds"]
         self._resources: dict[Labels, float] = {}
 
     def expect(self, expected: Expected) -> None:
@@ -282,6 +284,11 @@ class PrometheusObserver(Silent, Collector):
     def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
         # The watchdog's thread: the only writer of this family.
         self._loop_blocked.add((blocked.handler,))
+
+    def http_answered(self, answered: o.HttpAnswered, /) -> None:
+        labels = (answered.method, answered.route, str(answered.code))
+        self._http_requests.add(labels)
+        self._http_duration.observe(labels, _seconds(answered.duration_ms))
 
     def checkpoint_failed(self, failed: o.CheckpointFailed, /) -> None:
         self._checkpoints_failed.add(())

@@ -122,6 +122,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     handlers_running: dict[tuple[str, str], int] = {}  # attempts in progress, by workflow and handler
     threads_abandoned: int = 0  # taken by handlers that nobody waits for any more
     broker_reachable: bool = True
+    sse_clients: int = 0  # live update streams that are open
     definitions: dict[str, int] = {}  # by status: loaded, held, retired
 
 

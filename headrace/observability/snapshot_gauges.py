@@ -40,6 +40,7 @@ def snapshot_gauges(now: Snapshot) -> dict[str, list[tuple[Labels, float]]]:
         "pool_slots_in_use": [((pool.pool,), pool.slots_in_use) for pool in now.pools],
         "log_bytes": [((str(part.partition),), part.log_bytes) for part in now.log_partitions],
         "checkpoint_bytes": [((str(part.partition),), part.checkpoint_bytes) for part in now.log_partitions],
+        "sse_clients": [((), now.sse_clients)],
         "partitions_stopped": [((stop.topic, stop.reason), stop.partitions) for stop in now.stopped],
         "history_lag_records": [((), now.history.lag_records)] if now.history is not None else [],
         "history_lag_seconds": [((), now.history.lag_seconds)] if now.history is not None else [],

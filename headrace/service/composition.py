@@ -9,6 +9,7 @@ import os
 import secrets
 import socket
 from contextlib import AsyncExitStack
+from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, TextIO
 
@@ -16,7 +17,6 @@ import msgspec
 
 from headrace.handlers.http_request import close_session
 from headrace.observability import observer as told
-from headrace.observability.exposition import PortTaken
 from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
@@ -29,12 +29,14 @@ from headrace.service.settings import Backend
 from headrace.service.shared import Shared
 from headrace.service.telemetry import Telemetry
 from headrace.topics.error_group import first_error
+from headrace.topics.errors import SettingsError
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Sequence
 
     from headrace.observability.observer import Observer
+    from headrace.service.api.server import ApiPort
     from headrace.service.definitions.app import App
     from headrace.service.history_link import HistoryLink
     from headrace.service.settings import Settings
@@ -43,10 +45,15 @@ if TYPE_CHECKING:
     from headrace.topics.log import Log
 
 
+_API = "headrace.service.api.server"
+"""Loaded only where there is an API."""
+
+
 class Started(msgspec.Struct, frozen=True, kw_only=True):
     """What people want to know about a service that has just started."""
 
     metrics_url: str
+    api_url: str  # "": there is none
     backend: str
     log: str  # the file, or the servers
     topics_made: tuple[str, ...]
@@ -68,13 +75,16 @@ async def serve(
 
     `console`: a line per finished run. Raises SettingsError (topics, port), LogOwned, MembershipRefused; waits for a Kafka that is away.
     """
+    if settings.api.enabled:
+        import_module(_API)  # before anybody watches the loop: it takes 200 ms
     instance = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
     telemetry = Telemetry(settings, app, instance=instance, supervised=supervised)
     async with AsyncExitStack() as stack:
         stack.push_async_callback(close_session)
         try:
             stack.enter_context(telemetry.open(console=console, others=observers))
-        except PortTaken:
+            port = _api_port(stack, settings)
+        except SettingsError:
             refuse_owned(settings)  # the same app, started twice: that is what the user should hear
             raise
         log = await opened(stack, settings, telemetry.observer, telemetry.health, stop)
@@ -86,13 +96,35 @@ async def serve(
         shared = _shared(settings, app, log, telemetry, topics, instance, history)
         service = Service(shared, telemetry.health, stop, None if supervised is None else supervised.group_changed)
         telemetry.watch(service)
-        started(_started(settings, telemetry, made, instance))
-        telemetry.observer.service_started(_told_started(settings, app, instance))
         try:
-            await service.run()
+            async with AsyncExitStack() as api:
+                if port is not None:
+                    await _serve_api(api, port, shared, telemetry, service, stop)
+                started(_started(settings, telemetry, port, made, instance))
+                telemetry.observer.service_started(_told_started(settings, app, instance))
+                await service.run()
         except BaseExceptionGroup as group:
             raise first_error(group) from group
         return service.attempts_left
+
+
+def _api_port(stack: AsyncExitStack, settings: Settings) -> ApiPort | None:
+    """The API's port, bound; None: it is switched off, and its libraries are not even loaded."""
+    if not settings.api.enabled:
+        return None
+    from headrace.service.api.server import bound
+
+    return stack.enter_context(bound(settings.api))
+
+
+async def _serve_api(
+    stack: AsyncExitStack, port: ApiPort, shared: Shared, telemetry: Telemetry, service: Service, stop: asyncio.Event
+) -> None:
+    from headrace.service.api.server import serving
+
+    await stack.enter_async_context(
+        serving(port, shared, stop=stop, snapshot=service.snapshot, forecast=telemetry.forecast)
+    )
 
 
 async def _checked_topics(log: Log, settings: Settings, app: App, *, create: bool) -> tuple[TopicPlan, tuple[str, ...]]:
@@ -147,10 +179,13 @@ def _shared(
     )
 
 
-def _started(settings: Settings, telemetry: Telemetry, made: tuple[str, ...], instance: str) -> Started:
+def _started(
+    settings: Settings, telemetry: Telemetry, port: ApiPort | None, made: tuple[str, ...], instance: str
+) -> Started:
     embedded = settings.log.backend is Backend.EMBEDDED
     return Started(
         metrics_url=telemetry.metrics_url,
+        api_url="" if port is None else port.url + settings.api.base_path.rstrip("/"),
         backend=settings.log.backend,
         log=str(settings.log.path) if embedded else ",".join(settings.kafka.bootstrap_servers),
         topics_made=made,

@@ -77,6 +77,7 @@ def snapshot(
         threads_abandoned=threads_abandoned,
         dead_letters=dict(dead_letters),
         broker_reachable=shared.log.reachable,
+        sse_clients=shared.streams(),
         definitions={"loaded": len(shared.app.workflows), "held": sum(len(owner.runs.held) for owner in owners)},
     )
 

@@ -238,10 +238,33 @@ class DefaultsSettings(Section):
 class ApiSettings(Section):
     """The HTTP API and console."""
 
+    enabled: Switch = Field(default=True, description="Whether there is one.")
     host: str = Field(default="127.0.0.1", min_length=1, description="Address to listen on.")
-    port: Port = Field(default=8080, description="Port to listen on; 0: any free one.")
-    auth: Literal["none", "key"] = Field(default="none", description="`key` asks for an API key.")
-    base_path: str = Field(default="/", pattern=r"^/", description="Where a proxy puts us.")
+    port: Port = Field(default=8080, description="Port to listen on, + worker index; 0: any free one.")
+    auth: Literal["none", "token"] = Field(
+        default="none", description="`token` asks for `api.token`; `none` is for this machine only."
+    )
+    token: SecretStr | None = Field(default=None, description="What clients send as `Authorization: Bearer`. A secret.")
+    allow_anonymous: Switch = Field(
+        default=False, description="Listen for others, too, without a token: whoever reaches it may do everything."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        default=(),
+        description="Names that requests may give as `Host`, with commas. Unset: of this machine, or any with a token.",
+    )
+    base_path: str = Field(default="/", pattern=r"^/[A-Za-z0-9._~/-]*$", description="Where a proxy puts us.")
+    max_body_bytes: Bytes = Field(default=4 * MIB, description="Largest body of a request.")
+    max_requests: Count = Field(default=64, description="Requests that are worked on at once.")
+    max_streams: Count = Field(default=64, description="Live update streams that are open at once.")
+    request_timeout_ms: DurationMs = Field(
+        default=30_000,
+        alias="request_timeout",
+        ge=1,
+        description="Until an answer; waits that were asked for do not count.",
+    )
+    trace_url: str = Field(
+        default="", description="Where the console finds a trace: an address with `{trace_id}` in it."
+    )
 
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def secrets_of(settings: Settings) -> Iterator[str]:
     """Each secret, and each way in which a library may quote it: an address whole, and its password alone."""
     kafka, url = settings.kafka, settings.history.url
-    for secret in (kafka.sasl_password, kafka.ssl_key_password):
+    for secret in (kafka.sasl_password, kafka.ssl_key_password, settings.api.token):
         if secret is not None:
             yield secret.get_secret_value()
     yield from (value for name, value in kafka.extra.items() if "password" in name and isinstance(value, str))

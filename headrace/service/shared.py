@@ -131,6 +131,7 @@ class Shared:
         self.checkpoints = Checkpoints()
         self.owner_positions = OwnerPositions(log, self.names.owners)
         self.stops: dict[TopicPartition, StopReason] = {}
+        self.streams: Callable[[], int] = int  # live updates that are open: the API's
         self.replay_turn = asyncio.Lock()
         self.member = ""  # our name in the group, and all names, as of the newest placement
         self.members: frozenset[str] = frozenset()

@@ -42,8 +42,9 @@ from headrace.service.stop_signal import LEVEL_SIGNAL, ignore_level_signal
 from headrace.topics.trace_context import attempt_span_id, trace_id_in
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
+    from headrace.observability.forecast import Forecast
     from headrace.observability.observer import Observer
     from headrace.service.definitions.app import App
     from headrace.service.service import Service
@@ -54,13 +55,14 @@ _FORMATS = {"auto": Format.AUTO, "json": Format.JSON, "text": Format.CONSOLE}
 
 
 class Telemetry:
-    """`observer` is told, `health` is kept by the service; `metrics_url` is where both can be asked, without a path.
+    """`observer` is told, `health` is kept by the service; `metrics_url` is where both can be asked, without a path; `forecast` gives the newest.
 
     `mask` hides the secrets of the settings in a text.
     """
 
     observer: FanOut
     metrics_url: str
+    forecast: Callable[[], Forecast | None]
 
     def __init__(self, settings: Settings, app: App, *, instance: str, supervised: Supervised | None = None) -> None:
         self._settings = settings
@@ -100,7 +102,8 @@ class Telemetry:
             port = stack.enter_context(self._port(prometheus))
             self.metrics_url = port.url
             prometheus.show_port_errors(port.errors)
-            prometheus.show(stack.enter_context(self._forecast(prometheus)).newest)
+            self.forecast = stack.enter_context(self._forecast(prometheus)).newest
+            prometheus.show(self.forecast)
             yield
 
     @contextmanager

@@ -35,7 +35,7 @@ class DevProcess:
     def start(self) -> None:
         """Return when it has made its topics."""
         self._starts += 1
-        arguments = ["dev", str(self.app), "--metrics-port", "0", "--log-path", str(self._log_path)]
+        arguments = ["dev", str(self.app), "--metrics-port", "0", "--api-port", "0", "--log-path", str(self._log_path)]
         arguments += ["--set", "telemetry.log_level=info", *self._options]  # what breakers do, for `logged`
         with self._said("out").open("wb") as out, self._said("err").open("wb") as err:
             command = [sys.executable, "-m", "headrace", *arguments]

@@ -60,7 +60,7 @@ def test_at_debug_one_of_each_hook_makes_lines_of_the_vocabulary_only() -> None:
     events = [json.loads(text)["event"] for text in stream.getvalue().splitlines()]
     assert set(events) <= set(LogEvent)
     for_metrics = {"events_consumed", "events_matched", "appended", "log_folded"}
-    for_metrics |= {"read_back", "produced", "breaker_called", "rate_limit_passed"}
+    for_metrics |= {"read_back", "produced", "breaker_called", "rate_limit_passed", "http_answered"}
     assert len(events) == len(ONE_OF_EACH) - len(for_metrics | {"loop_delayed"})
 
 

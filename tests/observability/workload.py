@@ -161,6 +161,10 @@ ONE_OF_EACH: dict[str, Any] = {
     "produced": o.Produced(topic="shop.runs", records=20, duration_ms=0.8, result=label.ProduceResult.ACKNOWLEDGED),
     "checkpoint_written": o.CheckpointWritten(partition=3, as_of=90, size_bytes=70_000, duration_ms=5.0),
     "checkpoint_failed": o.CheckpointFailed(partition=3, code="HR9002", message="KeyError at checkpoint.py:7: 'x'"),
+    "http_answered": o.HttpAnswered(method="GET", route="/api/v1/runs/{run}", code=200, duration_ms=4.0),
+    "http_failed": o.HttpFailed(
+        method="POST", route="/api/v1/events", status=503, code="HR5002", message="no broker answers"
+    ),
     "trim_failed": o.TrimFailed(topic="shop.runs", partition=3, offset=91, code="HR5003", message="not allowed"),
     "log_folded": o.LogFolded(partition=3, sizes_bytes={label.LogKind.OUTCOME: 4000, label.LogKind.COMMAND: 300}),
     "topic_changed": o.TopicChanged(code="HR1202", message="shop.runs has retention.ms=1"),

@@ -72,6 +72,8 @@ partitions = 2
 sasl_password = "{PASSWORD}"
 [history]
 url = "{URL}"
+[api]
+port = 0
 [telemetry]
 metrics_port = 0
 log_level = "debug"

@@ -66,7 +66,9 @@ def counted(scrape: str) -> dict[tuple[str, ...], float]:
 
 async def before_and_after(folder: Path) -> tuple[str, str]:
     (folder / "app.py").write_text(APP)
-    (folder / "headrace.toml").write_text('[log]\npath = "log.sqlite"\npartitions = 1\n[telemetry]\nmetrics_port = 0\n')
+    (folder / "headrace.toml").write_text(
+        '[log]\npath = "log.sqlite"\npartitions = 1\n[api]\nenabled = false\n[telemetry]\nmetrics_port = 0\n'
+    )
     settings = load(file=folder / "headrace.toml").settings
     told, stop, started = Told(), asyncio.Event(), asyncio.Event()
     facts: list[Started] = []

@@ -53,7 +53,11 @@ class Finished(Silent):
 async def test_a_run_is_one_trace_linked_to_its_producer(tmp_path: Path) -> None:
     (tmp_path / "traced_app.py").write_text(APP)
     settings = Settings.model_validate(
-        {"log": {"path": tmp_path / "log.sqlite", "partitions": 2}, "telemetry": {"metrics_port": 0}}
+        {
+            "log": {"path": tmp_path / "log.sqlite", "partitions": 2},
+            "telemetry": {"metrics_port": 0},
+            "api": {"enabled": False},
+        }
     )
     exporter = InMemorySpanExporter()
     finished = Finished()

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from headrace.service.log_backend import log_of
-from headrace.service.settings import Backend
-from headrace.topics.log import LogUnavailable
+from headrace.service import client_log
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from headrace.service.settings import Settings
     from headrace.topics.log import Log
-
-REACH_S = 10.0  # a person waits for this command; `dev` and `serve` wait for ever instead
 
 
 @asynccontextmanager
@@ -27,38 +22,10 @@ async def opened(settings: Settings, *, make: bool = False) -> AsyncGenerator[Lo
     Raises `LogUnavailable`.
     """
     silence_kafka()
-    if not make and _is_missing(settings):
-        raise LogUnavailable(
-            f"There is no embedded log at {settings.log.path}.",
-            why="`headrace dev` makes it in the folder where it is started.",
-            do="Go there, give --log-path; or --bootstrap-servers for Kafka.",
-        )
-    async with AsyncExitStack() as stack:
-        try:
-            async with asyncio.timeout(REACH_S):
-                log = await stack.enter_async_context(log_of(settings, owner=make and _is_missing(settings)))
-        except TimeoutError:
-            raise unreachable(settings) from None
+    async with client_log.opened(settings, make=make) as log:
         yield log
 
 
 def silence_kafka() -> None:
     """Where no service has set up its log lines, those of the client library would come out bare. What matters of them is in our errors."""
     logging.getLogger("aiokafka").addHandler(logging.NullHandler())
-
-
-def unreachable(settings: Settings) -> LogUnavailable:
-    """What to say when nothing answers."""
-    if settings.log.backend is Backend.EMBEDDED:
-        message = f"{settings.log.path} could not be opened within {REACH_S:.0f} s."
-        return LogUnavailable(message, do="See that its disk works and has room, then try again.")
-    servers = ", ".join(settings.kafka.bootstrap_servers)
-    return LogUnavailable(
-        f"No Kafka broker at {servers} answered within {REACH_S:.0f} s.",
-        why="It is not running, not reachable from here, or speaks another security protocol.",
-        do="Check kafka.bootstrap_servers and kafka.security_protocol; `headrace doctor` tells more.",
-    )
-
-
-def _is_missing(settings: Settings) -> bool:
-    return settings.log.backend is Backend.EMBEDDED and not settings.log.path.exists()

@@ -125,6 +125,11 @@ GROUPS = (
             ("path", "config:path", "Print the settings file that is read."),
         ),
     ),
+    (
+        "spec",
+        "Descriptions for tools.",
+        (("openapi", "spec:openapi", "Print the OpenAPI document of the HTTP API."),),
+    ),
 )
 
 

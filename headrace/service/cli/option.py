@@ -23,6 +23,7 @@ _SHORT = (
     ("app_name", "app.name"),
     ("log_path", "log.path"),
     ("metrics_port", "telemetry.metrics_port"),
+    ("api_port", "api.port"),
 )
 
 
@@ -40,6 +41,7 @@ class Common:
     app_name: Annotated[str | None, Parameter(help="Prefix of internal topics and groups.")] = None
     log_path: Annotated[str | None, Parameter(help="The embedded log's file.")] = None
     metrics_port: Annotated[str | None, Parameter(help="Port of metrics and health.")] = None
+    api_port: Annotated[str | None, Parameter(help="Port of the HTTP API and console.")] = None
     output: Annotated[Format, Parameter(name=("--output", "-o"), help="How to print.")] = Format.TABLE
     debug: Annotated[bool, Parameter(help="Print tracebacks of bugs.", negative="")] = False
 

@@ -70,10 +70,8 @@ def serve(
     worker = link()
     if worker is None and settings.worker.processes != 1:
         return _supervise(settings)
-    if worker is not None and settings.telemetry.metrics_port:
-        port = settings.telemetry.metrics_port + worker.index
-        telemetry = settings.telemetry.model_copy(update={"metrics_port": port})
-        settings = settings.model_copy(update={"telemetry": telemetry})
+    if worker is not None:
+        settings = _of_worker(settings, worker.index)
     return _run(app, settings, Serving(create_topics=create_topics, worker=worker))
 
 
@@ -89,7 +87,7 @@ def demo(
         raise Usage(f"--limit {limit} is not at least 1.", do="Give 1 or more, or leave it out.")
     folder = Path(tempfile.mkdtemp(prefix="headrace-demo-"))
     try:
-        forced = ("log.backend=embedded", f"log.path={folder / 'demo.sqlite'}")
+        forced = ("log.backend=embedded", f"log.path={folder / 'demo.sqlite'}", "api.enabled=false")  # it ends at once
         port = common.metrics_port or "0"
         quiet = ("telemetry.log_level=error",)  # its failures are meant; --set shows them
         common = replace(common, set=(*quiet, *common.set, *forced), metrics_port=port, log_path=None)
@@ -146,16 +144,29 @@ def _supervise(settings: Settings) -> ExitCode:
     return ExitCode(asyncio.run(supervise()))
 
 
+def _of_worker(settings: Settings, index: int) -> Settings:
+    """Each worker has ports of its own; 0 is any free one for each."""
+    telemetry, api = settings.telemetry, settings.api
+    if telemetry.metrics_port:
+        telemetry = telemetry.model_copy(update={"metrics_port": telemetry.metrics_port + index})
+    if api.port:
+        api = api.model_copy(update={"port": api.port + index})
+    return settings.model_copy(update={"telemetry": telemetry, "api": api})
+
+
 def _refuse_places(settings: Settings, count: int) -> None:
-    """Where the metrics of so many workers cannot be. Raises `SettingsError`."""
-    port = settings.telemetry.metrics_port
-    if port and port + count - 1 > _LAST_PORT:
-        raise SettingsError(
-            f"{count} workers from telemetry.metrics_port = {port} on need ports up to {port + count - 1}.",
-            code=VALUE_INVALID,
-            why=f"Each worker has that port + its index; the last one there is is {_LAST_PORT}.",
-            do="Choose a lower telemetry.metrics_port, 0 for free ones, or fewer workers.",
-        )
+    """Where the metrics or the API of so many workers cannot be. Raises `SettingsError`."""
+    for name, port in (
+        ("telemetry.metrics_port", settings.telemetry.metrics_port),
+        ("api.port", settings.api.port if settings.api.enabled else 0),
+    ):
+        if port and port + count - 1 > _LAST_PORT:
+            raise SettingsError(
+                f"{count} workers from {name} = {port} on need ports up to {port + count - 1}.",
+                code=VALUE_INVALID,
+                why=f"Each worker has that port + its index; the last one there is is {_LAST_PORT}.",
+                do=f"Choose a lower {name}, 0 for free ones, or fewer workers.",
+            )
     listed = settings.telemetry.discovery_file
     if listed is not None and not listed.absolute().parent.is_dir():
         raise SettingsError(

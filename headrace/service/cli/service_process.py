@@ -148,6 +148,8 @@ class Process:
         warn(f"Headrace runs {app.name} as {settings.app.name}: workflows {workflows}")
         place = facts.log if settings.log.backend is Backend.EMBEDDED else f"Kafka at {facts.log}"
         warn(f"  log      {place}")
+        if facts.api_url:
+            warn(f"  console  {facts.api_url}")
         warn(f"  metrics  {facts.metrics_url}")
         if app.source_topics:
             warn(f"  reads    {', '.join(app.source_topics)}")

@@ -1,8 +1,8 @@
 """`headrace topic list|lag|create|check`."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
+import msgspec
 from cyclopts import Parameter
 
 from headrace.service.cli.app_option import loaded_app
@@ -11,10 +11,10 @@ from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import show
 from headrace.service.cli.terminal_table import Column
-from headrace.service.names import Names
+from headrace.service.topic_lag import topic_lag
 from headrace.service.topic_plan import check as differences_of
 from headrace.service.topic_plan import planned, prepare
-from headrace.topics.log import Log, TopicPartition, every_partition
+from headrace.topics.log import TopicPartition
 
 AppArgument = Annotated[str | None, Parameter(help="The app whose topics are meant too: a module, a file or a folder.")]
 
@@ -71,13 +71,10 @@ async def lag(app: AppArgument = None, /, *, common: Common | None = None) -> No
     """
     common = options(common)
     settings = common.load().settings
-    names = Names(settings.app.name)
     wanted = loaded_app(app).source_topics if app is not None else None
-    rows: list[dict[str, Any]] = []
     async with opened(settings) as log:
-        rows += await _lag(log, wanted if wanted is not None else await log.topics(), names.router, all_=bool(app))
-        rows += await _lag(log, [names.runs], f"{names.app}.owners", all_=True)
-    show(rows, _LAG, common.output, name="topic")
+        rows = await topic_lag(log, settings.app.name, wanted)
+    show([msgspec.to_builtins(row) for row in rows], _LAG, common.output, name="topic")
 
 
 async def create(app: AppArgument = None, /, *, common: Common | None = None) -> None:
@@ -117,29 +114,3 @@ def _topics_of(app: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (), ()
     loaded = loaded_app(app)
     return loaded.source_topics, loaded.emitted_topics
-
-
-async def _lag(log: Log, topics: Sequence[str], group: str, *, all_: bool) -> list[dict[str, Any]]:
-    """Rows of all partitions, or only of those that the group has a position in."""
-    places = [at for topic in topics for at in await every_partition(log, topic)]
-    if not places:
-        return []
-    positions = await log.committed(group, places)
-    shown = places if all_ else [at for at in places if at in positions]
-    offsets = await log.offsets(shown)
-    rows: list[dict[str, Any]] = []
-    for at in shown:
-        committed = positions[at].offset if at in positions else None
-        end = offsets[at].end
-        behind = None if committed is None and group.endswith(".owners") else end - (committed or offsets[at].start)
-        rows.append(
-            {
-                "topic": at.topic,
-                "partition": at.partition,
-                "committed": committed,
-                "end": end,
-                "lag": behind,
-                "group": group,
-            }
-        )
-    return rows

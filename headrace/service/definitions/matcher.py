@@ -119,6 +119,11 @@ class Matcher:
         )
 
 
+def key_of(workflow: AnyWorkflow, decoded: object) -> str | Refused | None:
+    """The key that the workflow's function takes from its typed input; None: it has none."""
+    return None if workflow.key is None else _key(workflow, decoded)
+
+
 class _Candidate:
     """A trigger of a workflow."""
 

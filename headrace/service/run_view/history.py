@@ -83,7 +83,7 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     effect: str = "accepted"
     reason: str | None = None
-    record: msgspec.Raw = msgspec.Raw(b"null")
+    record: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
 
 
 class OpenStep(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ from headrace.topics.event import format_time
 from headrace.topics.identity import partition_in
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
 
     from headrace.service.run_view.history import HistoryEntry, RunDetail
     from headrace.service.run_view.scan import Seen
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
 
 
 class LogQueries:
-    """`RunQueries` over a log that nobody else reads: it has one reader for each partition. `log` is asked for it each time."""
+    """`RunQueries` over a log that is opened for each answer: nobody else may read it meanwhile, as it has one reader for each partition."""
 
-    def __init__(self, log: Callable[[], Awaitable[Log]], settings: Settings) -> None:
-        self._log = log
+    def __init__(self, opened: Callable[[], AbstractAsyncContextManager[Log]], settings: Settings) -> None:
+        self._opened = opened
         self._settings = settings
         self._turn = asyncio.Lock()
 
@@ -69,8 +70,8 @@ class LogQueries:
 
     async def _summaries(self, wanted: RunFilter) -> tuple[Summaries, tuple[str, ...]]:
         summaries = Summaries(wanted)
-        async with self._turn:
-            problems = await scan(await self._log(), self._settings, summaries)
+        async with self._turn, self._opened() as log:
+            problems = await scan(log, self._settings, summaries)
         notes = _said(problems)
         if summaries.trimmed_at_ms is not None:
             before = format_time(summaries.trimmed_at_ms)
@@ -78,8 +79,7 @@ class LogQueries:
         return summaries, notes
 
     async def _history(self, run: str, *, keep_entries: bool) -> tuple[RunHistory, tuple[str, ...]] | None:
-        async with self._turn:
-            log = await self._log()
+        async with self._turn, self._opened() as log:
             partition = partition_in(run)
             if partition is None or partition >= await log.partitions(Names(self._settings.app.name).runs):
                 return None

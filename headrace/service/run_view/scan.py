@@ -128,9 +128,7 @@ class Reading:
             return
         async with self._read(log, offsets.start) as batches:
             async for batch in batches:
-                for seen in self.folded(batch):
-                    if seen.offset >= offsets.end:
-                        return
+                for seen in self.folded(batch, offsets.end):
                     yield seen
                 if batch.goes_on_at >= offsets.end:
                     return
@@ -177,9 +175,14 @@ class Reading:
                 do="Nothing is wrong with the log: ask again.",
             ) from error
 
-    def folded(self, batch: Batch) -> Iterator[Seen]:
-        """The batch's records, each folded when it is asked for. Raises `UnknownRecord`."""
+    def folded(self, batch: Batch, end: int | None = None) -> Iterator[Seen]:
+        """The batch's records up to `end`, each folded when it is asked for. Raises `UnknownRecord`.
+
+        What is not shown is not folded either: else a run could be over whose end nobody has seen.
+        """
         for raw in batch.records:
+            if end is not None and raw.offset >= end:
+                return
             if isinstance(raw, Unreadable):
                 raise UnknownRecord(
                     f"Records {raw.offset} to {raw.last_offset} of {self.at} cannot be read: {raw.reason}",

@@ -36,10 +36,11 @@ Headrace = Callable[..., Answer]
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, without settings from outside."""
+    """An empty working directory, without settings from outside, and without the HTTP API."""
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("HEADRACE_")]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("HEADRACE_API__ENABLED", "false")  # many run at once, and few are about it
     return tmp_path
 
 

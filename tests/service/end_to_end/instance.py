@@ -16,6 +16,7 @@ from typing import Any
 from tests.service.end_to_end.waiting import PATIENCE_S, eventually_now
 
 _METRICS = re.compile(r"^ {2}metrics {2}(http\S+)$", re.MULTILINE)
+_CONSOLE = re.compile(r"^  console  (\S+)$", re.MULTILINE)
 
 
 class Instance:
@@ -40,7 +41,7 @@ class Instance:
                 stdout=stdout,
                 stderr=stderr,
                 cwd=folder,
-                env={**inherited, **(environment or {})},
+                env={**inherited, "HEADRACE_API__ENABLED": "false", **(environment or {})},
                 start_new_session=True,
             )
 
@@ -83,6 +84,13 @@ class Instance:
         found = _METRICS.search(self.stderr)
         assert found is not None, self.stderr
         return found[1].removesuffix("/metrics").rstrip("/")
+
+    @property
+    def api_url(self) -> str:
+        """Where it says that its API is."""
+        found = _CONSOLE.search(self.stderr)
+        assert found is not None, self.stderr
+        return found[1]
 
     def probe(self, path: str) -> int:
         """The HTTP status of a health path; 0 if nobody answers."""

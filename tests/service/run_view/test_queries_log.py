@@ -1,6 +1,7 @@
 """Answers about runs out of the run log: pages, filters, histories, counts."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -8,10 +9,11 @@ import pytest
 
 from headrace.service.run_view.queries import HistoryPlace, RunQueries
 from headrace.service.run_view.queries_log import LogQueries
+from headrace.service.run_view.scan import Reading
 from headrace.service.run_view.summary import RunFilter
 from headrace.service.settings import Settings
 from headrace.topics.identity import RunId
-from headrace.topics.log import Log
+from headrace.topics.log import Offsets
 from headrace.topics.outcome import AttemptSucceeded, RunEnded, RunStatus
 from tests.service.cli.recorded import LOG, Recording
 
@@ -31,10 +33,7 @@ async def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         for body in (succeeded(runs[0]), ended(runs[0])):
             await partitions[0].outcome(body)
 
-        async def log() -> Log:
-            return recording.log
-
-        yield LogQueries(log, settings), runs
+        yield LogQueries(lambda: nullcontext(recording.log), settings), runs
 
 
 def succeeded(run: str) -> AttemptSucceeded:
@@ -106,3 +105,18 @@ async def test_nothing_is_known_of_other_runs(asked: Asked) -> None:
     for stranger in ("0." + "a" * 20, "7777." + "a" * 20, "no run"):
         assert await queries.run(stranger) is None
         assert await queries.history(stranger) is None
+
+
+async def test_a_reading_folds_no_record_that_it_does_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends just behind the end of a reading is open in it, and not gone."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.model_validate({"log": {"path": str(tmp_path / LOG)}})
+    async with Recording() as recording:
+        partition = await recording.partition(0)
+        run = await partition.start(0)
+        await partition.outcome(ended(run))
+        reading = Reading(partition.at, settings, partitions=8)
+        offsets = (await recording.log.offsets([partition.at]))[partition.at]
+        shown = [seen.offset async for seen in reading.until(recording.log, Offsets(0, offsets.end - 1))]
+    assert shown == list(range(offsets.end - 1))
+    assert run in reading.state.runs

@@ -1,0 +1,39 @@
+"""Answers about runs out of the history, and out of the run log about a run that the history has not read yet.
+
+The history follows the log within a second, mostly. A client that has just started a run and asks for it must not hear that there is none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from headrace.service.run_view.history import RunDetail
+    from headrace.service.run_view.queries import HistoryPage, HistoryPlace, RunCounts, RunPage, RunQueries
+    from headrace.service.run_view.summary import RunFilter
+
+
+class FreshQueries:
+    """See `RunQueries`. `log` is asked only for single runs."""
+
+    def __init__(self, history: RunQueries, log: RunQueries) -> None:
+        self._history = history
+        self._log = log
+
+    async def runs(self, wanted: RunFilter) -> RunPage:
+        """See `RunQueries`."""
+        return await self._history.runs(wanted)
+
+    async def run(self, run: str) -> RunDetail | None:
+        """See `RunQueries`."""
+        found = await self._history.run(run)
+        return await self._log.run(run) if found is None else found
+
+    async def history(self, run: str, *, start: HistoryPlace | None = None, limit: int = 0) -> HistoryPage | None:
+        """See `RunQueries`."""
+        found = await self._history.history(run, start=start, limit=limit)
+        return await self._log.history(run, start=start, limit=limit) if found is None else found
+
+    async def counts(self, wanted: RunFilter) -> RunCounts:
+        """See `RunQueries`."""
+        return await self._history.counts(wanted)

@@ -1,4 +1,4 @@
-"""Runs that wait: asleep, between attempts, in a handler that takes its time, for ever."""
+"""Runs that wait: asleep, for somebody, between attempts, in a handler that takes its time, for ever."""
 
 import asyncio
 import os
@@ -133,3 +133,11 @@ async def joins(run: Run, job: Job) -> None:
 async def allows(run: Run, job: Job) -> None:
     await run.call(behind_gate, job)
     await run.emit("allowed", {"ms": job.ms}, topic=TOPIC, key=job.id)
+
+
+@workflow(on=EventTrigger(SOURCE, type="ask"), emits=[TOPIC])
+async def asks(run: Run, job: Job) -> None:
+    await run.call(note, job)
+    said = await run.approval(title=job.id, roles=["boss"], timeout=f"{job.ms}ms" if job.ms else None)
+    await run.call(note, job)
+    await run.emit("decided", {"id": job.id, "decision": said.decision, "by": said.by}, topic=TOPIC)

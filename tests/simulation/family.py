@@ -1,6 +1,6 @@
 """The judge's part about child runs, by a reckoning of its own: each begins once, its end is its parent's result once, and who is given up is cancelled.
 
-I13  a child that the log has begun is there, is begun once, and by nobody else; what it gives its parent is what it ended with
+I16  a child that the log has begun is there, is begun once, and by nobody else; what it gives its parent is what it ended with
      a child that nobody waits for any more is told so, after its start; nobody else is
 """
 
@@ -78,22 +78,22 @@ class Family:
         """The start of a child counts."""
         parent, child = start.parent, self._children.get(run)
         if child is None or parent is None or (child.parent, child.step) != (parent.run, parent.step):
-            self._violated(f"I13 {where} starts {run} as a child, which nobody has begun: {parent}")
+            self._violated(f"I16 {where} starts {run} as a child, which nobody has begun: {parent}")
         elif (start.workflow, bytes(start.input)) != (child.started.workflow, bytes(child.started.input)):
-            self._violated(f"I13 {where} starts {run} as another workflow than {child.parent}{child.step} asked for")
+            self._violated(f"I16 {where} starts {run} as another workflow than {child.parent}{child.step} asked for")
 
     def cancels(self, where: str, run: str, *, there: bool) -> None:
         """A run is cancelled by another one."""
         if run not in self._doomed:
-            self._violated(f"I13 {where} cancels {run}, and its parent waits for it")
+            self._violated(f"I16 {where} cancels {run}, and its parent waits for it")
         elif not there:
-            self._violated(f"I13 {where} cancels {run} before it begins")
+            self._violated(f"I16 {where} cancels {run} before it begins")
 
     def result(self, where: str, offset: int, parent: "Run | None", child: "Run | None", told: ChildEnded) -> None:
         """A child says how it ended. It counts if its parent waits for it."""
         end = None if child is None else child.ended
         if end is None or (end.status, bytes(end.result)) != (told.status, bytes(told.result)):
-            self._violated(f"I13 {where} says that {told.child} ended {told.status}, and by the log: {end}")
+            self._violated(f"I16 {where} says that {told.child} ended {told.status}, and by the log: {end}")
         if parent is None or parent.ended is not None or parent.children.pop(told.step, None) is None:
             return
         self.told += 1
@@ -116,7 +116,7 @@ class Family:
         """Whether all that were begun are there."""
         for run, child in self._children.items():
             if run not in runs:
-                self._violated(f"I13 {child.parent}{child.step} began {run}, which is not there")
+                self._violated(f"I16 {child.parent}{child.step} began {run}, which is not there")
 
     def _put(self, partition: int, entry: str, offset: int, index: int) -> None:
         self._outbox[f"{partition}/{entry}"] = "message"

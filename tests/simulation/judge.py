@@ -2,7 +2,7 @@
 
 The numbers are those of the invariants: I1 each input ends in exactly one way; I2 results once by id; I3 one ending; I4 one key per task; I5 no attempt after
 its result; I6 order and exclusion per key; I7 timers; I8 decisions; I9 retries and compensation; I11 stale records count for nothing; I12 positions;
-I13 children (`family.py`).
+I16 children (`family.py`).
 
 What a log has lost (its leader was not clean) was never there: all is judged anew without it. Only inputs and runs that such records were about may end in
 another way than expected, or in none.

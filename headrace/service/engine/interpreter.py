@@ -118,12 +118,11 @@ class Interpreter:
         self._code = code
         self._run_id = run_id
         self._input = raw_input
-        self._run = Run(self, run_id, key, event)
+        self._run = Run(self, run_id, key, event, depth)
         # of random numbers: a retry has those of the run before
         self.seed = run_id if retried is None else retried.first
         self._copied = None if retried is None else {record.step: record for record in retried.copied}
         self.limits = limits
-        self.depth = depth  # so many runs wait for this one, one through the other
         self.clock_ms = began_at_ms
         self.news: deque[tuple[Watcher, Step[Any]]] = deque()  # of steps that have settled, for who waits for them
         self.unseen: dict[Step[Any], None] = {}  # steps that failed and that nobody has looked at, in log order

@@ -48,14 +48,17 @@ class Run:
     Whoever makes more steps than `limits.tasks_per_run`, or a group of more than `limits.fan_out`, gets LimitExceeded.
     """
 
-    __slots__ = ("_interpreter", "event", "id", "key")
+    __slots__ = ("_depth", "_interpreter", "event", "id", "key")
 
     id: str
     key: str
     event: Event[Any] | None
 
-    def __init__(self, interpreter: Interpreter, run_id: str, key: str, event: Event[Any] | None) -> None:
+    def __init__(
+        self, interpreter: Interpreter, run_id: str, key: str, event: Event[Any] | None, depth: int = 0
+    ) -> None:
         self._interpreter = interpreter
+        self._depth = depth  # so many runs wait for this one, one through the other
         self.id = run_id
         self.key = key
         self.event = event
@@ -201,7 +204,7 @@ class Run:
         `key` is the child's; without one it is what the workflow's `key=` says of the input. Awaiting it raises ChildFailed if the child does not succeed, or
         never begins because its key is held. PayloadError: the input is not what the workflow says. LimitExceeded: too many runs wait for this one already.
         """
-        check_child_depth(self._interpreter.depth)
+        check_child_depth(self._depth)
         return self._child(workflow, input, key, "run.call_child", awaited=True)
 
     def start_child(self, workflow: ChildCode[A, Any], input: A, *, key: str | None = None) -> Step[str]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.folded import Folded
+from headrace.service.engine.schedule_state import ScheduleState
 from headrace.topics.command import Deliver, Start
 from headrace.topics.identity import run_id
 from headrace.topics.log import Log, LogRecord, TopicPartition
@@ -65,6 +66,10 @@ class Ledger:
         return self
 
     # --- runs ---
+
+    def schedules(self) -> dict[str, ScheduleState]:
+        """All of them, as they are now."""
+        return {id_: each for state in self._states.values() for id_, each in state.schedules.items()}
 
     def ended(self) -> dict[str, RunEnded]:
         """Terminal records by run; two of one run are an error of their own."""

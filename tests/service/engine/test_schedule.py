@@ -123,6 +123,15 @@ def test_missed_slots_are_counted_once() -> None:
     assert driver.last.without_effect
 
 
+def test_what_is_missed_after_another_slot_than_the_newest_does_not_count() -> None:
+    driver = seen()
+    slot(driver, 1, 0)  # appended by the owner before, and read behind the new one's look
+    driver.now_ms += 10_000
+    said(driver, SlotsMissed(ID, after_ms=BEGAN_MS, until_ms=BEGAN_MS + 9_000, due_ms=BEGAN_MS + 10_000, count=9))
+    assert driver.last.without_effect
+    assert (state(driver).missed, state(driver).last_ms) == (0, BEGAN_MS + 1_000)
+
+
 def test_slots_are_not_missed_before_the_one_that_comes_instead_is_due() -> None:
     driver = seen()
     said(driver, SlotsMissed(ID, after_ms=BEGAN_MS, until_ms=BEGAN_MS + 1_000, due_ms=BEGAN_MS + 2_000, count=1))

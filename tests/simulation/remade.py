@@ -42,10 +42,19 @@ class Remade:
             if not isinstance(entry, Announce) or entry.previous_token != _NOBODY:
                 continue
             knew = (entry.instance, at.partition) in self._readers
-            if entry.nonce in self._nonces or (not knew and self._world.loop.now < self._since + _SAID_S):
+            if not self._begins(entry, at) or (not knew and self._world.loop.now < self._since + _SAID_S):
                 self.open = True
             elif not self.open:
                 self._world.violated(f"P1 {entry.instance} begins in {at}, which was made anew")
+
+    def _begins(self, announce: Announce, at: TopicPartition) -> bool:
+        """Whether anybody waits for this announce: it is none that was sent before, and came late or twice."""
+        return announce.nonce not in self._nonces and any(
+            owner.at == at and owner._nonce == announce.nonce
+            for each in self._world.instances
+            if each.name == announce.instance and each.running
+            for owner in each.owners()
+        )
 
     async def settle(self) -> None:
         """Every owner stops; then, one after the other, every process is started again."""

@@ -251,6 +251,15 @@ ALERTS: Final = (
         "for it, up to history.trim_wait_bytes.",
     ),
     Alert(
+        name="HeadraceApiErrors",
+        expr=f'sum by (job) (rate({full_name("http_requests_total")}{{code=~"5.."}}[10m])) '
+        f"/ sum by (job) (rate({full_name('http_requests_total')}[10m])) > 0.05",
+        wait="10m",
+        severity=Severity.TICKET,
+        summary="The API of {{ $labels.job }} fails.",
+        description="{{ $value | humanizePercentage }} of the requests of ten minutes were answered with a status from 500 on.",
+    ),
+    Alert(
         name="HeadraceMetricsAbsent",
         expr=f"absent({full_name('build_info')})",
         wait="5m",

@@ -9,7 +9,7 @@ from deploy.monitoring.panel import Lines, Query, Table, Unit
 WORKERS: Final = Dashboard(
     uid="headrace-workers",
     title="Headrace / Workers",
-    description="The processes themselves, and how far the history is behind.",
+    description="The processes themselves, their HTTP API, and how far the history is behind.",
     rows=(
         Row(
             "Processes",
@@ -168,6 +168,49 @@ WORKERS: Final = Dashboard(
                     unit=Unit.COUNT,
                     width=12,
                     queries=(Query(total("history_lag_records", by="instance"), "{{instance}}"),),
+                ),
+            ),
+        ),
+        Row(
+            "HTTP API",
+            (
+                Lines(
+                    title="HTTP requests, by route",
+                    description="Requests answered, per second.",
+                    unit=Unit.PER_SECOND,
+                    queries=(Query(per_second("http_requests_total", by="method, route"), "{{method}} {{route}}"),),
+                ),
+                Lines(
+                    title="HTTP requests that failed",
+                    description="Answers with a status from 400 on, per second. From 500 on it is our side.",
+                    unit=Unit.PER_SECOND,
+                    queries=(
+                        Query(
+                            f"{per_second('http_requests_total', code='~[45]..', by='route, code')} or vector(0)",
+                            "{{route}} {{code}}",
+                        ),
+                    ),
+                ),
+                Lines(
+                    title="HTTP duration",
+                    description="Request to answer; waits that the client asked for are in it.",
+                    unit=Unit.SECONDS,
+                    queries=tuple(
+                        Query(quantile(q, "http_request_duration_seconds"), f"p{q * 100:.0f}")
+                        for q in (0.5, 0.95, 0.99)
+                    ),
+                ),
+                Lines(
+                    title="HTTP duration, p95 by route",
+                    description="Request to answer; waits that the client asked for are in it.",
+                    unit=Unit.SECONDS,
+                    queries=(Query(quantile(0.95, "http_request_duration_seconds", by="route"), "{{route}}"),),
+                ),
+                Lines(
+                    title="Live streams",
+                    description="Live update streams that are open: consoles and other listeners.",
+                    unit=Unit.COUNT,
+                    queries=(Query(total("sse_clients", by="instance"), "{{instance}}"),),
                 ),
             ),
         ),

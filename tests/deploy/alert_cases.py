@@ -243,6 +243,20 @@ CASES: Final = (
         gauge("history_lag_seconds", "0x5 400x5 1x30") | gauge("history_lag_seconds", "2x40", instance="b"),
         "30m",
     ),
+    Case(
+        "HeadraceApiErrors",
+        gauge("http_requests_total", "0+9x60", method="GET", route="/api/v1/runs", code="200")
+        | gauge("http_requests_total", "0+1x60", method="GET", route="/api/v1/runs", code="503"),
+        "40m",
+        {"job": "shop"},
+    ),
+    Case(
+        "HeadraceApiErrors",
+        gauge("http_requests_total", "0+99x60", method="GET", route="/api/v1/runs", code="200")
+        | gauge("http_requests_total", "0+1x60", method="GET", route="/api/v1/runs", code="500")
+        | gauge("http_requests_total", "0+50x60", method="GET", route="/api/v1/runs", code="404"),
+        "40m",
+    ),
     Case("HeadraceMetricsAbsent", {'up{job="other"}': "1x20"}, "10m", {}),
     Case("HeadraceMetricsAbsent", gauge("build_info", "1x20", version="1"), "10m"),
     Case(

@@ -15,6 +15,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from headrace.service.api.guard import Guard
 from headrace.service.cli import command_line, probe
 from headrace.service.settings_source import load
 from tests.deploy.tool import DEPLOY, RULES
@@ -28,6 +29,7 @@ EVERYTHING: Final[dict[str, Any]] = {
     "secretName": "shop-secrets",
     "env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
     "createTopics": True,
+    "api": {"enabled": True, "tokenSecret": "shop-token"},
     "history": {"urlSecret": "shop-database"},
     "workers": 3,
     "serviceMonitor": {"enabled": True},
@@ -43,6 +45,7 @@ EVERYTHING: Final[dict[str, Any]] = {
     "podAnnotations": {"note": "a: {{ b }}"},
 }
 SECRETS: Final = {
+    "HEADRACE_API__TOKEN": "0123456789abcdef" * 2,
     "HEADRACE_HISTORY__URL": "postgresql://shop:pass@database/shop",
 }
 """What the secrets hold that the deployment names."""
@@ -105,13 +108,17 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
     assert "replicas" not in deployment["spec"]  # KEDA's
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports.pop("api") == 8080
     assert list(ports.values()) == [9464, 9465, 9466]  # one a worker
     for name, path in (("livenessProbe", "livez"), ("readinessProbe", "readyz")):
         assert container[name]["exec"]["command"] == ["python", "-m", probe.__name__, path, "9464", "3"]
         assert container[name]["timeoutSeconds"] > probe.WITHIN_S
     (monitor,) = kinds["ServiceMonitor"]
     assert {endpoint["port"] for endpoint in monitor["spec"]["endpoints"]} == set(ports)
-    assert {port["name"] for port in kinds["Service"][0]["spec"]["ports"]} == set(ports)
+    services = {each["metadata"]["name"]: each["spec"] for each in kinds["Service"]}
+    name = deployment["metadata"]["name"]
+    assert {port["name"] for port in services[name]["ports"]} == set(ports)
+    assert [(port["port"], port["targetPort"]) for port in services[f"{name}-api"]["ports"]] == [(8080, "api")]
     assert {variable["name"] for variable in container["env"]} >= set(EVERYTHING["env"])
     assert container["args"][-2:] == ["--workers", "3"]
 
@@ -119,11 +126,14 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
     assert tomllib.loads(toml)["app"]["name"] == "shop"
     (tmp_path / "headrace.toml").write_text(toml)
     secrets = {each["name"]: each["valueFrom"]["secretKeyRef"] for each in container["env"] if "valueFrom" in each}
+    assert secrets["HEADRACE_API__TOKEN"] == {"name": "shop-token", "key": "token"}
     assert secrets["HEADRACE_HISTORY__URL"] == {"name": "shop-database", "key": "url"}
     variables = {each["name"]: each.get("value", SECRETS.get(each["name"], "")) for each in container["env"]}
     ours = {name: value for name, value in variables.items() if name.startswith("HEADRACE_")}
     settings = load(file=tmp_path / "headrace.toml", environ=ours).settings
     assert settings.kafka.bootstrap_servers == ("kafka-0:9092", "kafka-1:9092")
+    assert (settings.api.host, settings.api.port, settings.api.auth) == ("0.0.0.0", 8080, "token")
+    Guard(settings.api)  # else a start would refuse them
     assert settings.kafka.extra["retry.backoff.ms"] == 100
     assert (settings.worker.max_active_runs, settings.worker.idle_after_ms) == (8000, 2000)
     assert (settings.telemetry.metrics_host, settings.telemetry.metrics_port) == ("0.0.0.0", next(iter(ports.values())))
@@ -149,6 +159,7 @@ def test_with_everything_on_the_parts_fit_together(tmp_path: Path) -> None:
     "wrong",
     [
         {"replica": 3},
+        {"api": {"token": "x"}},
         {"history": {"url": "x"}},
         {"workers": 0},
         {"createTopics": "yes"},
@@ -162,3 +173,9 @@ def test_values_that_the_schema_does_not_have_are_refused(tmp_path: Path, wrong:
     done = helm("template", "shop", str(CHART), "--values", str(file), "--kube-version", "1.30.0")
     assert done.returncode != 0
     assert "schema" in done.stderr
+
+
+def test_an_api_for_others_without_a_token_is_refused() -> None:
+    done = helm("template", "shop", str(CHART), "--set", "api.enabled=true", "--kube-version", "1.30.0")
+    assert done.returncode != 0
+    assert "api.tokenSecret is empty" in done.stderr

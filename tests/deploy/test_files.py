@@ -13,8 +13,9 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from headrace.service.api.guard import Guard
 from headrace.service.cli import command_line, probe
-from headrace.service.settings_source import known_keys, variable
+from headrace.service.settings_source import known_keys, load, variable
 from tests.deploy.tool import DEPLOY, promtool
 from tests.project.repository import ROOT
 
@@ -53,6 +54,10 @@ def test_compose_has_all_parts_and_they_fit_together() -> None:
             assert port.startswith("127.0.0.1:"), "for this machine alone"
     headrace = services["headrace"]
     assert headrace["read_only"]
+    api = load(environ={name: each for name, each in headrace["environment"].items() if "__" in name}).settings.api
+    Guard(api)  # else a start would refuse them
+    assert headrace["ports"] == [f"127.0.0.1:{api.port}:{api.port}"]  # it asks for no token
+    assert "{trace_id}" in api.trace_url
     assert headrace["cap_drop"] == ["ALL"]
     assert headrace["command"][:2] == ["serve", "/app"]
     database = urlsplit(headrace["environment"]["HEADRACE_HISTORY__URL"])

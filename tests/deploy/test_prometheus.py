@@ -25,6 +25,7 @@ from tests.project.repository import ROOT
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation, shared_station, station
 from tests.service.end_to_end.event import event
+from tests.service.end_to_end.instance import status_of
 from tests.service.end_to_end.station import Station, View
 from tests.service.end_to_end.test_workers import got
 from tests.service.end_to_end.waiting import eventually_now
@@ -88,11 +89,15 @@ async def traffic(view: View) -> AsyncIterator[None]:
             over.set()
 
 
-async def until_no_query_is_empty(prometheus: Prometheus) -> None:
+async def until_no_query_is_empty(prometheus: Prometheus, apis: list[str]) -> None:
+    """`apis`: addresses that are asked meanwhile, for something that is there and for something that is not."""
     rare = {f"headrace_{name}" for name in WHEN_IT_HAPPENS}
     waiting = sorted(expression for expression in queries() if not families_in(expression) <= rare)
 
     def look() -> bool:
+        for api in apis:
+            got(f"{api}/api/v1/workflows")
+            assert status_of(f"{api}/api/v1/nothing") == 404
         waiting[:] = [expression for expression in waiting if not prometheus.values(expression)]
         return not waiting
 
@@ -153,17 +158,24 @@ async def test_two_workers_under_load_fill_every_dashboard(
     )
     with OtlpReceiver() as receiver, Prometheus(tmp_path, discovery, job=JOB) as prometheus:
         traces = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_TRACES_SAMPLER": "always_on"}
-        place.spawn(env=traces)
+        place.spawn(env=traces | {"HEADRACE_API__ENABLED": "true", "HEADRACE_API__PORT": "0"})
         await eventually_now(
             lambda: prometheus.values("count(headrace_build_info)") == [2],
             lambda: place.now.stderr[-3000:] + prometheus.story,
         )
+        apis: list[str] = []
+
+        def listening() -> bool:
+            apis[:] = re.findall(r"^  console  (\S+)$", place.instances[0].stderr, re.MULTILINE)
+            return len(apis) == 2
+
+        await eventually_now(listening, lambda: place.now.stderr[-3000:])
         async with place.view() as view, traffic(view):
             third = await place.spawn(
                 env=traces, worker__processes=1, telemetry__discovery_file=tmp_path / "third.json"
             ).ready()  # partitions move to it, and back
             assert third.stop() == 0
-            await until_no_query_is_empty(prometheus)
+            await until_no_query_is_empty(prometheus, apis)
             await eventually_now(lambda: clicked(prometheus) == CLICKED, lambda: f"exemplars: {clicked(prometheus)}")
         targets = re.findall(r'"([\d.]+:\d+)"', discovery.read_text())
         assert len(targets) == 2

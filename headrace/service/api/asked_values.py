@@ -43,13 +43,14 @@ def run_filter(asked: Asked) -> RunFilter:
         statuses=words,
         workflow=asked.query.get("workflow") or None,
         key=asked.query.get("key"),
-        since_ms=_since_ms(asked.query.get("since")),
+        since_ms=since_ms(asked.query.get("since")),
         limit=limit_of(asked),
         after=place_in(asked.query.get("cursor"), RunPlace),
     )
 
 
-def _since_ms(text: str | None) -> int | None:
+def since_ms(text: str | None) -> int | None:
+    """A duration before now, or a time, in milliseconds since the epoch."""
     if not text:
         return None
     try:

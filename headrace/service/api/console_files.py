@@ -37,6 +37,9 @@ _TYPES = {
 }
 
 
+_PAGES = frozenset({"runs", "workflows", "approvals", "schedules", "dead-letters"})
+
+
 class _File(msgspec.Struct, frozen=True):
     body: bytes
     media_type: str
@@ -63,7 +66,7 @@ class ConsoleFiles:
         found = self._files.get(path)
         if found is None and "." not in path.rpartition("/")[2]:
             found = self._files.get(INDEX)
-        if found is None and path.startswith("runs/"):  # run ids have a dot
+        if found is None and path.partition("/")[0] in _PAGES:  # ids and names may have dots
             found = self._files.get(INDEX)
         if found is None:
             raise no_such_path()

@@ -50,11 +50,17 @@ def faults(value: Any, schema: dict[str, Any], document: dict[str, Any], place: 
                 elif rule is False and isinstance(value, dict):
                     found += [f"{place}: {name} is too much" for name in value if name not in schema["properties"]]
             case "items":
-                if isinstance(value, list):
+                if isinstance(value, list) and rule is not False:
                     for number, member in enumerate(value):
                         found += faults(member, rule, document, f"{place}[{number}]")
-            case "prefixItems" | "minItems" | "maxItems":
-                pass
+            case "prefixItems":
+                if isinstance(value, list):
+                    for number, (member, each) in enumerate(zip(value, rule, strict=False)):
+                        found += faults(member, each, document, f"{place}[{number}]")
+            case "minItems" | "maxItems":
+                few, many = schema.get("minItems", 0), schema.get("maxItems", float("inf"))
+                if isinstance(value, list) and not few <= len(value) <= many:
+                    found.append(f"{place}: {len(value)} items are not {few} to {many}")
             case _:
                 assert word in _WORDS, f"{place}: {word} is not known to this test"
     return found

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-from headrace import EventTrigger, NonRetryable, Run, handler, workflow
+from headrace import EventTrigger, NonRetryable, Run, Schedule, handler, workflow
 
 NAME = os.environ["E2E_NAME"]
 
@@ -43,3 +43,14 @@ async def together(run: Run, order: Order) -> None:
 @workflow(version="2")
 async def free(run: Run, note: str) -> str:
     return note
+
+
+@workflow(key=lambda order: order.id)
+async def asking(run: Run, order: Order) -> str:
+    answer = await run.approval(title=f"Order {order.id}?", roles=["finance"])
+    return f"{answer.decision} by {answer.by}"
+
+
+@workflow(on=Schedule(every="1h"))
+async def hourly(run: Run, _: None) -> None:
+    """By the clock; in a test, by hand."""

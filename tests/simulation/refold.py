@@ -65,7 +65,8 @@ class Refold:
                 value = record.value or b""
                 entry = decode(value)
                 folded = fold(state, record.offset, record.timestamp_ms, len(value), entry)
-                if isinstance(entry, OutcomeRecord) and isinstance(entry.body, TimerFired) and folded.skip is None:
+                counted = folded.skip is None and not folded.without_effect  # a decision may have come first
+                if counted and isinstance(entry, OutcomeRecord) and isinstance(entry.body, TimerFired):
                     self._timer(state, entry.body, record.timestamp_ms)
                 gate = state.gate
                 ruled = self._judge.gate(at.partition, record.offset)

@@ -14,6 +14,7 @@ from headrace.service.api import answers as a
 from headrace.service.api.event_intake import publish
 from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_start import no_such_workflow
+from headrace.service.definitions.schedule import shown
 from headrace.service.definitions.trigger import EventTrigger
 from headrace.service.topic_lag import topic_lag
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from headrace.handlers.definition import Handler
     from headrace.service.api.facade import Facade
     from headrace.service.definitions.app import AnyWorkflow
+    from headrace.service.definitions.schedule import Schedule
     from headrace.service.run_view.queries import RunCounts
 
 
@@ -123,7 +125,7 @@ def _facts(facade: Facade, workflow: AnyWorkflow, runs: Mapping[tuple[str, str],
         version=workflow.version,
         versions=tuple(versions),
         description=workflow.description,
-        triggers=tuple(_trigger(each) for each in workflow.triggers),
+        triggers=(*map(_trigger, workflow.triggers), *map(_scheduled, workflow.schedules)),
         key=workflow.key is not None,
         on_conflict=str(workflow.on_conflict),
         timeout_ms=workflow.timeout_ms,
@@ -142,6 +144,10 @@ def _trigger(trigger: object) -> a.TriggerFacts:
         attributes=dict(trigger.attributes or {}),
         filter=trigger.filter is not None,
     )
+
+
+def _scheduled(schedule: Schedule) -> a.TriggerFacts:
+    return a.TriggerFacts(kind="schedule", words=shown(schedule.spec))
 
 
 def _handler(handler: Handler[*tuple[object, ...], object]) -> a.HandlerFacts:

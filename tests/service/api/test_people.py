@@ -59,6 +59,8 @@ async def test_a_schedule_is_paused_resumed_and_started_by_hand(api: Client) -> 
     await eventually_now(lambda: api.get("/api/v1/schedules").json["items"], "the schedule")
     [one] = api.get("/api/v1/schedules").json["items"]
     assert (one["workflow"], one["every_ms"], one["status"]) == ("hourly", 3_600_000, "active")
+    workflow = api.get(f"/api/v1/workflows/{one['namespace']}/{one['workflow']}").json
+    assert "schedule" in [each["kind"] for each in workflow["triggers"]]
     path = f"/api/v1/schedules/{one['id']}"
     slots = api.get(f"{path}/next?count=3").json["items"]
     assert slots == sorted(slots)

@@ -187,10 +187,14 @@ def driver_missing() -> DriverMissing:
 
 def _prepared(connection: Any, _record: Any) -> None:
     """SQLite: others read while one writes, and what is committed survives a power cut: the run log is trimmed by it."""
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.close()
+    try:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=FULL")
+        cursor.close()
+    except BaseException:
+        connection.close()  # it has a thread; nobody else knows of it yet
+        raise
 
 
 def _version(connection: Connection) -> str | None:

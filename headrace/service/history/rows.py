@@ -143,7 +143,7 @@ class Collector:
         closed = {one.run.id for one in seen.folded.instructions if isinstance(one, Close)}
         for run in runs_of(seen):
             is_open = run in seen.state.runs
-            self._enter(seen, run, known=is_open or run in closed)
+            self._enter(seen, run, known=is_open or run in closed or run in self._begun or run in self._changed)
             if is_open:
                 self._touched[run] = None
         if closed:

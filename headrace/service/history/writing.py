@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, exists, insert, literal, select, update
+from sqlalchemy import bindparam, delete, exists, select, update
 
 from headrace.service.history.rows import UNKNOWN
 from headrace.service.history.tables import gaps, positions, records, runs
@@ -41,6 +41,10 @@ class Writing:
         changes |= {name: runs.c[name] + bindparam(name) for name in ("attempts", "retries")}
         self._change = update(runs).where(runs.c.id == bindparam("b_id")).values(changes)
         self._record = database.insert(records).on_conflict_do_nothing()
+        names = [column.name for column in records.c]
+        values = [bindparam(column.name, type_=column.type).label(column.name) for column in records.c]
+        there = exists().where(runs.c.id == bindparam("run", type_=runs.c.id.type))
+        self._stray = database.insert(records).from_select(names, select(*values).where(there)).on_conflict_do_nothing()
         self._flag = (
             update(runs)
             .where(runs.c.id == bindparam("b_id"))
@@ -69,8 +73,7 @@ class Writing:
         await _all(connection, self._begin, rows.begun)
         await _all(connection, self._change, rows.changed)
         await _all(connection, self._record, rows.records)
-        for stray in rows.strays:
-            await connection.execute(_stray(stray))
+        await _all(connection, self._stray, rows.strays)
         await _all(connection, self._flag, rows.flags)
         await _all(connection, self._lose, rows.lost)
         if rows.gap is not None:
@@ -107,13 +110,3 @@ class Writing:
 async def _all(connection: AsyncConnection, statement: Any, rows: Sequence[Row]) -> None:
     for first in range(0, len(rows), _SLICE):
         await connection.execute(statement, rows[first : first + _SLICE])
-
-
-def _stray(row: Row) -> Any:
-    """The record, if its run is there."""
-    values = [literal(row[column.name], column.type).label(column.name) for column in records.c]
-    known = exists().where(runs.c.id == row["run"])
-    there = exists().where(
-        records.c.run == row["run"], records.c.log_offset == row["log_offset"], records.c.n == row["n"]
-    )
-    return insert(records).from_select([column.name for column in records.c], select(*values).where(known, ~there))

@@ -135,8 +135,8 @@ MUTANTS = (
         "M18",
         "trimmed to the checkpoint's own offset",
         "service/checkpointer.py",
-        "        await self._trim(dump.as_of + 1)\n",
-        "        await self._trim(self.first)\n",
+        "        await self.trim_held(dump.as_of + 1)\n",
+        "        await self.trim_held(self.first)\n",
     ),
     Mutant(
         "M19",

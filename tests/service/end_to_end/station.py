@@ -124,10 +124,13 @@ class View:
             seen = self._read.setdefault(at, [])
             start, end = (seen[-1].offset + 1 if seen else offsets[at].start), offsets[at].end
             if start < end:
-                seen += await self._until(at, start, end)
+                seen += await self.until(at, start, end)
         return [record for at in partitions for record in self._read[at]]
 
-    async def _until(self, at: TopicPartition, start: int, end: int) -> list[LogRecord]:
+    async def until(self, at: TopicPartition, start: int, end: int) -> list[LogRecord]:
+        """The records of one partition from `start` to before `end`."""
+        if start >= end:
+            return []
         found: list[LogRecord] = []
         async with self.log.read(at, start) as batches:
             async for batch in batches:

@@ -3,16 +3,22 @@
 import asyncio
 import os
 import random
+from pathlib import Path
 
 import pytest
 
-from headrace.topics.log import NewRecord
+from headrace.service.history.database import Database
+from headrace.service.history.queries import SqlQueries
+from headrace.service.history_link import HistoryLag
+from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.outcome import RunStatus
+from tests.postgres_server import PostgresServer
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.judge import judge
 from tests.service.end_to_end.station import Station, View
 from tests.service.end_to_end.waiting import eventually, eventually_now
+from tests.service.history.truth import agrees
 
 ORDERS = 400
 KILLS = 5
@@ -49,9 +55,14 @@ def orders(numbers: range) -> list[NewRecord]:
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_nothing_is_lost_or_done_again_however_often_the_process_is_killed(
-    backend: Backend, station: MakeStation, seed: int
+    backend: Backend, station: MakeStation, seed: int, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    place = station(backend, "orders.py", worker__max_active_runs=ACTIVE)
+    """And the history is that of the log, on SQLite and on PostgreSQL, though its feeders were killed too."""
+    url = f"sqlite:///{tmp_path / 'history.sqlite'}"
+    if backend.servers:
+        postgres: PostgresServer = request.getfixturevalue("postgres")
+        url = postgres.database()
+    place = station(backend, "orders.py", worker__max_active_runs=ACTIVE, history__url=url)
     rng = random.Random(seed)
     await place.spawn().ready()
     async with place.view() as view, asyncio.TaskGroup() as group:
@@ -76,4 +87,27 @@ async def test_nothing_is_lost_or_done_again_however_often_the_process_is_killed
         in_flight = KILLS * ACTIVE * 2  # two branches at most
         assert verdict.repeated_attempts <= in_flight
         assert verdict.physical_duplicates <= KILLS * ACTIVE
+        assert await history_agrees(url, place, view) == ORDERS
     assert place.now.stop() == 0
+
+
+async def history_agrees(url: str, place: Station, view: View) -> int:
+    """The number of runs in it, which are all as the log says."""
+    topic = place.topic("runs")
+    places = [TopicPartition(topic, number) for number in range(await view.log.partitions(topic))]
+    ends = {at.partition: offsets.end for at, offsets in (await view.log.offsets(places)).items()}
+    records = {at.partition: await view.until(at, 0, ends[at.partition]) for at in places}
+    database = Database(url)
+    await database.open(place.name)
+
+    async def look() -> bool:
+        async with database.asking() as connection:
+            found = await connection.exec_driver_sql("SELECT partition, next_offset FROM headrace_positions")
+            read = {row.partition: row.next_offset for row in found}
+        return all(read.get(partition, 0) >= end for partition, end in ends.items())
+
+    try:
+        await eventually(look, lambda: f"a history that has read everything: {place.now.stderr[-2000:]}")
+        return await agrees(SqlQueries(database, HistoryLag), records, topic)
+    finally:
+        await database.close()

@@ -3,22 +3,17 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
-
-import msgspec
 
 from headrace import EventTrigger, NonRetryable, Retry, Run, current_attempt, handler, workflow
 from headrace.service.definitions.app import App
 from headrace.service.history.database import HistoryUnavailable
 from headrace.service.history.history import History
-from headrace.service.run_view.history import RunHistory, runs_of
-from headrace.service.run_view.queries import RunQueries
-from headrace.service.run_view.scan import Reading
-from headrace.service.run_view.summary import RunFilter, Summaries
+from headrace.service.run_view.summary import RunFilter
 from headrace.service.settings import Settings
-from headrace.topics.log import Batch, Log, LogRecord, TopicPartition
+from headrace.topics.log import Log, LogRecord, TopicPartition
 from headrace.topics.log_embedded import EmbeddedLog
 from tests.service.fault_log import FaultLog
 from tests.service.shell import PATIENCE_S, Place, Recorder, Serving, app_of, event, serving
@@ -158,55 +153,6 @@ async def fed(place: Place, url: str, **options: Any) -> AsyncIterator[History]:
         task.cancel()
 
 
-class Truth:
-    """What records say, folded from the first one on, by the code that reads the run log for people."""
-
-    def __init__(self) -> None:
-        self.summaries = Summaries(ALL)
-        self.runs: dict[str, RunHistory] = {}
-
-    def fold(self, records: list[LogRecord], partition: int, partitions: int) -> None:
-        at = TopicPartition("shop.runs", partition)
-        reading = Reading(at, settings_of(), partitions=partitions)
-        for seen in reading.folded(Batch(at, records, 0)):
-            for run in runs_of(seen):
-                if run in reading.state.runs:
-                    self.runs.setdefault(run, RunHistory(run))
-            self.summaries.see(seen)
-            for run in self.runs.values():
-                run.see(seen)
-        self.summaries.end(reading.state)
-        for run in self.runs.values():
-            if run.run.startswith(f"{partition}."):
-                run.end(reading.state)
-
-
-async def agrees(queries: RunQueries, records: Mapping[int, list[LogRecord]]) -> int:
-    """Hold the history against the log: all runs, all their fields, all their records. The number of runs."""
-    truth = Truth()
-    for partition, found in records.items():
-        truth.fold(found, partition, len(records))
-    expected = truth.summaries.newest_first()
-    page = await queries.runs(ALL)
-    assert [plain(run) for run in page.runs] == [plain(run) for run in expected]
-    for run in truth.runs.values():
-        assert plain(await queries.run(run.run)) == plain(run.detail)
-        history = await queries.history(run.run)
-        assert history is not None
-        assert plain(history.entries) == plain(run.entries)
-    counts = {
-        (each.namespace, each.workflow, each.version, each.status): each.runs
-        for each in (await queries.counts(ALL)).counts
-    }
-    assert counts == truth.summaries.counts
-    return len(expected)
-
-
 async def whole(place: Place, partitions: int = 2) -> dict[int, list[LogRecord]]:
     """The records of a log that was never trimmed."""
     return {number: await place.records("shop.runs", number) for number in range(partitions)}
-
-
-def plain(value: Any) -> Any:
-    """Values with raw JSON in them, to be compared."""
-    return msgspec.json.decode(msgspec.json.encode(value))

@@ -1,6 +1,8 @@
 """The history says what the run log says: while it is written, after restarts, after kills, with a database that goes away."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,13 @@ from headrace.service import checkpointer
 from headrace.service.engine import checkpoint
 from headrace.service.run_view.queries import HistoryPlace
 from headrace.service.run_view.summary import RunFilter
+from headrace.service.trim_hold import TrimHold
 from headrace.topics.log import TopicPartition
 from tests.postgres_server import PostgresServer
 from tests.service.archive import Archive, ArchivedLog
 from tests.service.history import shop
-from tests.service.shell import Place, Recorder, until
+from tests.service.history.truth import agrees
+from tests.service.shell import Place, Recorder, place_at, serving, until
 
 RUNS = TopicPartition("shop.runs", 0)
 
@@ -44,7 +48,7 @@ async def test_every_run_and_record_is_as_in_the_log(place: Place, url: str) -> 
         held.set()
         await shop.until_asked(history, lambda found: found["running"] + found["queued"] == 1)  # who asks
         await shop.until_read(place, history)
-        assert await shop.agrees(history.queries, await shop.whole(place)) >= 37
+        assert await agrees(history.queries, await shop.whole(place)) >= 37
         looks = (await history.queries.runs(RunFilter(workflow="look"))).runs
         children = [run for each in looks for run in (await history.queries.runs(RunFilter(parent=each.id))).runs]
         assert {run.workflow for run in children} == {"part"}
@@ -56,7 +60,7 @@ async def test_a_history_that_comes_late_reads_everything(place: Place, url: str
         await shop.until_ended(other, 20)
     async with shop.fed(place, url) as history:
         await shop.until_read(place, history)
-        assert await shop.agrees(history.queries, await shop.whole(place)) == 20
+        assert await agrees(history.queries, await shop.whole(place)) == 20
 
 
 @pytest.mark.usefixtures("often")
@@ -76,7 +80,7 @@ async def test_restarts_kills_and_trims_leave_no_trace(place: Place, url: str) -
         assert process.observer.gaps == []
     async with shop.fed(place, url, partitions=1) as history:
         await shop.until_read(place, history, 1)
-        assert await shop.agrees(history.queries, {0: await archive.all()}) == 48
+        assert await agrees(history.queries, {0: await archive.all()}) == 48
 
 
 async def test_two_that_feed_the_same_do_no_harm(place: Place, url: str) -> None:
@@ -89,7 +93,7 @@ async def test_two_that_feed_the_same_do_no_harm(place: Place, url: str) -> None
         await until(
             lambda: all(max(each.position(at.partition) for each in places) >= end.end for at, end in ends.items())
         )
-        assert await shop.agrees(history.queries, await shop.whole(place)) == 40
+        assert await agrees(history.queries, await shop.whole(place)) == 40
 
 
 @pytest.mark.usefixtures("often")
@@ -127,21 +131,44 @@ async def test_while_the_database_is_away_runs_go_on_the_log_is_kept_and_nothing
 
 
 @pytest.mark.usefixtures("often")
-async def test_past_its_limit_the_log_is_trimmed_and_the_gap_is_shown(place: Place, url: str) -> None:
-    """The history reads a little, is away while the log goes on, and comes back behind its start."""
+async def test_past_its_limit_the_log_is_trimmed_all_the_same_and_the_gap_is_told(place: Place, tmp_path: Path) -> None:
+    path = tmp_path / "history.sqlite"
+    async with shop.kept(place, f"sqlite:///{path}", shop.app(), partitions=1) as (process, history):
+        await shop.publish(place, range(5))
+        await shop.until_ended(history, 5)
+        await shop.until_read(place, history, 1)
+        read = history.position(0)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
+            process.service.owners[0].checkpointer._hold = TrimHold(3_000)
+            number = 5
+            while await log_start(place) <= read + 10:
+                await shop.publish(place, range(number, number + 1))
+                number += 1
+                await until(lambda number=number: len(process.observer.finished) >= number)
+        await until(lambda: process.observer.gaps)
+        await shop.publish(place, range(1_000, 1_003))
+        await until(lambda: len(process.observer.finished) >= number + 3)
+        await shop.until_read(place, history, 1)
+        newest = (await history.queries.runs(RunFilter(limit=3))).runs
+        assert all(run.ended_at is not None for run in newest)
+
+
+@pytest.mark.usefixtures("often")
+async def test_a_history_that_was_switched_off_for_a_while_shows_the_gap(place: Place, url: str) -> None:
+    """It reads a little, nothing waits for it while the log goes on, and it comes back behind the log's start."""
     held = asyncio.Event()
     archive, app = Archive(place), shop.app(held)
     async with shop.kept(place, url, app, log=ArchivedLog(archive), partitions=1) as (_, history):
         await shop.publish(place, range(11))
         await shop.until_ended(history, 5)
         waiting = [run.id for run in (await history.queries.runs(RunFilter(statuses=frozenset({"running"})))).runs]
-    from tests.service.shell import serving
-
+    read = (await place.view.offsets([RUNS]))[RUNS].end
     async with serving(ArchivedLog(archive), app, partitions=1) as process:  # no history: nothing waits for one
         held.set()
         await shop.publish(place, range(20, 40))
         await until(lambda: len(process.observer.finished) >= 20)
-        await place.until(lambda: log_start(place), lambda start: start > history.position(0) + 50)
+        await place.until(lambda: log_start(place), lambda start: start > read + 50)
     observer = Recorder()
     async with shop.kept(place, url, app, log=ArchivedLog(archive), partitions=1, observer=observer) as (_, history):
         await shop.publish(place, range(40, 45))
@@ -157,8 +184,6 @@ async def test_past_its_limit_the_log_is_trimmed_and_the_gap_is_shown(place: Pla
 
 
 async def test_the_log_of_another_life_is_not_mixed_in(tmp_path: Path, url: str) -> None:
-    from tests.service.shell import place_at
-
     for life in range(2):
         (tmp_path / str(life)).mkdir()
         async with place_at(tmp_path / str(life)) as place, shop.kept(place, url, shop.app()) as (process, history):

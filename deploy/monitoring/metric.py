@@ -22,12 +22,12 @@ INTERVAL: Final = "$__rate_interval"
 
 
 def full_name(name: str) -> str:
-    """The metric's name in a scrape. Raises KeyError for one that no release emits now."""
+    """The metric's name in a scrape. Raises KeyError for one that is not there."""
     if name in PROCESS_FAMILIES:
         return name
     for suffix in ("", *SUFFIXES):
         family = BY_NAME.get(name.removesuffix(suffix)) if name.endswith(suffix) else None
-        if family is not None and family.emitted:
+        if family is not None:
             return PREFIX + name
     raise KeyError(name)
 

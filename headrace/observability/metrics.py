@@ -26,8 +26,7 @@ class Kind(StrEnum):
 class Family(msgspec.Struct, frozen=True, kw_only=True):
     """One family.
 
-    `name` is without prefix, with `_total`; `buckets` are upper bounds without +Inf. Not `emitted`: a later release
-    feeds it.
+    `name` is without prefix, with `_total`; `buckets` are upper bounds without +Inf.
     """
 
     name: str
@@ -35,7 +34,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
-    emitted: bool = True
 
     @property
     def full_name(self) -> str:
@@ -59,16 +57,16 @@ SIZE_BYTES: Final = (128, 512, 1024, 4096, 16384, 65536, 262144, 1048576, 419430
 COMMIT_RECORDS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 
 
-def _counter(name: str, help_: str, *labels: str, emitted: bool = True) -> Family:
-    return Family(name=name, kind=Kind.COUNTER, help=help_, labels=labels, emitted=emitted)
+def _counter(name: str, help_: str, *labels: str) -> Family:
+    return Family(name=name, kind=Kind.COUNTER, help=help_, labels=labels)
 
 
-def _gauge(name: str, help_: str, *labels: str, emitted: bool = True) -> Family:
-    return Family(name=name, kind=Kind.GAUGE, help=help_, labels=labels, emitted=emitted)
+def _gauge(name: str, help_: str, *labels: str) -> Family:
+    return Family(name=name, kind=Kind.GAUGE, help=help_, labels=labels)
 
 
-def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str, emitted: bool = True) -> Family:
-    return Family(name=name, kind=Kind.HISTOGRAM, help=help_, labels=labels, buckets=buckets, emitted=emitted)
+def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) -> Family:
+    return Family(name=name, kind=Kind.HISTOGRAM, help=help_, labels=labels, buckets=buckets)
 
 
 TABLE: Final[tuple[Family, ...]] = (

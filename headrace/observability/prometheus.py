@@ -71,8 +71,6 @@ class PrometheusObserver(Silent, Collector):
         self._errors: dict[tuple[str, str], set[str]] = {}
         bounds = buckets or {}
         for family in TABLE:
-            if not family.emitted:
-                continue
             if family.kind is Kind.COUNTER:
                 self._counts[family.name] = Counts(family, self._budget)
             elif family.kind is Kind.HISTOGRAM:
@@ -345,7 +343,7 @@ class PrometheusObserver(Silent, Collector):
     # --- scrape -------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
-        """All emitted families, in the order of the table; those without a series yet show help and type alone."""
+        """All families, in the order of the table; those without a series yet show help and type alone."""
         gauges = snapshot_gauges(self.snapshots()) | forecast_gauges(self._forecasts())
         gauges["resource_used_ratio"] = list(dict(self._resources).items())
         for result, count in self._spans().items():
@@ -353,7 +351,7 @@ class PrometheusObserver(Silent, Collector):
         for reason, count in self._port_errors().items():
             self._counts["metrics_port_errors_total"].values[reason,] = count
         for family in TABLE:
-            if not family.emitted or family.name.startswith("metric_series"):
+            if family.name.startswith("metric_series"):
                 continue
             match family.kind:
                 case Kind.COUNTER:

@@ -1,4 +1,4 @@
-"""`telemetry.buckets`: a histogram's own bounds, one key for each family of the metric table that is fed."""
+"""`telemetry.buckets`: a histogram's own bounds, one key for each family of the metric table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headrace.observability.metrics import TABLE, Kind
 
 BOUNDS_MAX: Final = 50
 """Each bound is a series for every set of labels."""
-FAMILIES: Final = tuple(family.name for family in TABLE if family.kind is Kind.HISTOGRAM and family.emitted)
+FAMILIES: Final = tuple(family.name for family in TABLE if family.kind is Kind.HISTOGRAM)
 
 
 def bounds(value: object) -> tuple[float, ...] | None:

@@ -134,16 +134,14 @@ def labels_of(name: str) -> set[str]:
 
 
 def check_families(scrapes: list[str]) -> None:
-    """Everything that the table says is emitted has been, by at least one of the workers."""
+    """Everything in the table has been emitted by at least one of the workers."""
     sampled = {
         sample.name for scrape in scrapes for each in text_string_to_metric_families(scrape) for sample in each.samples
     }
     for family in TABLE:
         name = family.full_name + ("_count" if family.kind is Kind.HISTOGRAM else "")
-        if family.emitted and family.name not in WHEN_IT_HAPPENS:
+        if family.name not in WHEN_IT_HAPPENS:
             assert name in sampled
-        if not family.emitted:
-            assert all(f"# TYPE {family.full_name} " not in scrape for scrape in scrapes), "left out, help and all"
 
 
 @pytest.mark.slow

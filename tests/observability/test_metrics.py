@@ -75,7 +75,7 @@ def test_the_page_shows_the_table() -> None:
     }
     assert shown == {
         family.full_name: (
-            family.kind + ("" if family.emitted else ", later"),
+            family.kind,
             family.labels,
             family.help,
             tuple(map(float, family.buckets)),

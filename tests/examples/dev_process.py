@@ -17,10 +17,11 @@ ROOT = Path(__file__).parents[2]
 class DevProcess:
     """`headrace dev APP` on the embedded log `log_path`. Leaving the `with` kills it."""
 
-    def __init__(self, app: Path, *options: str, folder: Path, log_path: Path | None = None) -> None:
+    def __init__(self, app: Path, *options: str, folder: Path, log_path: Path | None = None, api_port: int = 0) -> None:
         self.app = app
         self.folder = folder
         self._options = options
+        self._api_port = api_port
         self._log_path = log_path or folder / "log.sqlite"
         self._starts = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,7 +36,8 @@ class DevProcess:
     def start(self) -> None:
         """Return when it has made its topics."""
         self._starts += 1
-        arguments = ["dev", str(self.app), "--metrics-port", "0", "--api-port", "0", "--log-path", str(self._log_path)]
+        arguments = ["dev", str(self.app), "--metrics-port", "0", "--api-port", str(self._api_port)]
+        arguments += ["--log-path", str(self._log_path)]
         arguments += ["--set", "telemetry.log_level=info", *self._options]  # what breakers do, for `logged`
         with self._said("out").open("wb") as out, self._said("err").open("wb") as err:
             command = [sys.executable, "-m", "headrace", *arguments]

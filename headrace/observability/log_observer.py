@@ -202,6 +202,7 @@ class LogObserver(Silent):
                 run_id=started.run,
                 workflow=started.workflow,
                 trigger=started.trigger,
+                parent_run_id=started.parent,
                 topic=started.topic,
                 partition=started.partition,
                 offset=started.offset,

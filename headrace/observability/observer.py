@@ -126,6 +126,7 @@ class RunStarted(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     partition: int | None = None
     offset: int | None = None
     event_id: str | None = None
+    parent: str | None = None  # the run whose child it is
     start_delay_ms: float | None = None  # source record time (else command time) to now
     traceparent: str | None = None  # of the run's anchor, see traces.py
     producer_traceparent: str | None = None

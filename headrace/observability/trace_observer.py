@@ -174,6 +174,8 @@ class TraceObserver(Silent):
             "headrace.trigger.type": started.trigger,
             "messaging.message.conversation_id": started.run,
         }
+        if started.parent is not None:
+            attributes["headrace.parent.run.id"] = started.parent
         if started.topic is not None:
             attributes["messaging.system"] = "kafka"
             attributes["messaging.operation.type"] = "process"

@@ -33,6 +33,7 @@ def started(live: LiveRun, now_ms: int) -> told.RunStarted:
         partition=event.partition if event is not None else None,
         offset=event.offset if event is not None else None,
         event_id=event.id if event is not None else None,
+        parent=start.parent.run if start.parent is not None else None,
         start_delay_ms=max(0, now_ms - (start.event_at_ms or run.started_at_ms)),
         traceparent=live.traceparent,
         producer_traceparent=start.traceparent,

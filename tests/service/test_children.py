@@ -81,8 +81,13 @@ async def detach(run: Run, order: dict[str, Any]) -> str:
     return await run.start_child(child, order["n"])
 
 
+@workflow(on=EventTrigger("in", "hurry"), name="hurry")
+async def hurry(run: Run, order: dict[str, Any]) -> int | None:
+    return await run.race(run.call_child(child, order["n"]), run.sleep("50ms"))
+
+
 def app() -> App:
-    return app_of(gated, plain, child, failing, fan, catch, detach)
+    return app_of(gated, plain, child, failing, fan, catch, detach, hurry)
 
 
 def finished(process: Serving, workflow: str) -> list[Any]:
@@ -229,3 +234,13 @@ async def test_with_two_slots_parents_and_children_make_way_for_each_other(place
         await place.publish("in", *[event({"n": 3}, type="fan") for _ in range(20)])
         await until(lambda: len(finished(process, "fan")) == 20)
         assert {each.status for each in process.observer.finished} == {RunStatus.SUCCEEDED}
+
+
+async def test_a_parent_needs_no_slot_to_give_up_the_child_that_has_the_last_one(place: Place) -> None:
+    worker = {"max_active_runs": 1, **AT_ONCE}
+    async with serving(FaultLog(place.log), app(), partitions=PARTITIONS, worker=worker) as process:
+        await place.publish("in", event({"n": 1}, type="hurry"))
+        (parent,) = await until(lambda: finished(process, "hurry"))
+        assert parent.status is RunStatus.SUCCEEDED
+        (ended,) = await until(lambda: finished(process, "child"))
+        assert ended.status is RunStatus.CANCELLED

@@ -130,7 +130,7 @@ async def test_children_are_in_their_parent_s_trace_or_linked_to_it_through_a_cr
         its = [spans[name, run_of(anchor)] for name in ("attempt work", "end child")]
         assert {(span.trace_id, span.parent_span_id) for span in its} == {(anchor.trace_id, anchor.span_id)}
     kinds = {each.key: each.value.string_value for each in ours.attributes}
-    assert kinds["headrace.trigger.type"] == "child"
+    assert (kinds["headrace.trigger.type"], kinds["headrace.parent.run.id"]) == ("child", run_of(start))
 
 
 def run_of(span: Span) -> str:

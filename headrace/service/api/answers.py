@@ -197,6 +197,6 @@ def run_facts(detail: RunDetail, *, producers_trace: bool) -> msgspec.Struct:
     """One run, flat. `producers_trace`: the producer's trace goes on (telemetry.parent_from_kafka)."""
     members: dict[str, Any] = {**msgspec.structs.asdict(detail.summary), **msgspec.structs.asdict(detail)}
     del members["summary"]
-    if producers_trace and detail.producer_trace_id:
+    if producers_trace and detail.producer_trace_id and not detail.parent:
         members["trace_id"] = detail.producer_trace_id
     return RunFacts(**members)

@@ -57,14 +57,15 @@ class WaitingStarts:
         admission = self._shared.admission
         start = run.start
         topic = start.event.topic if start.event is not None else ""
-        self.asked[run.id] = Asked(start.workflow, topic, run.size)
+        asked = self.asked[run.id] = Asked(start.workflow, topic, run.size)
         if run.id in self._state.parents:  # it has begun under another token, and its children may have all slots
             admission.wake(run.id, self._room, needed=True)
             return
         # a run that has begun waits for it: it comes before all that have not
         since_ms = 0 if start.parent is not None and start.parent.awaited else run.started_at_ms
         admission.ask(run.id, start.workflow, run.size, self._room, topic=topic, started_at_ms=since_ms)
-        if admission.waiting_runs > _UNPACKED_MAX and run.id in self.asked:
+        # its turn may have come at once, and it waits for its trial now: that is woken as it is
+        if admission.waiting_runs > _UNPACKED_MAX and self.asked.get(run.id) is asked:
             self._store(run.id)
 
     def keep(self, run: RunState | RunLook) -> None:

@@ -136,6 +136,16 @@ async def _checked_topics(log: Log, settings: Settings, app: App, *, create: boo
     return topics, tuple(made)
 
 
+def load_history(settings: Settings) -> None:
+    """Import what the history needs, if there is to be one: before a loop turns, which it would block."""
+    url = history_url(settings)
+    if url is not None:
+        from headrace.service.history.database import load
+        from headrace.service.history.history import History  # noqa: F401 - and all that it needs
+
+        load(url)
+
+
 async def _history(settings: Settings, telemetry: Telemetry, topics: TopicPlan) -> HistoryLink | None:
     """The history, if there is to be one. Raises `SettingsError`."""
     url = history_url(settings)

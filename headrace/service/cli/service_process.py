@@ -15,7 +15,7 @@ from headrace.handlers.loop_stop import refuse_stop_to_handlers
 from headrace.service.cli.exit_code import ExitCode
 from headrace.service.cli.option import warn
 from headrace.service.cli.output import counted
-from headrace.service.composition import Started, serve
+from headrace.service.composition import Started, load_history, serve
 from headrace.service.definitions.definition_code import FEED_INVALID
 from headrace.service.sd_notify import SdNotify
 from headrace.service.settings import Backend
@@ -55,6 +55,7 @@ class Process:
     def run(self) -> ExitCode:
         """Serve until a signal, or until what a limited feed has made is worked off."""
         _calm_the_collector()
+        load_history(self._settings)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             refuse_stop_to_handlers(runner.get_loop())
             try:

@@ -232,6 +232,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET",
+        template=f"{V1}/schedules/{{schedule}}",
+        name="getSchedule",
+        tag="schedules",
+        summary="Show one schedule, by its id, or by its workflow if that has one only.",
+        handler=schedule_routes.get_schedule,
+        answers={200: ScheduleView},
+    ),
+    Route(
+        method="GET",
         template=f"{V1}/schedules/{{schedule}}/next",
         name="listSlots",
         tag="schedules",

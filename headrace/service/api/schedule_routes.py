@@ -14,7 +14,7 @@ from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_routes import PATIENCE_S
 from headrace.service.client_log import opened
 from headrace.service.run_view.scan import scan
-from headrace.service.run_view.schedules import Schedules, ScheduleView, next_slots
+from headrace.service.run_view.schedules import Schedules, ScheduleView, next_slots, view_of
 from headrace.topics.event import format_time
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ async def list_schedules(facade: Facade, _asked: Asked) -> Answer:
         problems = await scan(log, facade.settings, found)
     notes = tuple(f"{problem.code}: {problem.message} What follows is incomplete." for problem in problems)
     return Answer(body=ScheduleList(items=tuple(found.views()), notes=notes))
+
+
+async def get_schedule(facade: Facade, asked: Asked) -> Answer:
+    """GET schedules/{schedule}."""
+    async with opened(facade.settings) as log:
+        id_, state = await schedule_command.find(log, facade.settings, asked.path["schedule"])
+    return Answer(body=view_of(id_, state, time.time_ns() // 1_000_000))
 
 
 async def list_slots(facade: Facade, asked: Asked) -> Answer:

@@ -62,6 +62,7 @@ async def test_a_schedule_is_paused_resumed_and_started_by_hand(api: Client) -> 
     workflow = api.get(f"/api/v1/workflows/{one['namespace']}/{one['workflow']}").json
     assert "schedule" in [each["kind"] for each in workflow["triggers"]]
     path = f"/api/v1/schedules/{one['id']}"
+    assert api.get("/api/v1/schedules/hourly").json["id"] == one["id"]
     slots = api.get(f"{path}/next?count=3").json["items"]
     assert slots == sorted(slots)
     assert len(slots) == 3

@@ -7,20 +7,27 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from headrace import EventTrigger, Run, handler, workflow
 from headrace.service import checkpointer, waiting_starts
+from headrace.service.admission import OUTSTANDING
 from headrace.service.back_pressure import BackPressure
+from headrace.service.engine.fold import fold, new_state
+from headrace.service.engine.instruction import Begin
+from headrace.service.engine.run_state import RunState
 from headrace.service.owner_position import OwnerPosition, of
 from headrace.service.start_reader import StartReader, Starts
+from headrace.service.waiting_starts import Asked, WaitingStarts
 from headrace.topics.command import Start
 from headrace.topics.errors import HeadraceError
+from headrace.topics.identity import ClientId
 from headrace.topics.log import Batch, Isolation, LogCorrupt, NewRecord, OffsetOutOfRange, TopicPartition
 from headrace.topics.outcome import RunEnded, RunStatus
 from headrace.topics.run_record import CommandRecord, decode
 from tests.service.fault_log import FaultLog
-from tests.service.shell import Place, Serving, app_of, event, place_at, serving, until
+from tests.service.shell import Place, Serving, app_of, event, place_at, serving, shared_of, until
 
 RUNS = TopicPartition("shop.runs", 0)
 PAYLOAD = "x" * 2_000
@@ -314,3 +321,34 @@ async def test_an_overfull_owner_says_so_and_others_pause_what_feeds_it(place: P
         await other.look()
         assert admission._elsewhere == set()
         assert not admission.pauses("in")
+
+
+async def test_a_start_whose_turn_comes_at_once_is_not_left_in_the_log(place: Place) -> None:
+    """It waits for its trial, say, and is woken as it is: whoever leaves it there takes its input away."""
+    shared = shared_of(place.log, Gate().app, partitions=1, worker={"max_queued_bytes": "1KiB"})
+    state = new_state(topic="shop.runs", partition=0, partitions=1, client_retention_ms=1_000)
+    starts: list[RunState] = []
+    for offset, size in enumerate((4_000, 100)):
+        start = Start("default", "worker", "1", msgspec.Raw(b'{"n":1}'))
+        [begin] = fold(state, offset, 1, size, CommandRecord(ClientId(f"c{offset}"), start)).instructions
+        assert isinstance(begin, Begin)
+        starts.append(begin.run)
+    first, second = starts
+    turns: list[str] = []
+
+    def begin_on_trial(run: str) -> None:
+        turns.append(run)
+        shared.admission.outstanding = OUTSTANDING  # nobody else has a turn now
+        waiting.asked[run] = Asked("worker")
+
+    waiting = WaitingStarts(shared, state, begin_on_trial, lambda error: pytest.fail(str(error)))
+    shared.admission.keep("another", 5_000)  # more than may be kept
+    shared.admission.outstanding = OUTSTANDING
+    waiting.ask(first)
+    assert state.runs.left.keys() == {first.id}
+    shared.admission.outstanding = 0
+    second.started_at_ms = 0  # it comes before the other one, as a child does
+    waiting.ask(second)
+    assert turns == [second.id]
+    assert state.runs.left.keys() == {first.id}
+    assert bytes(state.runs[second.id].start.input) == b'{"n":1}'

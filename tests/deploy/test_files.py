@@ -57,6 +57,7 @@ def test_compose_has_all_parts_and_they_fit_together() -> None:
     api = load(environ={name: each for name, each in headrace["environment"].items() if "__" in name}).settings.api
     Guard(api)  # else a start would refuse them
     assert headrace["ports"] == [f"127.0.0.1:{api.port}:{api.port}"]  # it asks for no token
+    assert api.allowed_hosts == ("localhost",)
     assert "{trace_id}" in api.trace_url
     assert headrace["cap_drop"] == ["ALL"]
     assert headrace["command"][:2] == ["serve", "/app"]

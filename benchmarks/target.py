@@ -95,7 +95,7 @@ def target(name: TargetName, place: Place) -> Target:
         case TargetName.WORKERS_4:
             return _Kafka(place, "worker.processes=4")
         case TargetName.EMBEDDED:
-            return _Embedded(place)
+            return _Embedded(place, "history.url=none")
 
 
 class _OnKafka:

@@ -5,6 +5,7 @@ The concrete classes are picked here; those that watch, in `telemetry.py`; the l
 
 from __future__ import annotations
 
+import importlib
 import os
 import secrets
 import socket
@@ -140,8 +141,8 @@ def load_history(settings: Settings) -> None:
     """Import what the history needs, if there is to be one: before a loop turns, which it would block."""
     url = history_url(settings)
     if url is not None:
+        importlib.import_module("headrace.service.history.history")
         from headrace.service.history.database import load
-        from headrace.service.history.history import History  # noqa: F401 - and all that it needs
 
         load(url)
 

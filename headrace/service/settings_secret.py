@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.observability.log_text import passwords_in
+from headrace.service.history_url import sqlite_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ def secrets_of(settings: Settings) -> Iterator[str]:
         if secret is not None:
             yield secret.get_secret_value()
     yield from (value for name, value in kafka.extra.items() if "password" in name and isinstance(value, str))
-    if url is not None:
-        yield url.get_secret_value()
-        yield from passwords_in(url.get_secret_value())
+    address = "" if url is None else url.get_secret_value()
+    if "://" in address and sqlite_path(address) is None:  # neither `none` nor a file's place is a secret
+        yield address
+        yield from passwords_in(address)

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from headrace.service.refusal import Refusal
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_quantity import byte_size, duration_ms, duration_text, size_text
+from headrace.service.settings_secret import secrets_of
 from headrace.service.settings_source import Loaded, known_keys, load, nearest, variable
 from headrace.topics.errors import SettingsError
 from tests.project.repository import ROOT
@@ -344,3 +345,16 @@ def test_every_key_has_a_variable() -> None:
     assert variable("kafka.bootstrap_servers") == "HEADRACE_KAFKA__BOOTSTRAP_SERVERS"
     names = [variable(key.name) for key in known_keys()]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("url", "masked"),
+    [
+        ("none", set()),
+        ("sqlite:///runs.sqlite", set()),
+        ("postgresql://me:secret@db/runs", {"postgresql://me:secret@db/runs", "secret"}),
+    ],
+)
+def test_of_where_the_history_is_only_a_password_is_a_secret(url: str, masked: set[str]) -> None:
+    settings = Settings.model_validate({"history": {"url": url}})
+    assert set(secrets_of(settings)) == masked

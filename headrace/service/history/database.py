@@ -161,8 +161,9 @@ class Database:
                 "postgresql+asyncpg://", async_creator=self._connected, pool_pre_ping=True, **pool
             )
         file = Path(path).absolute()
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file.touch(mode=0o600)  # it holds users' data, as the embedded log does
+        with contextlib.suppress(OSError):  # a place that cannot be had: each connection says so
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)  # it holds users' data, as the embedded log does
         engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": _BUSY_S}, **pool)
         event.listen(engine.sync_engine, "connect", _prepared)
         return engine

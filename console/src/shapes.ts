@@ -84,7 +84,8 @@ export interface Trigger {
   type?: string | null;
   attributes?: Record<string, string>;
   filter?: boolean;
-  [more: string]: unknown;
+  /** What is no event's trigger, in words. */
+  words?: string;
 }
 
 export interface Workflow {

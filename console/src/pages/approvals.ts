@@ -5,11 +5,11 @@ import { ask, say } from "../dialog.ts";
 import { h, type Child } from "../element.ts";
 import { facts, runLink, time, workflowLink } from "../piece.ts";
 import { empty, notesOf } from "../problem-box.ts";
+import { givenName, keepName, readerName } from "../reader.ts";
 import { withQuery } from "../route.ts";
 import type { Approval, Listed } from "../shapes.ts";
 
 const EVERY_MS = 5_000;
-const NAME_KEPT_AS = "headrace-name";
 
 export function approvals(context: Context, query: URLSearchParams): Child {
   context.title("Approvals");
@@ -79,16 +79,16 @@ export async function decide(
     text: h("p", {}, "The run goes on with your answer. It cannot be taken back."),
     fields: [
       { name: "note", label: "Note", help: "Given to the workflow, and kept in the run log." },
-      { name: "by", label: "Your name", value: localStorage.getItem(NAME_KEPT_AS) ?? "", maxLength: 200 },
+      { name: "by", label: "Your name", value: givenName(), maxLength: 200 },
       ...roles,
     ],
     verb: isApproval ? "Approve" : "Reject",
     isDangerous: !isApproval,
     act: async (values) => {
       const by = values["by"] ?? "";
-      if (by !== "") localStorage.setItem(NAME_KEPT_AS, by);
+      keepName(by);
       const body = {
-        ...(by === "" ? {} : { by }),
+        by: by || readerName(),
         note: values["note"] ?? "",
         roles: approval.roles.filter((role) => values[`role ${role}`] === "yes"),
       };

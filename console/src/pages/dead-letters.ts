@@ -8,6 +8,7 @@ import { count, counted } from "../format.ts";
 import { facts, payloadText, statusChip, time } from "../piece.ts";
 import { empty, notesOf, problemBox } from "../problem-box.ts";
 import { asProblem, isAbort } from "../problem.ts";
+import { readerName } from "../reader.ts";
 import { withQuery } from "../route.ts";
 import type { DeadLetter, DeadLetterDetail, Listed } from "../shapes.ts";
 
@@ -25,11 +26,10 @@ export function deadLetters(context: Context, query: URLSearchParams): Child {
     stage: query.get("stage") ?? "",
     topic: query.get("topic") ?? "",
   };
-  const asked = { ...filter, state: filter.state === "any" ? "" : filter.state };
   const cursor = query.get("cursor");
   const list: Shown<Listed<DeadLetter>> = shown<Listed<DeadLetter>>(
     context,
-    (signal) => context.api.get("dead-letters", { ...asked, limit: LIMIT, cursor }, signal),
+    (signal) => context.api.get("dead-letters", { ...filter, limit: LIMIT, cursor }, signal),
     (page) => [
       notesOf(page.notes),
       page.items.length === 0 ? none(filter) : page.items.map((letter) => card(context, letter, () => list.refresh())),
@@ -51,7 +51,7 @@ function form(context: Context, filter: Filter): HTMLElement {
     return [made, h("p", { class: "field" }, h("label", { for: name }, label), made)];
   };
   const named = (all: readonly string[]): [string, string][] => all.map((each) => [each, each]);
-  const [state, stateField] = select("state", "State", [...named(STATES), ["any", "any"]], filter.state);
+  const [state, stateField] = select("state", "State", [...named(STATES), ["all", "any"]], filter.state);
   const [stage, stageField] = select("stage", "Failed at", [["", "any stage"], ...named(STAGES)], filter.stage);
   const topic = h("input", { id: "topic", name: "topic", placeholder: "any", autocomplete: "off" });
   topic.value = filter.topic;
@@ -152,7 +152,7 @@ function actions(context: Context, letter: DeadLetter, refresh: () => Promise<vo
       verb: wasSent ? "Send it once more" : "Redrive",
       isDangerous: wasSent,
       act: async () => {
-        await done(context, "redrive", { ids: [letter.id], again: wasSent }, "The record was sent again.");
+        await done(context, "redrive", { ids: [letter.id], again: wasSent, by: readerName() }, "The record was sent again.");
         void refresh();
       },
     });
@@ -164,7 +164,7 @@ function actions(context: Context, letter: DeadLetter, refresh: () => Promise<vo
       verb: "Resolve",
       isDangerous: true,
       act: async ({ note = "" }) => {
-        await done(context, "resolve", { ids: [letter.id], ...(note === "" ? {} : { note }) }, "The dead letter is resolved.");
+        await done(context, "resolve", { ids: [letter.id], by: readerName(), note }, "The dead letter is resolved.");
         void refresh();
       },
     });
@@ -178,16 +178,12 @@ function actions(context: Context, letter: DeadLetter, refresh: () => Promise<vo
 
 interface Handled {
   selected: number;
-  refused?: unknown;
-  skipped?: unknown;
+  redriven?: number;
+  resolved?: number;
 }
 
 async function done(context: Context, verb: string, body: unknown, text: string): Promise<void> {
   const answer = await context.api.post<Handled>(`dead-letters/${verb}`, body);
-  const left = numberOf(answer.refused) + numberOf(answer.skipped);
-  say(left > 0 ? `Nothing was done: ${JSON.stringify(answer)}` : text);
-}
-
-function numberOf(said: unknown): number {
-  return typeof said === "number" ? said : Array.isArray(said) ? said.length : 0;
+  const isDone = (answer.redriven ?? answer.resolved ?? 0) > 0;
+  say(isDone ? text : "Nothing was left to do: somebody else was faster.");
 }

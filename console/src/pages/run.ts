@@ -19,6 +19,7 @@ const ENTRIES_A_PAGE = 200;
 const ENTRIES_AT_ONCE = 2_000; // more are asked for by the reader
 
 const NEW_FOR_MS = 30_000;
+const SETTLES_MS = 10_000; // a page is asked for again, after it was opened or its run has changed
 
 /** When runs were started from this page. */
 export const started = new Map<string, number>();
@@ -34,6 +35,9 @@ interface Whole {
 export function run(context: Context, id: string): Child {
   context.title(`Run ${id}`);
   let wanted = ENTRIES_AT_ONCE;
+  // what belongs to an end may follow it: what was sent, whether it can be retried
+  let told = Date.now() + SETTLES_MS;
+  const isNew = (): boolean => Date.now() < told;
   const path = `runs/${encodeURIComponent(id)}`;
   const page: Shown<Whole> = shown<Whole>(
     context,
@@ -51,12 +55,14 @@ export function run(context: Context, id: string): Child {
           return page.refresh();
         },
       }),
-    { everyMs: ({ run: { status } }) => (OPEN.has(status) ? OPEN_EVERY_MS : null), label: "the run" },
+    { everyMs: ({ run: { status } }) => (OPEN.has(status) || isNew() ? OPEN_EVERY_MS : null), label: "the run" },
   );
   context.live.watch(
     {
       run: (summary) => {
-        if (summary.id === id) void page.refresh();
+        if (summary.id !== id) return;
+        told = Date.now() + SETTLES_MS;
+        void page.refresh();
       },
       reset: () => void page.refresh(),
     },

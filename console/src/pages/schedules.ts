@@ -9,18 +9,15 @@ import { empty, notesOf } from "../problem-box.ts";
 import type { Listed, Schedule } from "../shapes.ts";
 
 const EVERY_MS = 5_000;
-const LIMIT = "200";
 
-export function schedules(context: Context, query: URLSearchParams): Child {
+export function schedules(context: Context): Child {
   context.title("Schedules");
-  const cursor = query.get("cursor");
   const list: Shown<Listed<Schedule>> = shown<Listed<Schedule>>(
     context,
-    (signal) => context.api.get<Listed<Schedule>>("schedules", { limit: LIMIT, cursor }, signal),
+    (signal) => context.api.get<Listed<Schedule>>("schedules", {}, signal),
     (page) => [
       notesOf(page.notes),
       page.items.length === 0 ? none() : drawn(context, page.items, () => list.refresh()),
-      page.next && h("a", { class: "button", href: `schedules?cursor=${encodeURIComponent(page.next)}` }, "More"),
     ],
     { everyMs: () => EVERY_MS, label: "schedules" },
   );

@@ -86,11 +86,7 @@ function runCounts(found: Workflow, runs: Record<string, number>): Child {
 }
 
 function triggerWords(trigger: Trigger): Child {
-  if (trigger.kind === "schedule") {
-    const { kind: _kind, ...rest } = trigger;
-    const known = Object.entries(rest).filter(([, value]) => value !== null && value !== "");
-    return ["schedule ", h("code", {}, known.map(([name, value]) => `${name}=${String(value)}`).join(" "))];
-  }
+  if (trigger.kind !== undefined && trigger.kind !== "event") return [`${words(trigger.kind)} `, h("code", {}, trigger.words ?? "")];
   const attributes = Object.entries(trigger.attributes ?? {}).map(([name, value]) => `${name}=${value}`);
   return [
     "event ",

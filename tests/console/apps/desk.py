@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from headrace import EventTrigger, NonRetryable, Retry, Run, current_attempt, handler, workflow
+from headrace import EventTrigger, NonRetryable, Retry, Run, Schedule, Tick, current_attempt, handler, workflow
 
 
 @dataclass
@@ -37,3 +37,9 @@ async def post(run: Run, letter: Letter) -> str:
         decision = await run.approval(roles=["postmaster"], title=f"Send {letter.text}?")
         return f"{decision.decision} by {decision.by}: {decision.note}"
     return stamped
+
+
+@workflow(on=Schedule(every="1000h"))
+async def empty_the_box(run: Run, tick: Tick) -> str:
+    """Hardly ever by the clock: a reader starts it."""
+    return "emptied"

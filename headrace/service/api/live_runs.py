@@ -130,10 +130,11 @@ class LiveRuns:
             async with opened(self.settings) as log:
                 ready.set_result(log)
                 await asyncio.Event().wait()
-        except HeadraceError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the service itself must not hear of it
             if ready.done():
-                raise
-            ready.set_exception(error)
+                self.tell_bug(error)
+            else:
+                ready.set_exception(error)
         finally:
             if not ready.done():
                 ready.cancel()

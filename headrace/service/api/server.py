@@ -13,7 +13,7 @@ import socket
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -49,6 +49,8 @@ HEADER_BYTES_MAX = 8_190
 HEADERS_MAX = 100
 STOP_S = 3.0
 """What is open may take so long to end when the service stops."""
+CROWDED_S = 1.0
+"""For a connection too many to read why."""
 _BACKLOG = 128
 
 
@@ -203,7 +205,7 @@ class _Crowded(asyncio.Protocol):
     """A connection too many: told so, and closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)  # noqa: S101 - of a server
+        to_peer = cast("asyncio.WriteTransport", transport)  # uvloop's is one by its methods only
         error = ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE, TOO_MANY, f"{CONNECTIONS_MAX} connections are open.", do="Try again later."
         )
@@ -213,8 +215,10 @@ class _Crowded(asyncio.Protocol):
             "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/problem+json\r\n"
             f"Content-Length: {len(raw)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
         )
-        transport.write(head.encode() + raw)
-        transport.close()
+        to_peer.write(head.encode() + raw)
+        to_peer.write_eof()
+        # closed at once, with its request unread, it would be reset before it has read this
+        asyncio.get_running_loop().call_later(CROWDED_S, to_peer.close)
 
 
 def _silent() -> logging.Logger:

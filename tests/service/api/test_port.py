@@ -4,6 +4,7 @@ import asyncio
 import http.client
 import json
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import SecretStr
 
 from headrace.service.api.guard import Guard
 from headrace.service.api.problem import ApiError
+from headrace.service.api.server import CONNECTIONS_MAX
 from headrace.service.settings import ApiSettings
 from headrace.topics.errors import SettingsError
 from tests.service.api.client import DOCUMENT, PATIENCE_S, Client
@@ -85,6 +87,13 @@ def test_bodies_are_bounded_whether_they_say_their_length_or_not(api: Client) ->
         assert answer.status == 413
     large = api.start("free", "x" * 1_000_000)
     assert (large.status, large.code) == (413, "HR6004")
+
+
+def test_connections_are_bounded(api: Client) -> None:
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS_MAX):
+            stack.enter_context(socket.create_connection((api.host, api.port), timeout=PATIENCE_S))
+        assert raw(api, b"GET /api/v1/about HTTP/1.1\r\nHost: localhost\r\n\r\n") == (503, "HR6009")
 
 
 def test_other_names_and_other_sites_are_refused(api: Client) -> None:

@@ -124,7 +124,14 @@ def lives(code: Any, *records: Woke) -> None:
         phase=Phase.OPEN,
         clock_ms=2_000,
     )
-    live = LiveRun(state, code, contexts=CONTEXTS, limits=RunLimits(), timeout_at_ms=None)
+    live = LiveRun(
+        state,
+        code,
+        contexts=CONTEXTS,
+        limits=RunLimits(),
+        timeout_at_ms=None,
+        loaded=lambda *_: None,
+    )
     live.replay()
     for record in records:
         live.feed(record, 3_000)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from headrace import Cancelled, Run, TaskFailed, workflow
 from headrace.service.engine.fold import fold
-from headrace.service.engine.instruction import Probe, Proven, ReadAnew, Send
+from headrace.service.engine.instruction import Probe, Proven, ReadAnew, Scheduled, Send
 from headrace.service.engine.step import CallStep, TimerStep
 from headrace.topics.command import OnConflict
 from headrace.topics.outcome import TimerFired
@@ -166,7 +166,9 @@ def test_every_run_has_at_most_one_terminal_record_and_nothing_after_it(seed: in
     for offset, (at_ms, value) in enumerate(driver.log):
         folded = fold(state, offset, at_ms, len(value), decode(value))
         touched = {
-            each.run.id for each in folded.instructions if not isinstance(each, Send | Probe | Proven | ReadAnew)
+            each.run.id
+            for each in folded.instructions
+            if not isinstance(each, Send | Probe | Proven | ReadAnew | Scheduled)
         }
         assert not touched & over
         over = {run for run in driver.endings if run not in state.runs and (run in over or run in touched)}

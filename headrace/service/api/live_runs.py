@@ -194,14 +194,16 @@ class Followed:
                     self._see(seen)
                     self._pack_now_and_then(reading.state)
 
-    async def took(self, offset: int, run: str) -> Took:
-        """What the start at this offset came to, once it is folded here."""
+    def took(self, offset: int, run: str) -> asyncio.Future[Took]:
+        """What the start at this offset came to: set once it is folded here. Cancel it when nobody waits any more."""
         awaited = _Awaited(offset, run, asyncio.get_running_loop().create_future())
         state = None if self._reading is None else self._reading.state
         if state is not None and self.caught_up.is_set() and state.next_offset > offset:
-            return Took(run=self._open(state, run))
-        self._awaited.append(awaited)
-        return await awaited.took
+            awaited.took.set_result(Took(run=self._open(state, run)))
+        else:
+            self._awaited = [each for each in self._awaited if not each.took.done()]
+            self._awaited.append(awaited)
+        return awaited.took
 
     def end_of(self, run: str) -> asyncio.Future[RunDetail]:
         """Set when the run's end is seen. Cancel it when nobody waits any more."""

@@ -154,11 +154,12 @@ async def started(facade: Facade, order: Order, *, wait_s: float | None) -> Star
 async def _seen(
     facade: Facade, order: Order, followed: Followed, offset: int, end: asyncio.Future[RunDetail], wait_s: float
 ) -> StartedRun:
-    try:
-        async with asyncio.timeout(max(wait_s, _TOLD_S)):
-            took = await followed.took(offset, order.run)
-    except TimeoutError:
+    folded = followed.took(offset, order.run)
+    await asyncio.wait([folded, facade.stopping], timeout=max(wait_s, _TOLD_S), return_when=asyncio.FIRST_COMPLETED)
+    if not folded.done():
+        folded.cancel()
         return _answer(order, status="accepted")
+    took = folded.result()
     if took.refused:
         raise Conflict(
             f"Key {order.start.key!r} has an open run of {order.start.workflow}: {took.open_run}.",

@@ -15,7 +15,7 @@ from headrace.service.api.problem import ApiError
 from headrace.service.api.server import CONNECTIONS_MAX
 from headrace.service.settings import ApiSettings
 from headrace.topics.errors import SettingsError
-from tests.service.api.client import DOCUMENT, PATIENCE_S, Client
+from tests.service.api.client import DOCUMENT, PATIENCE_S, Client, Reply
 from tests.service.api.conftest import APP, ON
 from tests.service.end_to_end.backend import Backend
 from tests.service.end_to_end.conftest import MakeStation
@@ -164,13 +164,16 @@ async def test_a_token_is_asked_for_where_the_settings_say_so(station: MakeStati
 
 async def one_too_many(api: Client) -> None:
     """A request whose body does not come holds the only place; it is free again when its peer goes."""
-    with socket.create_connection((api.host, api.port), timeout=PATIENCE_S) as peer:
-        head = "POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer open sesame\r\nContent-Length: 9\r\n\r\n"
-        peer.sendall(head.encode())
-        await eventually_now(lambda: api.get("/api/v1/about").status == 503, "no place left")
-        refused = api.get("/api/v1/about")
-        if refused.status == 503:  # the body's time may be over by now
-            assert (refused.code, refused.headers["Retry-After"]) == ("HR6009", "1")
+
+    def crowded() -> Reply | None:
+        with socket.create_connection((api.host, api.port), timeout=PATIENCE_S) as peer:
+            head = "POST /api/v1/runs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer open sesame\r\nContent-Length: 9\r\n\r\n"
+            peer.sendall(head.encode())
+            reply = api.get("/api/v1/about")
+            return reply if reply.status == 503 else None
+
+    refused = await eventually_now(crowded, "no place left")
+    assert (refused.code, refused.headers["Retry-After"]) == ("HR6009", "1")
     await eventually_now(lambda: api.get("/api/v1/about").status == 200, "the place again")
 
 
@@ -195,7 +198,8 @@ async def test_a_stop_lets_go_of_those_who_wait(station: MakeStation) -> None:
     await eventually_now(lambda: len(api.get("/api/v1/runs?key=W").json["items"]) == 2, "the start that waits")
     service.terminate()
     answer = await waiting
-    assert (answer.status, answer.json["status"]) == (201, "running")
+    assert answer.status == 201
+    assert answer.json["status"] in {"accepted", "running"}, "as far as this process had read on"
     assert service.ended() == 0
     again = await place.spawn(env=ON).ready()
     assert Client(again.api_url).get(f"/api/v1/runs/{run}").json["status"] == "running"

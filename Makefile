@@ -25,8 +25,8 @@ demo: $(RUNTIME) ## the same, ends by itself after 200 orders with a table
 	exec $(BIN)/headrace demo
 
 test: $(DEV) ## every check and test
-	(scripts/test-tools; $(BIN)/python -m tests.kafka_broker.jars) & tools=$$!; scripts/test-helm & helm=$$!; \
-		$(MAKE) --no-print-directory -j2 lint types; wait $$tools; wait $$helm
+	(scripts/test-tools; $(BIN)/python -m tests.kafka_broker.jars) & tools=$$!; scripts/test-helm & \
+		$(MAKE) --no-print-directory -j2 lint types; wait $$tools
 	$(BIN)/pytest
 
 fmt: $(DEV) ## format, and mend what can be mended

@@ -1,13 +1,15 @@
 """Helm itself renders the chart: everything off, everything on, and what must be refused.
 
-`scripts/test-helm` builds it where CI=true; anywhere else the one that is installed is taken, or the tests skip.
+`scripts/test-helm` builds it where CI=true, while other tests run; anywhere else the one that is installed is taken, or the tests skip.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import tomllib
+from functools import cache
 from pathlib import Path
 from shutil import which
 from typing import Any, Final
@@ -23,8 +25,7 @@ from tests.project.repository import ROOT
 from tests.requirement import missing
 
 CHART: Final = DEPLOY / "helm" / "headrace"
-_BUILT: Final = sorted((ROOT / ".cache" / "helm").glob("v*/helm"))
-HELM: Final = os.environ.get("HEADRACE_HELM") or next(map(str, reversed(_BUILT)), None) or which("helm")
+BUILT: Final = ROOT / ".cache" / "helm"
 EVERYTHING: Final[dict[str, Any]] = {
     "secretName": "shop-secrets",
     "env": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"},
@@ -51,12 +52,23 @@ SECRETS: Final = {
 """What the secrets hold that the deployment names."""
 
 
+@cache
+def program() -> str | None:
+    """Where it is; waits for one that is being built."""
+    if (BUILT / "lock").exists():
+        with (BUILT / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH)
+    built = sorted(map(str, BUILT.glob("v*/helm")))
+    return os.environ.get("HEADRACE_HELM") or (built[-1] if built else which("helm"))
+
+
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
-    if HELM is None and which("go") is None:
+    found = program()
+    if found is None and which("go") is None:
         pytest.skip("no helm and no Go to build it with: install either; HEADRACE_HELM names one that is not on PATH")
-    if HELM is None:
+    if found is None:
         missing("There is no helm: go install helm.sh/helm/v3/cmd/helm@v3.16.4")
-    return subprocess.run([HELM, *arguments], capture_output=True, text=True, check=False)
+    return subprocess.run([found, *arguments], capture_output=True, text=True, check=False)
 
 
 def rendered(tmp_path: Path, values: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

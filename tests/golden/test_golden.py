@@ -13,7 +13,7 @@ from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import decode
 
 HERE = Path(__file__).parent
-FORMATS = ["format_1", "format_1_recovery", "format_1_approvals", "format_1_children"]
+FORMATS = ["format_1", "format_1_recovery", "format_1_approvals", "format_1_children", "format_1_schedules"]
 
 
 class Line(msgspec.Struct):

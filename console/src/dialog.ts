@@ -115,14 +115,16 @@ function option(value: string): HTMLElement {
   return h("option", { value });
 }
 
-/** A word of success, read out and gone by itself. */
+/** A word of success, read out and gone by itself; with a link it stays for long enough to be followed. */
 export function say(text: string, link?: Child): void {
   let place = document.getElementById("said");
   if (place === null) {
     place = h("div", { id: "said", role: "status" });
     document.body.append(place);
   }
-  const note = h("p", {}, text, link ? [" ", link] : null);
+  const close = h("button", { type: "button", class: "quiet", "aria-label": "Close" }, "×");
+  const note = h("p", {}, text, link ? [" ", link] : null, " ", close);
+  close.addEventListener("click", () => note.remove());
   place.append(note);
-  setTimeout(() => note.remove(), 8_000);
+  setTimeout(() => note.remove(), link ? 120_000 : 8_000);
 }

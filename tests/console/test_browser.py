@@ -12,6 +12,7 @@ from tests.kafka_broker.broker import free_port
 
 APP = Path(__file__).parent / "apps" / "desk.py"
 HOSTILE = "<img src=x onerror=alert(1)>\"'&<b>bold</b>"
+UNKNOWN = "0.ffffffffffffffffffff"
 TOO_EXACT = 12345678901234567890  # for a JavaScript number
 
 
@@ -77,9 +78,9 @@ async def test_a_waiting_run_is_cancelled_by_clicks(desk: Desk, browser: Browser
         await page.click("main button", "Cancel run")
         await page.write("dialog input[name=reason]", f"enough {HOSTILE}")
         await page.click("dialog button[type=submit]")
+        await page.until("![...document.querySelectorAll('main button')].some(e => e.innerText === 'Cancel run')")
         said = await page.shows("cancelled", "run.ended")
         assert f"enough {HOSTILE}" in said
-        assert "Cancel run" not in said
         await no_markup_came_of_data(page)
         assert page.complaints == []
 
@@ -166,7 +167,7 @@ async def test_a_dead_letter_is_read_redriven_and_resolved(desk: Desk, browser: 
         assert json.dumps(HOSTILE)[1:-1] in said
         await page.click("main button", "Redrive")
         await page.click("dialog button[type=submit]")
-        await page.until("[...document.querySelectorAll('#said p')].some(e => e.innerText.includes('sent again'))")
+        await page.until("!document.querySelector('dialog')")
         await page.open(f"{desk.address}/dead-letters?state=redriven")
         await page.shows("letters.dlq/", "Redrive again")
         await page.open(f"{desk.address}/dead-letters")  # where the copy went, for it is no better
@@ -189,7 +190,7 @@ async def test_addresses_lead_to_pages_also_on_a_small_screen_and_by_the_keyboar
             ("/workflows/post", "Newest runs"),
             ("/runs/{run}", "History"),
             ("/nowhere", "No such page"),
-            ("/runs/0.ffffffffffffffffffff", "HR4101"),
+            (f"/runs/{UNKNOWN}", "HR4101"),
         ):
             if "{run}" in path:
                 run = desk.run_of("E-1")
@@ -197,14 +198,13 @@ async def test_addresses_lead_to_pages_also_on_a_small_screen_and_by_the_keyboar
             await page.until(f"location.pathname === {json.dumps(path.format(run=run).partition('?')[0])}")
             await page.shows(words)
             assert await page.ask("document.documentElement.scrollWidth") <= 360, path
-        page.complaints.clear()  # the browser tells of the 404 that was asked for
         await page.open(f"{desk.address}/runs")
         await page.shows("E-1")
         await page.press("Tab", 9)
         assert await page.ask("document.activeElement.innerText") == "To the content"
         await page.press("Enter", 13)
         assert await page.ask("document.activeElement.id") == "main"
-        assert page.complaints == []
+        assert [said for said in page.complaints if UNKNOWN not in said] == []  # the browser tells of the 404
 
 
 async def test_a_service_that_is_away_is_told_and_found_again(desk: Desk, browser: Browser) -> None:

@@ -35,6 +35,7 @@ export function runs(context: Context, query: URLSearchParams): Child {
     key: filter.key,
     sinceMs: sinceMs === null ? null : Date.now() - sinceMs,
   };
+  const isNewUntil = Date.now() + 10_000;
   let page: Listed<RunSummary> | null = null;
   // said by the stream lately: a list may be answered from a history that has not read so far
   const changed = new Map<string, RunSummary>();
@@ -46,7 +47,8 @@ export function runs(context: Context, query: URLSearchParams): Child {
       return page;
     },
     (value) => drawn(value, filter, cursor !== "", Object.values(filter).some((one) => one !== "")),
-    { everyMs: () => (context.live.state === "live" ? null : 5_000), label: "runs" },
+    // the stream says what happens from now on: what happened a moment ago the list may not have read yet
+    { everyMs: () => (context.live.state !== "live" ? 5_000 : Date.now() < isNewUntil ? 2_000 : 15_000), label: "runs" },
   );
 
   function withRun(value: Listed<RunSummary>, run: RunSummary): Listed<RunSummary> {

@@ -130,6 +130,7 @@ async def serving(
             dispatch.draining = True
             facade.stop()
             listening.close()
+            server.pre_shutdown()  # idle connections end at once
             await server.shutdown(STOP_S)
             for task in own:
                 task.cancel()

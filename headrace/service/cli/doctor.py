@@ -18,6 +18,7 @@ from cyclopts import Parameter
 
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
+from headrace.service.cli.doctor_api import api_check
 from headrace.service.cli.doctor_check import Check, State, failed
 from headrace.service.cli.doctor_history import history_check
 from headrace.service.cli.doctor_traces import traces_checks
@@ -91,6 +92,8 @@ async def _checks(app: str | None, common: Common) -> AsyncGenerator[tuple[Check
     settings = loaded.settings
     for check in worker_checks(settings):
         yield check, ExitCode.ERROR
+    if (port := api_check(settings.api)) is not None:
+        yield port, ExitCode.INVALID
     async for answer in _log_checks(settings, sources, outputs):
         yield answer
     if (history := await history_check(settings)) is not None:

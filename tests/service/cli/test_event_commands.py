@@ -392,7 +392,7 @@ def test_doctor_finds_nothing_wrong_on_a_fresh_machine(headrace: Headrace, app: 
     assert answer.code == 0
     states = {row["check"]: row["state"] for row in answer.json}
     assert states == dict.fromkeys(
-        ("versions", "kafka client", "settings", "app", "metrics port", "embedded log"), "ok"
+        ("versions", "kafka client", "settings", "app", "metrics port", "embedded log", "history"), "ok"
     )
 
 

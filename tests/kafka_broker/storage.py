@@ -48,10 +48,11 @@ def _features(java: list[str]) -> bytes:
     kept = CACHE / f"{jars().name}.{_FEATURES}"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=CACHE, prefix="format-") as scratch:
-            configuration, log = Path(scratch) / "server.properties", Path(scratch) / "log"
-            configuration.write_text(f"{_CONFIGURATION}log.dirs={log}\n")
-            command = [*java, "kafka.tools.StorageTool", "format", "-t", new_id(), "-c", str(configuration)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
+            log = Path(scratch) / "log"
+            # names from where it runs: Java reads this file as Latin-1, and a checkout may be in a folder with any name
+            (Path(scratch) / "server.properties").write_text(f"{_CONFIGURATION}log.dirs=log\n")
+            command = [*java, "kafka.tools.StorageTool", "format", "-t", new_id(), "-c", "server.properties"]
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S)
             if done.returncode != 0:
                 raise FormatFailed(f"Formatting a broker's storage failed:\n{done.stdout}{done.stderr}")
             (log / _FEATURES).replace(kept)  # whoever sees it sees all of it

@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import importlib
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import event, func, inspect, select, text
@@ -33,6 +35,7 @@ FEED_S = 60.0  # one transaction of the feeder
 ASK_S = 10.0  # one question of the API
 _FEEDING, _ASKING = 2, 4  # connections: the writer and the retention; questions at once
 _BUSY_S = 10.0  # SQLite: another process writes
+_THREAD_S = 1.0  # for the thread of a connection that is closed to end
 _LOCK = 0x68656164_72616365  # "headrace": of migrations, in PostgreSQL
 
 
@@ -74,6 +77,7 @@ class Database:
         self.is_sqlite = sqlite_path(url) is not None
         self._url = url
         self._is_open = False
+        self._threads: list[Thread] = []  # of SQLite's connections: they outlive them by a moment
         self._feeding = self._engine(_FEEDING)
         self._asking = self._engine(_ASKING)
 
@@ -128,9 +132,11 @@ class Database:
             yield connection
 
     async def close(self) -> None:
-        """Close all connections."""
+        """Close all connections, those that could not be made too: their threads speak to the loop as the last thing they do."""
         await self._feeding.dispose()
         await self._asking.dispose()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join, _THREAD_S)
 
     @asynccontextmanager
     async def _connection(self, engine: AsyncEngine, within_s: float) -> AsyncGenerator[AsyncConnection]:
@@ -164,9 +170,17 @@ class Database:
         with contextlib.suppress(OSError):  # a place that cannot be had: each connection says so
             file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.touch(mode=0o600)  # it holds users' data, as the embedded log does
-        engine = create_async_engine(f"sqlite+aiosqlite:///{path}", connect_args={"timeout": _BUSY_S}, **pool)
+        engine = create_async_engine(f"sqlite+aiosqlite:///{path}", async_creator=partial(self._opened, file), **pool)
         event.listen(engine.sync_engine, "connect", _prepared)
         return engine
+
+    async def _opened(self, file: Path) -> Any:
+        aiosqlite: Any = importlib.import_module("aiosqlite")
+        connection = aiosqlite.connect(file, timeout=_BUSY_S, check_same_thread=False)
+        thread: Thread = connection._thread  # noqa: SLF001 - as SQLAlchemy does: nobody is to wait for it at the process's end
+        thread.daemon = True
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        return await connection  # which starts it
 
     async def _connected(self) -> Any:
         try:

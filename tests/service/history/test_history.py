@@ -1,8 +1,6 @@
 """The history says what the run log says: while it is written, after restarts, after kills, with a database that goes away."""
 
 import asyncio
-import contextlib
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -10,10 +8,8 @@ import pytest
 from headrace.observability.label import Dependency
 from headrace.service import checkpointer
 from headrace.service.engine import checkpoint
-from headrace.service.history import feeder
 from headrace.service.run_view.queries import HistoryPlace
 from headrace.service.run_view.summary import RunFilter
-from headrace.service.trim_hold import TrimHold
 from headrace.topics.log import TopicPartition
 from tests.postgres_server import PostgresServer
 from tests.service.archive import Archive, ArchivedLog
@@ -129,37 +125,6 @@ async def test_while_the_database_is_away_runs_go_on_the_log_is_kept_and_nothing
         assert {0: await archive.all()}
     finally:
         own.remove()
-
-
-@pytest.mark.usefixtures("often")
-async def test_past_its_limit_the_log_is_trimmed_all_the_same_and_the_gap_is_told(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feeder, "RECORDS_MAX", 0)  # it reads one batch ahead of what is being written, and no more
-    path = tmp_path / "history.sqlite"
-    async with shop.kept(place, f"sqlite:///{path}", shop.app(), partitions=1) as (process, history):
-        await shop.publish(place, range(5))
-        await shop.until_ended(history, 5)
-        await shop.until_read(place, history, 1)
-        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")  # nobody else writes meanwhile
-            process.service.owners[0].checkpointer._hold = TrimHold(3_000)
-            number, feeding = 5, history._feeders[0]
-            while not stands_still(feeding) or await log_start(place) <= feeding._collector.next_offset:
-                await shop.publish(place, range(number, number + 1))
-                number += 1
-                await until(lambda number=number: len(process.observer.finished) >= number)
-        await until(lambda: process.observer.gaps)
-        await shop.publish(place, range(1_000, 1_003))
-        await until(lambda: len(process.observer.finished) >= number + 3)
-        await shop.until_read(place, history, 1)
-        newest = (await history.queries.runs(RunFilter(limit=3))).runs
-        assert all(run.ended_at is not None for run in newest)
-
-
-def stands_still(feeding: feeder.Feeder) -> bool:
-    """Rows wait for the database, and what was read behind them waits for these."""
-    return feeding._writing_since_ms is not None and bool(feeding._room._waiters)
 
 
 @pytest.mark.usefixtures("often")

@@ -46,14 +46,14 @@ async def test_who_has_the_first_partition_counts_all_of_the_topic(place: Place)
     await place.publish("in.dlq", LETTER, LETTER)
     await place.publish("in.dlq", LETTER, partition=1)
     await place.publish("shop.dlq", LETTER)
-    async with (
-        watching(FaultLog(place.log), placed(runs={1}, sources={0})) as one,
-        watching(FaultLog(place.log), placed(runs={0}, sources={1})) as other,
-    ):
-        await until(lambda: one.counts and other.counts)
-        assert (one.counts, other.counts) == ({"in.dlq": 3}, {"shop.dlq": 1})
-        other.follow(placed(runs={1}, sources=set()))
-        await until(lambda: not other.counts)
+    async with watching(FaultLog(place.log), placed(runs={1}, sources={0})) as one:
+        await until(lambda: one.counts)
+        # two of them share this log, which two processes would not: one after the other
+        async with watching(FaultLog(place.log), placed(runs={0}, sources={1})) as other:
+            await until(lambda: other.counts)
+            assert (one.counts, other.counts) == ({"in.dlq": 3}, {"shop.dlq": 1})
+            other.follow(placed(runs={1}, sources=set()))
+            await until(lambda: not other.counts)
 
 
 async def test_what_was_deleted_is_dealt_with(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

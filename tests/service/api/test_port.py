@@ -89,11 +89,19 @@ def test_bodies_are_bounded_whether_they_say_their_length_or_not(api: Client) ->
     assert (large.status, large.code) == (413, "HR6004")
 
 
-def test_connections_are_bounded(api: Client) -> None:
+async def test_connections_are_bounded(api: Client) -> None:
     with ExitStack() as stack:
+
+        def refused() -> bool:
+            """With one connection more: a place that another test has held can come free between two."""
+            stack.enter_context(socket.create_connection((api.host, api.port), timeout=PATIENCE_S))
+            reply = api.get("/api/v1/about")
+            return reply.status == 503 and reply.code == "HR6009"
+
         for _ in range(CONNECTIONS_MAX):
             stack.enter_context(socket.create_connection((api.host, api.port), timeout=PATIENCE_S))
-        assert raw(api, b"GET /api/v1/about HTTP/1.1\r\nHost: localhost\r\n\r\n") == (503, "HR6009")
+        await eventually_now(refused, "a refusal")
+    await eventually_now(lambda: api.get("/api/v1/about").status == 200, "its places again")
 
 
 def test_other_names_and_other_sites_are_refused(api: Client) -> None:

@@ -21,19 +21,24 @@ class Effect(NamedTuple):
 
 
 class Effects:
-    """The file that all processes of a test append to; a line is written by one call, so a kill leaves none in halves."""
+    """The file that all processes of a test append to.
+
+    A line is written by one call, between line feeds of its own. A kill can still cut that call where the file's pages meet:
+    such an attempt had not gone on to do anything, and its piece is passed over.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def count(self) -> int:
         """Lines so far; cheap enough to be asked often."""
-        return self.path.read_bytes().count(b"\n") if self.path.exists() else 0
+        return self.path.read_bytes().count(b"}\n") if self.path.exists() else 0
 
     def all(self) -> list[Effect]:
         if not self.path.exists():
             return []
-        return [Effect(**json.loads(line)) for line in self.path.read_text().splitlines()]
+        lines = self.path.read_text().splitlines(keepends=True)
+        return [Effect(**json.loads(line)) for line in lines if line.endswith("}\n")]
 
     def began(self) -> dict[str, list[Effect]]:
         """By idempotency key, the attempts that began."""

@@ -22,4 +22,4 @@ def effect(phase: str, order: str = "") -> None:
         "order": order,
         "at_ns": time.time_ns(),
     }
-    os.write(_FILE, json.dumps(line).encode() + b"\n")
+    os.write(_FILE, b"\n" + json.dumps(line).encode() + b"\n")  # whatever a kill has left before it

@@ -28,6 +28,7 @@ from headrace.topics.command import OnConflict, Start
 from headrace.topics.errors import HeadraceError
 from headrace.topics.identity import ClientId, run_id
 from headrace.topics.log import AppendFailed, LogUnavailable, NewRecord
+from headrace.topics.outcome import RunStatus
 from headrace.topics.partition_hash import partition_of
 from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.trace_context import received_context
@@ -170,13 +171,25 @@ async def _seen(
     if took.joined:
         return _answer(order, status="running", run=took.open_run)
     if took.run is None and not end.done():  # begun and ended before: this is its client's second request
-        detail = await facade.queries.run(order.run)
+        detail = await _end_of(facade, order.run)
         if detail is not None:
             return _ended(order, detail)
     status = "accepted" if took.run is None else took.run.status
     if wait_s:
         await asyncio.wait([end, facade.stopping], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
     return _ended(order, end.result()) if end.done() else _answer(order, status=status)
+
+
+async def _end_of(facade: Facade, run: str) -> RunDetail | None:
+    """How a run ended that is known to have ended. The history hears of it a moment later."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + _TOLD_S
+    while True:
+        detail = await facade.queries.run(run)
+        told = detail is None or detail.summary.status in set(RunStatus)
+        if told or facade.stopping.done() or loop.time() > until:
+            return detail
+        await asyncio.sleep(_AGAIN_S)
 
 
 def _answer(order: Order, *, status: str, run: str = "") -> StartedRun:

@@ -2,10 +2,14 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.service.api.client import Client, Reply
+from tests.service.api.conftest import APP, ON
+from tests.service.end_to_end.backend import Backend
+from tests.service.end_to_end.conftest import MakeStation
 from tests.service.end_to_end.station import Station
 from tests.service.end_to_end.waiting import eventually_now
 
@@ -75,6 +79,17 @@ def test_a_second_request_after_the_end_has_the_first_ones_result(api: Client) -
     first = api.start("fulfil", order, Idempotency_Key="twice", Prefer="wait=60").json
     again = api.start("fulfil", order, Idempotency_Key="twice", Prefer="wait=60").json
     assert again == first
+
+
+async def test_its_result_is_there_before_the_history_has_it(station: MakeStation, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'history.sqlite'}"
+    service = await station(Backend("embedded"), APP, api__port=0, history__url=url).spawn(env=ON).ready()
+    api = Client(service.api_url)
+    for number in range(5):
+        order, key = {"id": new_id()}, f"late-{number}"
+        first, again = (api.start("fulfil", order, Idempotency_Key=key, Prefer="wait=60") for _ in range(2))
+        assert (again.status, again.json) == (200, first.json)
+    assert service.stop() == 0
 
 
 def test_a_held_key_is_a_conflict_or_is_joined_as_the_workflow_says(api: Client) -> None:

@@ -49,6 +49,8 @@ HEADER_BYTES_MAX = 8_190
 HEADERS_MAX = 100
 STOP_S = 3.0
 """What is open may take so long to end when the service stops."""
+LINGER_S = 5.0
+"""What is still being sent behind a refusal is read for so long: a connection that is reset takes the refusal with it."""
 CROWDED_S = 1.0
 """For a connection too many to read why."""
 _BACKLOG = 128
@@ -152,7 +154,7 @@ class _Server(web.Server):
             "max_line_size": LINE_BYTES_MAX,
             "max_field_size": HEADER_BYTES_MAX,
             "max_headers": HEADERS_MAX,
-            "lingering_time": 1.0,
+            "lingering_time": LINGER_S,
             "access_log": None,
             "logger": _silent(),
             "auto_decompress": False,

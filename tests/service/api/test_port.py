@@ -95,7 +95,10 @@ async def test_connections_are_bounded(api: Client) -> None:
         def refused() -> bool:
             """With one connection more: a place that another test has held can come free between two."""
             stack.enter_context(socket.create_connection((api.host, api.port), timeout=PATIENCE_S))
-            reply = api.get("/api/v1/about")
+            try:
+                reply = api.get("/api/v1/about")
+            except ConnectionError:  # who is slow to read is not waited for
+                return False
             return reply.status == 503 and reply.code == "HR6009"
 
         for _ in range(CONNECTIONS_MAX):

@@ -75,9 +75,11 @@ async def test_an_output_keeps_its_partition_and_bytes_over_a_death(place: Place
     async with serving(log, app_of(order), partitions=1):
         await place.publish("in", *(event({"n": n}) for n in range(8)))
         await place.until_outcomes(RunEnded, 8)
-        await until(lambda: sum(map(len, log.called("wide"))) == 8)
+        await until(lambda: log.waiting)  # of each partition one batch is there; what came later waits behind it
         log.dead = True
         log.release_all()
+    written = {identified(record) for record in await place.records("wide")}
+    assert written
     async with serving(FaultLog(place.log), app_of(order), partitions=1) as process:
         await until(lambda: len(process.observer.sent) == 8)
         assert len(process.observer.resent) >= 8
@@ -85,7 +87,9 @@ async def test_an_output_keeps_its_partition_and_bytes_over_a_death(place: Place
     for partition in range(4):
         for record in await place.records("wide", partition):
             found.setdefault(identified(record), []).append((partition, record.value))
-    assert all(len(each) == 2 and each[0] == each[1] for each in found.values())
+    assert len(found) == 8
+    assert {id_ for id_, each in found.items() if len(each) == 2} >= written
+    assert all(len(set(each)) == 1 and len(each) <= 2 for each in found.values())
 
 
 async def test_what_a_giver_had_not_sent_is_no_repeat(place: Place) -> None:

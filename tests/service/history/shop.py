@@ -142,6 +142,19 @@ async def until_read(place: Place, history: History, partitions: int = 2) -> Non
                 await asyncio.sleep(0.005)
 
 
+async def until_still(place: Place, process: Serving, *, open_: int = 0) -> None:
+    """So many runs are open and nothing is on its way any more: no record about a run will come."""
+    owners = process.service.owners
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            offsets = await place.view.offsets([owner.at for owner in owners])
+            states = [owner.state for owner in owners]
+            read = all(owner.state.next_offset >= offsets[owner.at].end for owner in owners)
+            if read and not any(state.outbox for state in states) and sum(len(s.runs) for s in states) == open_:
+                return
+            await asyncio.sleep(0.005)
+
+
 @asynccontextmanager
 async def fed(place: Place, url: str, **options: Any) -> AsyncIterator[History]:
     """The history alone, without a service: it reads what is there."""

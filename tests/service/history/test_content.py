@@ -72,10 +72,11 @@ async def test_a_record_about_a_run_that_never_was_leaves_nothing(place: Place, 
 async def test_runs_that_ended_long_ago_are_deleted_with_their_records_and_open_ones_stay(
     place: Place, url: str
 ) -> None:
-    async with shop.kept(place, url, shop.app()) as (_, history):
+    async with shop.kept(place, url, shop.app()) as (process, history):
         await shop.publish(place, range(20))
         await shop.publish(place, range(1), "ask")
         await shop.until_ended(history, 20)
+        await shop.until_still(place, process, open_=1)
         await shop.until_read(place, history)
         runs = (await history.queries.runs(RunFilter(statuses=frozenset({"succeeded"})))).runs
         retention = Retention(history.database, 0, lambda: frozenset({0, 1}))

@@ -10,14 +10,21 @@ from msgspec.structs import replace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from headrace import EventTrigger, Run, handler, workflow
+from headrace.observability import trace_observer
 from headrace.observability.fan_out import FanOut
 from headrace.observability.trace_observer import exporting
 from headrace.topics.trace_context import trace_id_of
 from tests.observability.otlp_receiver import OtlpReceiver
 from tests.service.fault_log import FaultLog
-from tests.service.shell import Place, Recorder, app_of, event, serving, until
+from tests.service.shell import PATIENCE_S, Place, Recorder, app_of, event, serving, until
 
 PRODUCER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is queued is sent, however long that takes."""
+    monkeypatch.setattr(trace_observer, "STOP_S", PATIENCE_S)
 
 
 @pytest.mark.parametrize("flags", ["01", "00"])

@@ -3,12 +3,14 @@
 import socket
 import threading
 
+import pytest
 from pydantic import SecretStr
 
+from headrace.service.cli import doctor_api
 from headrace.service.cli.doctor_api import api_check
 from headrace.service.cli.doctor_check import Check, State
 from headrace.service.settings import ApiSettings
-from tests.service.api.client import Client
+from tests.service.api.client import PATIENCE_S, Client
 
 
 def checked(**settings: object) -> Check:
@@ -25,7 +27,8 @@ def test_a_free_port_is_fine() -> None:
     assert checked() == Check("api port", State.OK, "127.0.0.1:0 is free")
 
 
-def test_a_headrace_that_answers_there_is_fine(api: Client) -> None:
+def test_a_headrace_that_answers_there_is_fine(api: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_api, "_TIMEOUT_S", PATIENCE_S)
     assert checked(host=api.host, port=api.port).found == f"a Headrace answers at {api.host}:{api.port}"
     secret = checked(host=api.host, port=api.port, auth="token", token=SecretStr("another"))
     assert secret.state is State.OK

@@ -1,5 +1,7 @@
 """Runs that another process works on, and the caller's trace around a run: on real processes."""
 
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
 from tests.kafka_broker.broker import KafkaBroker
 from tests.observability.otlp_receiver import OtlpReceiver
 from tests.service.api.client import Client
@@ -14,14 +16,20 @@ CALLER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 async def test_a_run_over_http_is_a_child_of_its_caller(station: MakeStation) -> None:
     place = station(Backend("embedded"), APP, api__port=0)
     with OtlpReceiver() as collector:
-        traces = {**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint}
+        traces = {**ON, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "100"}
         service = await place.spawn(env=traces).ready()
         api = Client(service.api_url)
         run = api.start("fulfil", {"id": "T"}, Prefer="wait=60", traceparent=CALLER, tracestate="shop=1").json
         assert run["status"] == "succeeded"
         shown = api.get(f"/api/v1/runs/{run['id']}").json
+        spans: dict[str, Span] = {}
+
+        def told() -> bool:
+            spans.update((span.name, span) for span in collector.spans())
+            return {"start fulfil", "attempt charge", "end fulfil"} <= spans.keys()
+
+        await eventually_now(told, lambda: f"more spans than {spans.keys()}")
         assert service.stop() == 0
-        spans = {span.name: span for span in collector.spans()}
     _, trace, parent, _ = CALLER.split("-")
     assert {span.trace_id.hex() for span in spans.values()} == {trace} == {shown["trace_id"]}
     anchor = spans["start fulfil"]

@@ -56,9 +56,16 @@ def stream(api: Client, last_id: str = "") -> Iterator[Stream]:
         connection.close()
 
 
-async def test_a_run_is_seen_to_start_and_to_finish(api: Client) -> None:
+@pytest.fixture(scope="module", autouse=True)
+def followed(api: Client) -> Iterator[None]:
+    """Somebody looks all the time: every partition is followed, whichever test comes first."""
     with stream(api) as live:
         assert live.next()["event"] == "reset", "what is there is listed, from here on everything is told"
+        yield
+
+
+async def test_a_run_is_seen_to_start_and_to_finish(api: Client) -> None:
+    with stream(api) as live:
         run = api.start("fulfil", {"id": "S-1"}).json["id"]
         live.until("run.started", run)
         finished = json.loads(live.until("run.finished", run)["data"])

@@ -16,6 +16,7 @@ from typing import Any
 from tests.service.end_to_end.waiting import PATIENCE_S, eventually_now
 
 _METRICS = re.compile(r"^ {2}metrics {2}(http\S+)$", re.MULTILINE)
+_BEGIN = '{"timestamp":'
 _CONSOLE = re.compile(r"^  console  (\S+)$", re.MULTILINE)
 
 
@@ -62,9 +63,13 @@ class Instance:
         return [line for line in self.all_lines() if line["event"] == event]
 
     def all_lines(self) -> list[dict[str, Any]]:
-        """All log lines so far; one that is being written is none yet."""
+        """All log lines so far; one that is being written is none yet.
+
+        Workers write to one file, and a kill can cut a line where the file's pages meet: the next one begins behind that piece.
+        """
         whole, _, _ = self.stderr.rpartition("\n")
-        return [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
+        lines = [line for line in whole.split("\n") if _BEGIN in line and line.endswith("}")]
+        return [json.loads(line[line.rindex(_BEGIN) :]) for line in lines]
 
     # --- while it runs ---
 

@@ -12,6 +12,7 @@ from tests.service.end_to_end.instance import Instance
 from tests.service.end_to_end.waiting import eventually_now
 
 ORDERS, GROUPS, KILLS = 40, 7, 3
+EFFECTS_EACH = 6  # of an order, at least: more than that need not come
 
 
 async def test_parents_and_children_find_each_other_through_kills(backend: Backend, station: MakeStation) -> None:
@@ -27,7 +28,7 @@ async def test_parents_and_children_find_each_other_through_kills(backend: Backe
         ]
         await view.publish("in", orders)
         for _ in range(KILLS):
-            wanted = place.effects.count() + rng.randrange(10, 60)
+            wanted = min(place.effects.count() + rng.randrange(10, 60), EFFECTS_EACH * ORDERS)
             await eventually_now(lambda wanted=wanted: place.effects.count() >= wanted, "work")
             victim = rng.randrange(len(processes))
             processes[victim].kill()

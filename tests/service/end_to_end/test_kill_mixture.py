@@ -17,6 +17,7 @@ from tests.service.end_to_end.test_kill import SEEDS
 from tests.service.end_to_end.waiting import eventually_now
 
 TRIPS, QUOTES, GROUPS, KILLS = 90, 30, 30, 5
+EFFECTS_EACH = 14  # of a trip, at least: more than that need not come
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -38,7 +39,7 @@ async def test_every_kind_of_step_survives_kills(backend: Backend, station: Make
         await view.publish("in", strangers, partition=1)
         await view.publish("in", quotes, partition=2)
         for _ in range(KILLS):
-            wanted = place.effects.count() + rng.randrange(30, 350)
+            wanted = min(place.effects.count() + rng.randrange(30, 350), EFFECTS_EACH * 2 * TRIPS)
             await eventually_now(lambda wanted=wanted: place.effects.count() >= wanted, "work")
             place.now.kill()
             place.spawn()

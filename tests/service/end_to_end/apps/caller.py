@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from headrace import EventTrigger, HttpRequest, Retry, Run, TaskFailed, http_handler, http_request, workflow
 
 NAME, URL = os.environ["E2E_NAME"], os.environ.get("E2E_URL", "")
-BILLING = http_handler("billing", timeout="5s", retry=Retry(attempts=5, delay="5ms"))
+BILLING = http_handler("billing", timeout="1m", retry=Retry(attempts=5, delay="5ms"))
 
 
 @dataclass

@@ -59,7 +59,7 @@ mutants: $(DEV) ## switch each safeguard off: is it caught, and after how many s
 bench: $(DEV) ## measure against a real Kafka; results go to benchmarks/results
 	$(BIN)/python -m benchmarks
 
-chaos: $(DEV) ## kills and other faults on the real thing: make chaos LINES=X1,X2 SCALE=full (docs/testing.md)
+chaos: $(DEV) ## kills and other faults on the real thing: make chaos LINES=X1,X2 SCALE=full (docs/chaos.md)
 	$(BIN)/python -m tests.chaos --lines "$(or $(LINES),all)" --scale "$(or $(SCALE),ci)" $(if $(SEED),--seed $(SEED)) \
 		$(if $(SOAK),--soak $(SOAK)) --json "$(or $(JSON),.cache/chaos.json)"
 

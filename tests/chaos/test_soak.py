@@ -2,12 +2,12 @@
 
 import pytest
 
+from tests.chaos.beside import Beside
 from tests.chaos.report import table
-from tests.chaos.soak_beside import SoakBeside
 
 
 @pytest.mark.slow
-def test_memory_stays_flat_over_five_minutes(soak: SoakBeside) -> None:
-    outcome = soak.outcome()
+def test_memory_stays_flat_over_five_minutes(soak: Beside) -> None:
+    [outcome] = soak.outcomes(patience_s=590).values()
     print(table([outcome]))
     assert outcome.verdict == "passed", table([outcome])

@@ -42,6 +42,7 @@ LINGER_S = 30.0
 """A partition is followed for so long after the last one who looked: the next one need not read it from its checkpoint."""
 _PACK_EVERY = 2_000  # records: open runs are kept as bytes, whatever their number
 _BACK_OFF_S = (0.2, 5.0)
+_DENIED_MAX = 1_000
 
 
 class Change(StrEnum):
@@ -161,6 +162,7 @@ class Followed:
         self.caught_up = asyncio.Event()
         self._since_pack = 0
         self._awaited: list[_Awaited] = []
+        self._denied: dict[int, Took] = {}  # by offset, the newest starts that joined another run or were refused
         self._ends: dict[str, list[asyncio.Future[RunDetail]]] = {}
 
     async def run(self) -> None:
@@ -180,6 +182,7 @@ class Followed:
 
     async def _follow(self, back_off: BackOff) -> None:
         self._tallies = Tallies()
+        self._denied.clear()
         self.caught_up.clear()
         log = await self._live.log()
         reading = Reading(self.at, self._live.settings, partitions=self._live.count, begin=self._begun)
@@ -198,8 +201,8 @@ class Followed:
         """What the start at this offset came to: set once it is folded here. Cancel it when nobody waits any more."""
         awaited = _Awaited(offset, run, asyncio.get_running_loop().create_future())
         state = None if self._reading is None else self._reading.state
-        if state is not None and self.caught_up.is_set() and state.next_offset > offset:
-            awaited.took.set_result(Took(run=self._open(state, run)))
+        if state is not None and state.next_offset > offset:  # read before its writer heard that it is there
+            awaited.took.set_result(self._denied.get(offset) or Took(run=self._open(state, run)))
         else:
             self._awaited = [each for each in self._awaited if not each.took.done()]
             self._awaited.append(awaited)
@@ -249,22 +252,20 @@ class Followed:
                     self._tell(Change.FINISHED, summary)
                     for future in self._ends.pop(run.id, ()):
                         _set(future, detail_of(run, summary, ended, seen.state.approvals))
+                case Joined(run=held):
+                    self._deny(seen.offset, Took(joined=True, open_run=held.id))
+                case Send(entry=Refusal(open_run=open_run)):
+                    self._deny(seen.offset, Took(refused=True, open_run=open_run))
                 case _:
                     pass
         for awaited in [each for each in self._awaited if each.offset == seen.offset]:
             self._awaited.remove(awaited)
-            _set(awaited.took, self._took(seen, awaited.run))
+            _set(awaited.took, self._denied.get(seen.offset) or Took(run=self._open(seen.state, awaited.run)))
 
-    def _took(self, seen: Seen, run: str) -> Took:
-        for instruction in seen.folded.instructions:
-            match instruction:
-                case Joined(run=held):
-                    return Took(joined=True, open_run=held.id)
-                case Send(entry=Refusal(open_run=open_run)):
-                    return Took(refused=True, open_run=open_run)
-                case _:
-                    pass
-        return Took(run=self._open(seen.state, run))
+    def _deny(self, offset: int, took: Took) -> None:
+        self._denied[offset] = took
+        if len(self._denied) > _DENIED_MAX:
+            del self._denied[next(iter(self._denied))]
 
     def _open(self, state: PartitionState, run: str) -> RunSummary | None:
         found = state.runs.get(run)

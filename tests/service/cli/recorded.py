@@ -74,9 +74,9 @@ class RecordedPartition:
             await self.outcome(chunk)
         await self._log.trim(self.at, state.next_offset)
 
-    async def append(self, record: RunRecord) -> None:
-        """Any record."""
-        await self._log.append(self.at, [NewRecord(encode(record))])
+    async def append(self, record: RunRecord) -> int:
+        """Any record; its offset."""
+        return (await self._log.append(self.at, [NewRecord(encode(record))])).base_offset
 
 
 class Recording:

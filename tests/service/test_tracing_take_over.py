@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, cast
 
 import pytest
 from msgspec.structs import replace
@@ -13,6 +15,8 @@ from headrace import EventTrigger, Run, handler, workflow
 from headrace.observability import trace_observer
 from headrace.observability.fan_out import FanOut
 from headrace.observability.trace_observer import exporting
+from headrace.service.definitions.app import App
+from headrace.service.owner import Owner
 from headrace.topics.trace_context import trace_id_of
 from tests.observability.otlp_receiver import OtlpReceiver
 from tests.service.fault_log import FaultLog
@@ -25,6 +29,35 @@ PRODUCER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is queued is sent, however long that takes."""
     monkeypatch.setattr(trace_observer, "STOP_S", PATIENCE_S)
+
+
+class Life(NamedTuple):
+    """A process of the app, with the owner of its only partition. Its end is a crash if the log is dead by then."""
+
+    log: FaultLog
+    recorder: Recorder
+    owner: Owner
+
+
+@asynccontextmanager
+async def a_life(place: Place, app: App, monkeypatch: pytest.MonkeyPatch, told: list[Span]) -> AsyncGenerator[Life]:
+    """One process that traces; behind it, the spans it has exported are in `told`."""
+    with OtlpReceiver() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
+        recorder, log = Recorder(), FaultLog(place.log)
+        tracer = exporting(app="shop", instance="i", version="1")
+        both = FanOut([recorder, tracer], lambda *_: None)
+        async with serving(log, app, observer=cast("Recorder", both), partitions=1) as process:
+            yield Life(log, recorder, process.service.owners[0])
+        await asyncio.to_thread(tracer.close)
+        told += collector.spans()
+
+
+async def publish_traced(place: Place, flags: str) -> None:
+    """An event that starts a run, from a producer that traces (01) or does not (00)."""
+    order = event({"n": 1}, type="work")
+    header = ("traceparent", f"{PRODUCER}{flags}".encode())
+    await place.publish("in", replace(order, headers=(*order.headers, header)))
 
 
 @pytest.mark.parametrize("flags", ["01", "00"])
@@ -42,29 +75,15 @@ async def test_a_run_keeps_its_trace_and_its_sampling_through_a_crash(
     async def worker(run: Run, order: dict[str, Any]) -> None:
         await run.call(charge)
 
-    app = app_of(charge, worker)
-    with OtlpReceiver() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        told: list[Span] = []
-        run = ""
-        for life in (1, 2):
-            recorder = Recorder()
-            tracer = exporting(app="shop", instance=f"i-{life}", version="1")
-            both = FanOut([recorder, tracer], lambda *_: None)
-            log = FaultLog(place.log)
-            async with serving(log, app, observer=cast("Recorder", both), partitions=1) as process:
-                if life == 1:
-                    order = event({"n": 1}, type="work")
-                    header = ("traceparent", f"{PRODUCER}{flags}".encode())
-                    await place.publish("in", replace(order, headers=(*order.headers, header)))
-                    await first_try.wait()
-                    (run,) = process.service.owners[0].state.runs
-                    log.dead = True
-                else:
-                    go_on.set()
-                    await until(lambda seen=recorder: seen.finished)
-            await asyncio.to_thread(tracer.close)
-            told += collector.spans()
+    app, told = app_of(charge, worker), list[Span]()
+    async with a_life(place, app, monkeypatch, told) as first:
+        await publish_traced(place, flags)
+        await first_try.wait()
+        (run,) = first.owner.state.runs
+        first.log.dead = True
+    go_on.set()
+    async with a_life(place, app, monkeypatch, told) as second:
+        await until(lambda: second.recorder.finished)
     if flags == "00":
         assert told == []  # decided once, by the producer, and kept in the log
         return
@@ -100,30 +119,16 @@ async def test_children_are_in_their_parent_s_trace_or_linked_to_it_through_a_cr
         await run.start_child(child, 0)
         await run.call_child(child, order["n"])
 
-    app = app_of(work, child, parent)
-    with OtlpReceiver() as collector:
-        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
-        told: list[Span] = []
-        awaited = ""
-        for life in (1, 2):
-            recorder = Recorder()
-            tracer = exporting(app="shop", instance=f"i-{life}", version="1")
-            both = FanOut([recorder, tracer], lambda *_: None)
-            log = FaultLog(place.log)
-            async with serving(log, app, observer=cast("Recorder", both), partitions=1) as process:
-                if life == 1:
-                    order = event({"n": 1}, type="work")
-                    header = ("traceparent", f"{PRODUCER}01".encode())
-                    await place.publish("in", replace(order, headers=(*order.headers, header)))
-                    await asyncio.gather(*[each.wait() for each in began])
-                    runs = {run.start.workflow: run for run in process.service.owners[0].state.runs.values()}
-                    awaited = runs["parent"].children["/2/child"]
-                    log.dead = True
-                else:
-                    go_on.set()
-                    await until(lambda seen=recorder: len(seen.finished) == 3)
-            await asyncio.to_thread(tracer.close)
-            told += collector.spans()
+    app, told = app_of(work, child, parent), list[Span]()
+    async with a_life(place, app, monkeypatch, told) as first:
+        await publish_traced(place, "01")
+        await asyncio.gather(*[each.wait() for each in began])
+        runs = {run.start.workflow: run for run in first.owner.state.runs.values()}
+        awaited = runs["parent"].children["/2/child"]
+        first.log.dead = True
+    go_on.set()
+    async with a_life(place, app, monkeypatch, told) as second:
+        await until(lambda: len(second.recorder.finished) == 3)
     spans = {(span.name, run_of(span)): span for span in told}
     (start,) = [span for (name, _), span in spans.items() if name == "start parent"]
     ours, other = (

@@ -7,16 +7,16 @@ position, or have its records taken for repeats.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from typing import TYPE_CHECKING
 
+from headrace.service.first_record import first_record_from
 from headrace.topics.errors import Fatal
 from headrace.topics.log import OffsetOutOfRange
 
 if TYPE_CHECKING:
     from headrace.service.source_position import Before
-    from headrace.topics.log import Log, LogRecord, Offsets, TopicPartition, Unreadable
+    from headrace.topics.log import Log, Offsets, TopicPartition
 
 _READ_S = 5.0  # for a record that is there; longer, and what is there is no record
 _WHY = "The topic was deleted and made again, was truncated, or its records were restored."
@@ -46,19 +46,12 @@ async def check(log: Log, at: TopicPartition, before: Before, offsets: Offsets) 
         raise ends_before(at, before.offset + 1, offsets)
     if before.offset < offsets.start:
         return
-    found = await _first_from(log, at, before.offset)
+    found = None
+    with contextlib.suppress(OffsetOutOfRange):  # retention may take it now
+        found = await first_record_from(log, at, before.offset, before.offset + 1, patience_s=_READ_S)
     if found is not None and found.offset == before.offset and found.timestamp_ms != before.timestamp_ms:
         raise TopicRemade(
             f"{at} has another record at offset {before.offset}: of {found.timestamp_ms} ms, not {before.timestamp_ms} ms.",
             why=_WHY,
             do=_DO.format(topic=at.topic),
         )
-
-
-async def _first_from(log: Log, at: TopicPartition, offset: int) -> LogRecord | Unreadable | None:
-    """The first record there, or none if none came, or what comes first is no record."""
-    with contextlib.suppress(TimeoutError, OffsetOutOfRange):  # retention may take it now
-        async with asyncio.timeout(_READ_S), log.read(at, offset, isolation="committed") as batches:
-            async for batch in batches:
-                return batch.records[0] if batch.records else None  # none: it was passed
-    return None

@@ -9,11 +9,11 @@ from headrace.service.cli.client import opened
 from headrace.service.cli.event import TopicArgument
 from headrace.service.cli.event_input import EventInput, event_limits
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
-from headrace.service.cli.first_record import first_record_from
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import show
 from headrace.service.cli.terminal_table import Column
 from headrace.service.definitions.matcher import Clause, Matcher
+from headrace.service.first_record import first_record_from
 from headrace.service.settings import Settings
 from headrace.topics.cloudevents import decode
 from headrace.topics.event_data import EventRejected

@@ -12,11 +12,11 @@ from headrace.service.cli.client import opened
 from headrace.service.cli.event import TopicArgument, no_partition
 from headrace.service.cli.event_input import event_limits
 from headrace.service.cli.exit_code import Usage
-from headrace.service.cli.first_record import READ_S
 from headrace.service.cli.hang_up import reader_gone
 from headrace.service.cli.option import Common, options
 from headrace.service.cli.output import Format, Stream
 from headrace.service.cli.terminal_table import TIME_WIDTH, Column
+from headrace.service.first_record import READ_S
 from headrace.topics.cloudevents import decode
 from headrace.topics.dead_letter import DeadLetter, parse_dead_letter
 from headrace.topics.event import format_time

@@ -12,11 +12,11 @@ from cyclopts import Parameter
 from headrace.service import source_position
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import Conflict, ExitCode, Usage
-from headrace.service.cli.first_record import first_record_from
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import show
 from headrace.service.cli.terminal_table import Column
 from headrace.service.engine.state import PartitionState
+from headrace.service.first_record import first_record_from
 from headrace.service.names import Names
 from headrace.service.replay_epochs import committed_epoch
 from headrace.service.run_command import append

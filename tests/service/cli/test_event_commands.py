@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from headrace.service.cli import event_tail, first_record
+from headrace.service import first_record
+from headrace.service.cli import event_tail
 from headrace.service.cli.exit_code import ExitCode
 from tests.kafka_broker.broker import KafkaBroker
 from tests.service.cli.conftest import Answer, Headrace

@@ -11,6 +11,7 @@ import importlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -236,41 +237,39 @@ class TraceObserver(Silent):
         )
 
     def timer_fired(self, fired: o.TimerFired, /) -> None:
-        anchor = _sampled(fired.traceparent, fired.tracestate)
-        if anchor is None:
-            return
-        self._emit(
-            name="sleep",
-            context=_span_context(anchor, span_id_of(fired.run, fired.step)),
-            parent=_span_context(anchor, anchor.span_id),
-            kind=SpanKind.INTERNAL,
-            attributes={
-                "headrace.workflow.name": fired.workflow,
-                "headrace.run.id": fired.run,
-                "headrace.task.ref": fired.step,
-            },
-            start_ns=fired.armed_at_ms * 1_000_000,
-            end_ns=max(fired.armed_at_ms * 1_000_000, _ns(fired.due_at_ms, fired.late_ms)),
-        )
+        start_ns = fired.armed_at_ms * 1_000_000
+        self._wait_ended("sleep", fired, start_ns, _ns(fired.due_at_ms, fired.late_ms))
 
     def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
-        anchor = _sampled(decided.traceparent, decided.tracestate)
+        start_ns, end_ns = decided.requested_at_ms * 1_000_000, decided.decided_at_ms * 1_000_000
+        attributes = {"headrace.approval.id": decided.approval, "headrace.approval.decision": decided.ending}
+        self._wait_ended("approval", decided, start_ns, end_ns, attributes)
+
+    def _wait_ended(
+        self,
+        name: str,
+        ended: o.TimerFired | o.ApprovalDecided,
+        start_ns: int,
+        end_ns: int,
+        attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
+    ) -> None:
+        """A step in which the run only waited, as a child of its anchor. One that ends before it begins (clocks of two machines) has no length."""
+        anchor = _sampled(ended.traceparent, ended.tracestate)
         if anchor is None:
             return
         self._emit(
-            name="approval",
-            context=_span_context(anchor, span_id_of(decided.run, decided.step)),
+            name=name,
+            context=_span_context(anchor, span_id_of(ended.run, ended.step)),
             parent=_span_context(anchor, anchor.span_id),
             kind=SpanKind.INTERNAL,
             attributes={
-                "headrace.workflow.name": decided.workflow,
-                "headrace.run.id": decided.run,
-                "headrace.task.ref": decided.step,
-                "headrace.approval.id": decided.approval,
-                "headrace.approval.decision": decided.ending,
+                "headrace.workflow.name": ended.workflow,
+                "headrace.run.id": ended.run,
+                "headrace.task.ref": ended.step,
+                **attributes,
             },
-            start_ns=decided.requested_at_ms * 1_000_000,
-            end_ns=max(decided.requested_at_ms, decided.decided_at_ms) * 1_000_000,
+            start_ns=start_ns,
+            end_ns=max(start_ns, end_ns),
         )
 
     def run_finished(self, finished: o.RunFinished, /) -> None:

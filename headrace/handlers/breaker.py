@@ -25,9 +25,8 @@ import msgspec
 
 from headrace.handlers.breaker_window import CountWindow, TimeWindow, Window
 from headrace.handlers.duration import Duration, milliseconds
-from headrace.handlers.pool import checked_policy_name
-from headrace.handlers.retry import Errors, checked_errors
-from headrace.topics.errors import DefinitionError, Fatal
+from headrace.handlers.policy import Errors, Field, check_same, checked_name
+from headrace.topics.errors import Fatal
 
 _MS_PER_SECOND: Final = 1000
 _CALLS_MAX: Final = 1_000_000  # a window of so many marks takes 8 MB
@@ -73,9 +72,9 @@ class Breaker:
         ignore: Errors = (),
         on_open: Literal["hold", "fail"] = "hold",
     ) -> None:
-        """DefinitionError (HR2030, HR2035, HR2036) names the field."""
+        """DefinitionError (HR2030, HR2036) names the field."""
         put = object.__setattr__
-        put(self, "name", checked_policy_name("Breaker", name))
+        put(self, "name", checked_name("Breaker", name))
         put(self, "window_calls", _count(self.name, "window", window) if isinstance(window, int) else None)
         put(self, "window_seconds", None if isinstance(window, int) else _seconds(self.name, window))
         put(self, "minimum_calls", _count(self.name, "minimum_calls", minimum_calls))
@@ -84,9 +83,9 @@ class Breaker:
         put(self, "slow_call_rate", _rate(self.name, "slow_call_rate", slow_call_rate))
         put(self, "open_for_ms", milliseconds(open_for, name="Breaker.open_for"))
         put(self, "probes", _count(self.name, "probes", probes))
-        put(self, "ignore", checked_errors("Breaker.ignore", ignore))
+        put(self, "ignore", _field(self.name, "ignore", ignore).errors())
         if on_open not in ("hold", "fail"):
-            raise _refused(self.name, f"on_open={on_open!r}", 'it is "hold" or "fail"')
+            raise _field(self.name, "on_open", on_open).refused('it is "hold" or "fail"')
         put(self, "on_open", on_open)
 
 
@@ -275,13 +274,7 @@ class BreakerRegistry:
     def state(self, breaker: Breaker) -> BreakerState:
         """The breaker's state. DefinitionError (HR2037): the name is taken by a breaker with other settings."""
         known = self._states.setdefault(breaker.name, BreakerState(breaker))
-        if known.breaker != breaker:
-            raise DefinitionError(
-                f"Two breakers are called {breaker.name}: {known.breaker!r} and {breaker!r}.",
-                code="HR2037",
-                why="A breaker is shared by name, so its settings can be given only once.",
-                do="Define it once and import it, or choose another name.",
-            )
+        check_same("breaker", known.breaker, breaker, name=breaker.name)
         return known
 
     def statistics(self) -> tuple[BreakerStatistics, ...]:
@@ -295,26 +288,22 @@ def _window_of(breaker: Breaker) -> Window:
     return CountWindow(breaker.window_calls or 1)
 
 
-def _count(breaker: str, field: str, given: object) -> int:
-    if type(given) is not int or not 1 <= given <= _CALLS_MAX:
-        raise _refused(breaker, f"{field}={given!r}", f"it is a whole number from 1 to {_CALLS_MAX}")
-    return given
+def _count(name: str, field: str, given: object) -> int:
+    return _field(name, field, given).count(_CALLS_MAX)
 
 
-def _rate(breaker: str, field: str, given: object) -> float:
+def _rate(name: str, field: str, given: object) -> float:
     if type(given) not in (int, float) or not 0 < float(given) <= 1:  # pyright: ignore[reportArgumentType]
-        raise _refused(breaker, f"{field}={given!r}", "it is a share of the calls: more than 0, at most 1")
+        raise _field(name, field, given).refused("it is a share of the calls: more than 0, at most 1")
     return float(given)  # pyright: ignore[reportArgumentType]
 
 
-def _seconds(breaker: str, window: Duration) -> int:
+def _seconds(name: str, window: Duration) -> int:
     seconds, rest = divmod(milliseconds(window, name="Breaker.window"), _MS_PER_SECOND)
     if rest or seconds > _WINDOW_SECONDS_MAX:
-        raise _refused(breaker, f"window={window!r}", f"it spans whole seconds, at most {_WINDOW_SECONDS_MAX}")
+        raise _field(name, "window", window).refused(f"it spans whole seconds, at most {_WINDOW_SECONDS_MAX}")
     return seconds
 
 
-def _refused(breaker: str, what: str, why: str) -> DefinitionError:
-    field, _, _ = what.partition("=")
-    message = f"Breaker {breaker!r}: {what} is refused: {why}."
-    return DefinitionError(message, code="HR2036", do=f"Change {field} in Breaker(...).")
+def _field(name: str, field: str, given: object) -> Field:
+    return Field("Breaker", field, given, name=name)

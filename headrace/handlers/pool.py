@@ -5,15 +5,12 @@ Pure. Slots only; who waits for them, and in which order, is `dispatch.py`'s.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Final
 
 import msgspec
 
-from headrace.topics.errors import DefinitionError, Fatal
-
-_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{1,128}")
+from headrace.handlers.policy import Field, check_same, checked_name
+from headrace.topics.errors import Fatal
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -28,14 +25,8 @@ class Pool:
 
     def __init__(self, name: str, *, size: int) -> None:
         """DefinitionError (HR2036): the name or the size must be changed."""
-        if type(size) is not int or size < 1:
-            raise DefinitionError(
-                f"Pool {name!r:.160}: size={size!r} is refused: it is a whole number from 1.",
-                code="HR2036",
-                do="Change size in Pool(...).",
-            )
-        object.__setattr__(self, "name", checked_policy_name("Pool", name))
-        object.__setattr__(self, "size", size)
+        object.__setattr__(self, "name", checked_name("Pool", name))
+        object.__setattr__(self, "size", Field("Pool", "size", size, name=name).count())
 
 
 class PoolStatistics(msgspec.Struct, frozen=True):
@@ -86,24 +77,9 @@ class PoolRegistry:
     def slots(self, pool: Pool) -> PoolSlots:
         """The pool's slots. DefinitionError (HR2037): the name is taken by a pool of another size."""
         known = self._slots.setdefault(pool.name, PoolSlots(pool))
-        if known.pool != pool:
-            raise DefinitionError(
-                f"Two pools are called {pool.name}: {known.pool!r} and {pool!r}.",
-                code="HR2037",
-                why="A pool is shared by name, so there can be one size only.",
-                do="Define it once and import it, or choose another name.",
-            )
+        check_same("pool", known.pool, pool, name=pool.name)
         return known
 
     def statistics(self) -> tuple[PoolStatistics, ...]:
         """All pools, in the order of their first use."""
         return tuple(slots.statistics() for slots in self._slots.values())
-
-
-def checked_policy_name(kind: str, name: str) -> str:
-    """`name`, if it follows the one charset rule. DefinitionError (HR2036)."""
-    if not (isinstance(name, str) and _NAME.fullmatch(name)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise DefinitionError(
-            f"{name!r:.160} is not a name for a {kind}.", code="HR2036", do="Use 1 to 128 of A-Z a-z 0-9 _ . -"
-        )
-    return name

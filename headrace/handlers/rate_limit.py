@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from headrace.handlers.duration import Duration, milliseconds
-from headrace.handlers.pool import checked_policy_name
-from headrace.topics.errors import DefinitionError, Fatal
+from headrace.handlers.policy import Field, check_same, checked_name
+from headrace.topics.errors import Fatal
 
 _LIMIT_MAX: Final = 1_000_000
 """More begin in no process, and sums stay far inside 64 bits."""
@@ -36,7 +36,7 @@ class RateLimit:
     def __init__(self, name: str, *, limit: int = 100, per: Duration = "1s", burst: int | None = None) -> None:
         """DefinitionError (HR2030, HR2036) names the field."""
         put = object.__setattr__
-        put(self, "name", checked_policy_name("RateLimit", name))
+        put(self, "name", checked_name("RateLimit", name))
         put(self, "limit", _count(self.name, "limit", limit))
         put(self, "per_ms", milliseconds(per, name="RateLimit.per"))
         put(self, "burst", self.limit if burst is None else _count(self.name, "burst", burst))
@@ -108,13 +108,7 @@ class RateLimitRegistry:
     def state(self, rate_limit: RateLimit) -> RateLimitState:
         """The limit's state. DefinitionError (HR2037): the name is taken by a limit with other settings."""
         known = self._states.setdefault(rate_limit.name, RateLimitState(rate_limit))
-        if known.rate_limit != rate_limit:
-            raise DefinitionError(
-                f"Two rate limits are called {rate_limit.name}: {known.rate_limit!r} and {rate_limit!r}.",
-                code="HR2037",
-                why="A rate limit is shared by name, so its settings can be given only once.",
-                do="Define it once and import it, or choose another name.",
-            )
+        check_same("rate limit", known.rate_limit, rate_limit, name=rate_limit.name)
         return known
 
     def statistics(self, now_ms: int) -> tuple[RateLimitStatistics, ...]:
@@ -122,11 +116,5 @@ class RateLimitRegistry:
         return tuple(state.statistics(now_ms) for state in self._states.values())
 
 
-def _count(limit: str, field: str, given: object) -> int:
-    if type(given) is not int or not 1 <= given <= _LIMIT_MAX:
-        raise DefinitionError(
-            f"RateLimit {limit!r}: {field}={given!r} is refused: it is a whole number from 1 to {_LIMIT_MAX}.",
-            code="HR2036",
-            do=f"Change {field} in RateLimit(...).",
-        )
-    return given
+def _count(name: str, field: str, given: object) -> int:
+    return Field("RateLimit", field, given, name=name).count(_LIMIT_MAX)

@@ -10,15 +10,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Final, Literal, cast
+from typing import Final, Literal
 
 import msgspec
 
 from headrace.handlers.duration import Duration, milliseconds
+from headrace.handlers.policy import Errors, Field
 from headrace.topics.error_group import leaves
-from headrace.topics.errors import DefinitionError, NonRetryable, Rejected, Retryable, Transient
+from headrace.topics.errors import NonRetryable, Rejected, Retryable, Transient
 
-Errors = tuple[type[Exception], ...]
 Backoff = Literal["constant", "linear", "exponential"]
 
 _BACKOFFS: Final = ("constant", "linear", "exponential")
@@ -57,19 +57,21 @@ class Retry:
     ) -> None:
         """DefinitionError (HR2030, HR2035) names the field."""
         if type(attempts) is not int or attempts < 1:
-            raise _refused(f"attempts={attempts!r}", "it is a whole number from 1; 1 means no retry")
+            raise _field("attempts", attempts).refused("it is a whole number from 1; 1 means no retry")
         if backoff not in _BACKOFFS:
-            raise _refused(f"backoff={backoff!r}", f"it is one of {', '.join(_BACKOFFS)}")
+            raise _field("backoff", backoff).refused(f"it is one of {', '.join(_BACKOFFS)}")
         put = object.__setattr__
         put(self, "attempts", attempts)
         put(self, "backoff", backoff)
         put(self, "delay_ms", milliseconds(delay, name="Retry.delay", zero=True))
         put(self, "cap_ms", milliseconds(cap, name="Retry.cap", zero=True))
         put(self, "deadline_ms", None if deadline is None else milliseconds(deadline, name="Retry.deadline"))
-        put(self, "on", checked_errors("Retry.on", on))
-        put(self, "never", checked_errors("Retry.never", never))
+        put(self, "on", _field("on", on).errors())
+        put(self, "never", _field("never", never).errors())
         if self.delay_ms > self.cap_ms:
-            raise _refused(f"delay={delay!r}", f"it is longer than cap={cap!r}, so it would never be waited; raise cap")
+            raise _field("delay", delay).refused(
+                f"it is longer than cap={cap!r}, so it would never be waited; raise cap"
+            )
 
 
 class RetryAfter(msgspec.Struct, frozen=True):
@@ -166,16 +168,5 @@ def _fits(error: BaseException, kinds: Errors) -> bool:
     return isinstance(error, kinds) if isinstance(error, Exception) else Exception in kinds
 
 
-def checked_errors(name: str, given: Any) -> Errors:
-    """`given`, if it is a tuple of Exception classes. DefinitionError (HR2035) names the field."""
-    if not isinstance(given, tuple):
-        raise _refused(f"{name}={given!r}", "it is a tuple of exception classes, such as (ConnectionError,)")
-    for kind in cast("tuple[object, ...]", given):
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise _refused(f"{name}={given!r}", f"{kind!r} is not a subclass of Exception")
-    return cast("Errors", given)
-
-
-def _refused(what: str, why: str) -> DefinitionError:
-    field, _, _ = what.partition("=")
-    return DefinitionError(f"Retry: {what} is refused: {why}.", code="HR2035", do=f"Change {field} in Retry(...).")
+def _field(field: str, given: object) -> Field:
+    return Field("Retry", field, given, code="HR2035")

@@ -233,5 +233,6 @@ def test_a_name_is_one_breaker() -> None:
 )
 def test_wrong_settings_are_refused(wrong: dict[str, Any]) -> None:
     settings: dict[str, Any] = {"name": "b"}
-    with pytest.raises(DefinitionError):
+    with pytest.raises(DefinitionError, match="Breaker") as refused:
         Breaker(**(settings | wrong))
+    assert refused.value.code in ("HR2030", "HR2036")

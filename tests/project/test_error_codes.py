@@ -12,8 +12,6 @@ ROW = re.compile(r"^\| (HR\d{4}) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTI
 # Written in more than one module, with one meaning each. A bug (HR9xxx) may be noticed anywhere.
 SHARED = {
     "HR1201": "a topic is missing, as the log and the check at start find it",
-    "HR2036": "a setting of a breaker, pool or rate limit is refused",
-    "HR2037": "two breakers, two pools or two rate limits of one name differ",
 }
 # What a person at a terminal, or in front of a log line, has to answer. The others are answered by code, or are bugs.
 FOR_USERS = {

@@ -30,7 +30,7 @@ from headrace.service.engine.gate import NO_TOKEN
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.owner_position import OwnerPosition
 from headrace.service.patience import Patience
-from headrace.service.recovery import Recovery, unreadable
+from headrace.service.recovery import Recovery
 from headrace.service.run_log_check import LogReplaced, check_identity, position_of
 from headrace.service.stop import bug, reason_of
 from headrace.service.tenure import Tenure
@@ -48,6 +48,7 @@ from headrace.topics.run_record import (
     Release,
     decode,
     encode,
+    unreadable,
 )
 
 if TYPE_CHECKING:

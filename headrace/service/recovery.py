@@ -17,7 +17,7 @@ from headrace.service.engine.fold import fold
 from headrace.topics.errors import Fatal
 from headrace.topics.log import LogRecord, Unreadable
 from headrace.topics.outcome import CheckpointChunk
-from headrace.topics.run_record import OutcomeRecord, UnknownRecord, decode
+from headrace.topics.run_record import OutcomeRecord, decode, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
@@ -235,15 +235,6 @@ class _Assembly:
         found.size_bytes += len(record.value or b"")
         self.complete = chunk.last
         return True
-
-
-def unreadable(at: TopicPartition, record: Unreadable) -> UnknownRecord:
-    """The error for records of the run log that cannot be had."""
-    return UnknownRecord(
-        f"Records {record.offset} to {record.last_offset} of {at} cannot be read: {record.reason}",
-        code=record.code,
-        do="Look at the broker's disk and at what else writes there; restore the topic from a copy.",
-    )
 
 
 def _readable(at: TopicPartition, record: LogRecord | Unreadable) -> LogRecord:

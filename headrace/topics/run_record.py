@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
 from headrace.topics.command import Command
 from headrace.topics.errors import Fatal
 from headrace.topics.identity import Identity
 from headrace.topics.outcome import Outcome, RunningAttempt
+
+if TYPE_CHECKING:
+    from headrace.topics.log import TopicPartition, Unreadable
 
 FORMAT = 1
 KNOCK = -2
@@ -97,3 +102,13 @@ def decode(value: bytes | None) -> RunRecord:
         message = f"A run-log record has format version {record.v}; this version reads {FORMAT}."
         raise UnknownRecord(message, do=_NEWEST)
     return record
+
+
+def unreadable(at: TopicPartition, found: Unreadable) -> UnknownRecord:
+    """The error for records of the run log that cannot be had."""
+    return UnknownRecord(
+        f"Records {found.offset} to {found.last_offset} of {at} cannot be read: {found.reason}",
+        code=found.code,
+        why="Only Headrace may write to its run log.",
+        do="Look at the broker's disk and at what else writes there; restore the topic from a copy.",
+    )

@@ -20,7 +20,7 @@ from headrace.topics.command import ChildEnded
 from headrace.topics.errors import Fatal
 from headrace.topics.log import OffsetOutOfRange, Offsets, TopicPartition, Unreadable
 from headrace.topics.outcome import AttemptSucceeded, Emitted
-from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, UnknownRecord, decode
+from headrace.topics.run_record import CommandRecord, OutcomeRecord, RunRecord, UnknownRecord, decode, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
@@ -184,11 +184,7 @@ class Reading:
             if end is not None and raw.offset >= end:
                 return
             if isinstance(raw, Unreadable):
-                raise UnknownRecord(
-                    f"Records {raw.offset} to {raw.last_offset} of {self.at} cannot be read: {raw.reason}",
-                    why="Only Headrace may write to its run log.",
-                    do="Look at the broker's disk and at what else writes there; restore the topic from a copy.",
-                )
+                raise unreadable(self.at, raw)
             try:
                 record = decode(raw.value)
             except UnknownRecord as error:

@@ -21,7 +21,7 @@ from headrace.observability import observer as told
 from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
-from headrace.service.history_url import history_url
+from headrace.service.history.url import history_url
 from headrace.service.log_backend import log_of
 from headrace.service.log_opening import opened, refuse_owned
 from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from headrace.observability.observer import Observer
     from headrace.service.api.server import ApiPort
     from headrace.service.definitions.app import App
-    from headrace.service.history_link import HistoryLink
+    from headrace.service.history.link import HistoryLink
     from headrace.service.settings import Settings
     from headrace.service.topic_plan import TopicPlan
     from headrace.service.worker_link import Supervised

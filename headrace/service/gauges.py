@@ -25,7 +25,7 @@ from headrace.service.engine.run_state import Phase
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from headrace.service.history_link import HistoryLink
+    from headrace.service.history.link import HistoryLink
     from headrace.service.owner import Owner
     from headrace.service.shared import Shared
     from headrace.service.source import Source

@@ -16,7 +16,7 @@ import uuid_utils
 from headrace.service.engine.retry import RETRIABLE, kept_of
 from headrace.service.names import Names
 from headrace.service.request_error import Conflict, NotFound, TimedOut
-from headrace.service.run_view.history import RunHistory
+from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import Reading
 from headrace.topics.command import Cancel, Dismiss, OnConflict, Resume, Retry
 from headrace.topics.identity import ClientId, partition_in, run_id
@@ -27,7 +27,7 @@ from headrace.topics.run_record import CommandRecord, encode
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from headrace.service.run_view.history import RunDetail
+    from headrace.service.run_view.run_detail import RunDetail
     from headrace.service.run_view.scan import Seen
     from headrace.service.settings import Settings
     from headrace.topics.command import Command

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from headrace.handlers.result import Abandoned
     from headrace.observability.health import Health
     from headrace.observability.snapshot import Snapshot
-    from headrace.service.history_link import HistoryLink
+    from headrace.service.history.link import HistoryLink
     from headrace.service.owner import Owner
     from headrace.service.shared import Shared
     from headrace.topics.membership import Membership

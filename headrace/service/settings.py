@@ -28,7 +28,7 @@ from pydantic import (
 )
 
 from headrace.service import settings_buckets
-from headrace.service.history_url import check as check_history_url
+from headrace.service.history.url import check as check_history_url
 from headrace.service.settings_quantity import byte_size, duration_ms
 
 KIB, MIB = 1 << 10, 1 << 20

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from headrace.observability.log_text import passwords_in
-from headrace.service.history_url import sqlite_path
+from headrace.service.history.url import sqlite_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from headrace.service.definitions.app import App
     from headrace.service.engine.run_bytes import RunLook
     from headrace.service.engine.run_state import RunState
-    from headrace.service.history_link import HistoryLink
+    from headrace.service.history.link import HistoryLink
     from headrace.service.outbox import Outbox
     from headrace.service.publisher import Publisher
     from headrace.service.settings import Settings

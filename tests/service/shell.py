@@ -13,7 +13,7 @@ from headrace.observability.health import Health
 from headrace.observability.silent import Silent
 from headrace.observability.traces import contexts
 from headrace.service.definitions.app import App
-from headrace.service.history_link import HistoryLink
+from headrace.service.history.link import HistoryLink
 from headrace.service.outbox import Outbox
 from headrace.service.publisher import Publisher
 from headrace.service.router import Router

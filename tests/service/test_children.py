@@ -12,7 +12,8 @@ from headrace import ChildFailed, EventTrigger, Run, handler, workflow
 from headrace.service import outbox
 from headrace.service.cli.run import read_history
 from headrace.service.definitions.app import App
-from headrace.service.run_view.history import RunDetail, RunHistory
+from headrace.service.run_view.run_detail import RunDetail
+from headrace.service.run_view.run_history import RunHistory
 from headrace.topics.command import Cancel, ChildEnded, Start
 from headrace.topics.identity import ClientId, partition_in
 from headrace.topics.log import Appended, AppendFailed, NewRecord, TopicPartition

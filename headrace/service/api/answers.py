@@ -10,8 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from headrace.observability.label import StopReason
-from headrace.service.run_view.history import HistoryEntry, RunDetail
+from headrace.service.run_view.history_entry import HistoryEntry
 from headrace.service.run_view.queries import RunCount
+from headrace.service.run_view.run_detail import RunDetail
 from headrace.service.run_view.summary import RunSummary
 from headrace.service.topic_lag import TopicLag
 

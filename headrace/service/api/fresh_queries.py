@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from headrace.service.run_view.history import RunDetail
     from headrace.service.run_view.queries import HistoryPage, HistoryPlace, RunCounts, RunPage, RunQueries
+    from headrace.service.run_view.run_detail import RunDetail
     from headrace.service.run_view.summary import RunFilter
 
 

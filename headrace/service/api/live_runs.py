@@ -19,7 +19,7 @@ from headrace.service.client_log import opened
 from headrace.service.engine.instruction import Begin, Close, Joined, Park, Queued, Send, Unpark
 from headrace.service.engine.state import Refusal
 from headrace.service.names import Names
-from headrace.service.run_view.history import detail_of
+from headrace.service.run_view.run_detail import detail_of
 from headrace.service.run_view.scan import Reading
 from headrace.service.run_view.summary import Tallies, summary_of
 from headrace.topics.back_off import BackOff
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from headrace.observability.observer import Observer
     from headrace.service.api.live_stream import LiveStream
     from headrace.service.engine.state import PartitionState
-    from headrace.service.run_view.history import RunDetail
+    from headrace.service.run_view.run_detail import RunDetail
     from headrace.service.run_view.scan import Seen
     from headrace.service.run_view.summary import RunSummary
     from headrace.service.settings import Settings

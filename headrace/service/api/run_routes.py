@@ -20,7 +20,7 @@ from headrace.topics.outcome import RunStatus
 
 if TYPE_CHECKING:
     from headrace.service.api.facade import Facade
-    from headrace.service.run_view.history import HistoryEntry
+    from headrace.service.run_view.history_entry import HistoryEntry
 
 T = TypeVar("T")
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from headrace.service.api.facade import Facade
     from headrace.service.api.live_runs import Followed
     from headrace.service.definitions.app import AnyWorkflow
-    from headrace.service.run_view.history import RunDetail
+    from headrace.service.run_view.run_detail import RunDetail
     from headrace.topics.trace_context import TraceContext
 
 _TRIES = 3  # of an append that may or may not have happened: its identity makes that harmless

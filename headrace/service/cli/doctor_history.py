@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace.service.cli.doctor_check import Check, State, failed
-from headrace.service.history_url import history_url, shown, sqlite_path
+from headrace.service.history.url import history_url, shown, sqlite_path
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:

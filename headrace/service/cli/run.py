@@ -13,8 +13,9 @@ from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.run_command import partition_of_run, unknown_run
-from headrace.service.run_view.history import HistoryEntry, RunHistory
+from headrace.service.run_view.history_entry import HistoryEntry
 from headrace.service.run_view.queries_log import read_run
+from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import STATUSES, RunFilter, Summaries
 from headrace.service.settings import Settings

@@ -15,7 +15,7 @@ from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.exit_code import ExitCode, NotFound, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.serving import Feed, Serving
-from headrace.service.history_url import history_url, sqlite_path
+from headrace.service.history.url import history_url, sqlite_path
 from headrace.service.settings import Backend, Settings
 from headrace.service.settings_source import VALUE_INVALID, Loaded
 from headrace.service.worker_link import link

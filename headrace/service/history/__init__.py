@@ -4,4 +4,5 @@
 
 Nothing of the service waits for it, but the trim of the run log, up to `history.trim_wait_bytes`. SQL lives here and nowhere else. Read `tables.py` and
 `rows.py` first, then `feeder.py`; `history.py` puts them together.
+`link.py` and `url.py` are what the rest of the service sees of it: they import no SQL library.
 """

@@ -21,7 +21,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headrace.service.history import tables
-from headrace.service.history_url import shown, sqlite_path
+from headrace.service.history.url import shown, sqlite_path
 from headrace.topics.errors import Fatal, SettingsError, Transient
 
 if TYPE_CHECKING:

@@ -18,9 +18,8 @@ from headrace.observability import observer as told
 from headrace.service.engine.checkpoint import CheckpointUnusable
 from headrace.service.engine.fold import new_state
 from headrace.service.history.database import OtherApp
-from headrace.service.history.rows import Checkpoint, Collector, Gap, Rows
+from headrace.service.history.rows import OPEN, Checkpoint, Collector, Gap, Rows
 from headrace.service.history.tables import positions, runs
-from headrace.service.history.writing import OPEN
 from headrace.service.recovery import Recovery
 from headrace.service.run_view.scan import Reading
 
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from headrace.service.engine.state import PartitionState
-    from headrace.service.history.feeding import Feeding
+    from headrace.service.history.feeder_shared import FeederShared
     from headrace.service.recovery import Recovered
     from headrace.topics.log import Batch, Log, TopicPartition
 
@@ -46,7 +45,7 @@ class Overtaken(Exception):
 class Feeder:
     """`run` until cancelled, or until it raises: `Overtaken`, `OffsetOutOfRange`, `OtherApp`, what the log and the database raise."""
 
-    def __init__(self, feeding: Feeding, log: Log, at: TopicPartition) -> None:
+    def __init__(self, shared: FeederShared, log: Log, at: TopicPartition) -> None:
         self.at = at
         self.position = -1
         """Everything before this offset is in the database; -1: not known yet."""
@@ -56,15 +55,15 @@ class Feeder:
         """The newest one that the database names."""
         self.behind_since_ms: int | None = None
         """When it was seen that there is more than was read; None: all was read then."""
-        self._feeding = feeding
+        self._shared = shared
         self._log = log
-        self._reading = Reading(at, feeding.settings, partitions=feeding.partitions)
-        self._collector = Collector(at.partition, feeding.settings.history.payload_bytes)
+        self._reading = Reading(at, shared.settings, partitions=shared.partitions)
+        self._collector = Collector(at.partition, shared.settings.history.payload_bytes)
         self._folding = asyncio.Lock()  # the state stands still for who holds it
         self._more = asyncio.Event()
         self._room = asyncio.Event()
-        self._writing_bytes = 0  # of rows that are being written
-        self._writing_since_ms: int | None = None
+        self._statements_bytes = 0  # of rows that are being written
+        self._statements_since_ms: int | None = None
         self._counted = 0  # bytes that the process' budget has of us
 
     @property
@@ -75,7 +74,7 @@ class Feeder:
     @property
     def waiting_since_ms(self) -> int | None:
         """Append time of the first record that was read and is not in the database."""
-        return self._collector.first_ms if self._writing_since_ms is None else self._writing_since_ms
+        return self._collector.first_ms if self._statements_since_ms is None else self._statements_since_ms
 
     def ends_at(self, offset: int, now_ms: int) -> None:
         """Where the log ends now."""
@@ -93,7 +92,7 @@ class Feeder:
                 group.create_task(self._read())
                 group.create_task(self._flush())
         finally:
-            self._feeding.budget.used_bytes -= self._counted
+            self._shared.budget.used_bytes -= self._counted
             self._counted = 0
 
     # --- beginning ---------------------------------------------------------------------------------------------------
@@ -103,7 +102,7 @@ class Feeder:
         position, log, checkpoint = await self._place()
         offsets = (await self._log.offsets([self.at]))[self.at]
         self.end_offset = offsets.end
-        recovery = Recovery(self._log, self.at, self._new_state, offsets, self._feeding.turn)
+        recovery = Recovery(self._log, self.at, self._new_state, offsets, self._shared.turn)
         if position > offsets.end:
             recovered = await recovery.newest()
             self._reading.state = recovered.state
@@ -123,7 +122,7 @@ class Feeder:
         self._collector.begin(self._reading.state, self._collector.checkpoint)
 
     async def _place(self) -> tuple[int, str, Checkpoint]:
-        async with self._feeding.database.feeding() as connection:
+        async with self._shared.database.feeding() as connection:
             query = select(positions).where(positions.c.partition == self.at.partition)
             found = (await connection.execute(query)).one_or_none()
         if found is None:
@@ -150,7 +149,7 @@ class Feeder:
     def _refuse_other(self, state: PartitionState, log: str) -> None:
         if log and state.gate.first != log:
             raise OtherApp(
-                f"{self._feeding.database.shown} has the history of another run log than {self.at}.",
+                f"{self._shared.database.shown} has the history of another run log than {self.at}.",
                 why="The topic was deleted and made anew, or is of another cluster: the same ids would stand for other runs.",
                 do="Set history.url to a new database, or empty this one.",
             )
@@ -162,7 +161,7 @@ class Feeder:
             return
         async with self._log.read(self.at, state.next_offset) as batches:
             async for batch in batches:
-                async with self._feeding.turn:
+                async with self._shared.turn:
                     await _slowly(self._watched(batch, position))
                 if state.next_offset >= position or batch.goes_on_at >= position:
                     break
@@ -205,14 +204,14 @@ class Feeder:
         rows.flags, rows.gap = collector.flags(), gap
         await self._put(rows)
         self._stand(rows.after, checkpoint)
-        self._feeding.observer.history_gap(
+        self._shared.observer.history_gap(
             told.HistoryGap(partition=self.at.partition, offset=gap.first, records=gap.behind - gap.first, reason=kind)
         )
 
     async def _lost(self, gap: Gap) -> list[dict[str, object]]:
         """Runs that the database believes to be open, and that a checkpoint does not have any more: how they ended lies in the gap."""
         query = select(runs.c.id).where(runs.c.partition == self.at.partition, runs.c.status.in_(OPEN))
-        async with self._feeding.database.feeding() as connection:
+        async with self._shared.database.feeding() as connection:
             known = (await connection.execute(query)).scalars().all()
         why = "were trimmed before they were read" if gap.kind == "trimmed" else "are in the log no more"
         said = f"How it ended is not known: records {gap.first} to {gap.behind - 1} of {self.at} {why}."
@@ -222,7 +221,7 @@ class Feeder:
     # --- going on ----------------------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        collector, budget = self._collector, self._feeding.budget
+        collector, budget = self._collector, self._shared.budget
         async with self._log.read(self.at, self._reading.state.next_offset) as batches:
             async for batch in batches:
                 self.end_offset = max(self.end_offset, batch.end_offset)
@@ -252,37 +251,37 @@ class Feeder:
             async with self._folding:
                 self._more.clear()
                 await _slowly(collector.touched(self._reading.state))
-                self._writing_since_ms, self._writing_bytes = collector.first_ms, collector.size_bytes
+                self._statements_since_ms, self._statements_bytes = collector.first_ms, collector.size_bytes
                 rows = collector.take(self._reading.state, self.position)
             self._count()
             self._room.set()
             await self._put(rows)
-            self._writing_since_ms, self._writing_bytes = None, 0
+            self._statements_since_ms, self._statements_bytes = None, 0
             self._count()
             self._stand(rows.after, rows.checkpoint)
 
     async def _put(self, rows: Rows) -> None:
-        if not await self._feeding.writer.put(rows):
+        if not await self._shared.writer.put(rows):
             raise Overtaken
 
     def _stand(self, position: int, checkpoint: Checkpoint) -> None:
         """The database has everything up to here."""
         self.position, self.checkpoint = position, checkpoint
         self.end_offset = max(self.end_offset, position)
-        self._feeding.moved(self)
+        self._shared.moved(self)
 
     def _count(self) -> None:
         """What we hold in memory."""
-        now = self._collector.size_bytes + self._writing_bytes
-        self._feeding.budget.used_bytes += now - self._counted
+        now = self._collector.size_bytes + self._statements_bytes
+        self._shared.budget.used_bytes += now - self._counted
         self._counted = now
 
     def _new_state(self) -> PartitionState:
-        settings = self._feeding.settings.runs
+        settings = self._shared.settings.runs
         return new_state(
             topic=self.at.topic,
             partition=self.at.partition,
-            partitions=self._feeding.partitions,
+            partitions=self._shared.partitions,
             client_retention_ms=settings.client_id_retention_ms,
             retry_retention_ms=settings.retry_retention_ms,
         )

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from headrace.observability import observer as told
 from headrace.service.history.database import Database, HistoryRefused, HistoryUnavailable
 from headrace.service.history.feeder import Feeder, Overtaken
-from headrace.service.history.feeding import Feeding
+from headrace.service.history.feeder_shared import FeederShared
+from headrace.service.history.link import HistoryLag
+from headrace.service.history.outage import Outage
 from headrace.service.history.queries import SqlQueries
 from headrace.service.history.retention import Retention
-from headrace.service.history.writer import HistoryWriter, Outage
-from headrace.service.history_link import HistoryLag
+from headrace.service.history.writer import HistoryWriter
 from headrace.service.names import Names
 from headrace.service.stop import bug
 from headrace.topics.back_off import BackOff
@@ -63,7 +64,7 @@ class History:
         self._topic = Names(settings.app.name).runs
         self._outage = Outage(observer, self.database.shown)
         self._writer = HistoryWriter(self.database, self._outage)
-        self._feeding = Feeding(
+        self._feeder_shared = FeederShared(
             settings=settings,
             partitions=partitions,
             database=self.database,
@@ -219,7 +220,7 @@ class History:
         back_off = BackOff(_BACK_OFF_S)
         try:
             while True:
-                feeder = self._feeders[at.partition] = Feeder(self._feeding, log, at)
+                feeder = self._feeders[at.partition] = Feeder(self._feeder_shared, log, at)
                 began = loop.time()
                 try:
                     await feeder.run()

@@ -10,8 +10,9 @@ from sqlalchemy import and_, func, or_, select
 
 from headrace.service.history.rows import MORE_OF_DETAIL, MORE_OF_SUMMARY, OF_DETAIL, OF_SUMMARY
 from headrace.service.history.tables import KEY_CHARS, gaps, records, runs
-from headrace.service.run_view.history import HistoryEntry, OpenStep, RunDetail
+from headrace.service.run_view.history_entry import HistoryEntry
 from headrace.service.run_view.queries import HistoryPage, HistoryPlace, RunCount, RunCounts, RunPage
+from headrace.service.run_view.run_detail import OpenStep, RunDetail
 from headrace.service.run_view.summary import RunPlace, RunSummary
 from headrace.topics.event import format_time
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from sqlalchemy import ColumnElement, Row
 
     from headrace.service.history.database import Database
-    from headrace.service.history_link import HistoryLag
+    from headrace.service.history.link import HistoryLag
     from headrace.service.run_view.summary import RunFilter
 
 BEHIND_S = 10.0

@@ -12,7 +12,8 @@ import msgspec
 from headrace.service.engine.instruction import Close
 from headrace.service.engine.retry import RETRIABLE
 from headrace.service.history.tables import runs
-from headrace.service.run_view.history import RunDetail, copied_to, detail_of, entry_of, known_of, runs_of
+from headrace.service.run_view.history_entry import copied_to, entry_of, known_of, runs_of
+from headrace.service.run_view.run_detail import RunDetail, detail_of
 from headrace.service.run_view.summary import RunSummary, Tallies, Tally, summary_of
 from headrace.topics.command import Dismiss, Retry
 from headrace.topics.outcome import CheckpointChunk
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from headrace.service.engine.run_state import RunState
     from headrace.service.engine.state import PartitionState
-    from headrace.service.run_view.history import HistoryEntry
+    from headrace.service.run_view.history_entry import HistoryEntry
     from headrace.service.run_view.scan import Seen
     from headrace.topics.outcome import RunEnded
 
@@ -35,6 +36,8 @@ LEFT_OUT = "left_out_bytes"
 """The only key of what stands for a payload over `history.payload`."""
 UNKNOWN = "unknown"
 """The status of a run whose end lies in a gap."""
+OPEN = ("running", "queued", "parked")
+"""The statuses of a run that is open."""
 _ROW_BYTES = 700  # what a row costs in memory besides its longest values
 _INDEXED = ("namespace", "workflow", "version", "status")
 

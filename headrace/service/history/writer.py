@@ -9,66 +9,20 @@ Never drops anything: memory is bounded by who puts (`feeder.py`).
 from __future__ import annotations
 
 import asyncio
-from time import perf_counter
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
-from headrace.observability.label import Dependency
 from headrace.service.history.database import HistoryUnavailable
-from headrace.service.history.writing import Writing
-from headrace.topics.back_off import BackOff
-from headrace.topics.errors import Transient
+from headrace.service.history.statements import Statements
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from headrace.observability.observer import Observer
     from headrace.service.history.database import Database
+    from headrace.service.history.outage import Outage
     from headrace.service.history.rows import Rows
 
-_BACK_OFF_S = (0.2, 10.0)
 _ROWS_MAX = 20_000  # in one transaction, once there is more than one partition's
 _Waiting = tuple["Rows", "asyncio.Future[bool]"]
-
-
-class Outage:
-    """The database is away, from the first failure to the next success: said once at each end."""
-
-    def __init__(self, observer: Observer, name: str) -> None:
-        self._observer = observer
-        self._name = name
-        self._back_off = BackOff(_BACK_OFF_S)
-        self._began: float | None = None
-
-    @property
-    def on(self) -> bool:
-        """Whether it is away."""
-        return self._began is not None
-
-    async def wait(self, error: Transient) -> None:
-        """A try failed."""
-        wait_s = self._back_off.next_s()
-        if self._began is None:
-            self._began = perf_counter()
-            self._observer.outage_began(
-                told.OutageBegan(
-                    dependency=Dependency.HISTORY,
-                    name=self._name,
-                    message=f"{error.code} {error.message}",
-                    retry_after_ms=wait_s * 1000,
-                )
-            )
-        await asyncio.sleep(wait_s)
-
-    def over(self) -> None:
-        """A try went well."""
-        self._back_off.reset()
-        if self._began is not None:
-            duration_ms = (perf_counter() - self._began) * 1000
-            self._began = None
-            self._observer.outage_ended(
-                told.OutageEnded(dependency=Dependency.HISTORY, name=self._name, duration_ms=duration_ms)
-            )
 
 
 class HistoryWriter:
@@ -77,7 +31,7 @@ class HistoryWriter:
     def __init__(self, database: Database, outage: Outage) -> None:
         self._database = database
         self._outage = outage
-        self._writing = Writing(database)
+        self._statements = Statements(database)
         self._queue: list[_Waiting] = []
         self._wake = asyncio.Event()
 
@@ -127,6 +81,6 @@ class HistoryWriter:
 
     async def _commit(self, turn: Sequence[Rows]) -> list[bool]:
         async with self._database.feeding() as connection:
-            answers = [await self._writing.write(connection, rows) for rows in turn]
+            answers = [await self._statements.write(connection, rows) for rows in turn]
             await connection.commit()
         return answers

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 if TYPE_CHECKING:
-    from headrace.service.run_view.history import HistoryEntry, RunDetail
+    from headrace.service.run_view.history_entry import HistoryEntry
+    from headrace.service.run_view.run_detail import RunDetail
     from headrace.service.run_view.summary import RunFilter, RunPlace, RunSummary
 
 

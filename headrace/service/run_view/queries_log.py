@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.service.names import Names
-from headrace.service.run_view.history import RunHistory
 from headrace.service.run_view.queries import HistoryPage, HistoryPlace, RunCount, RunCounts, RunPage
+from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import RunFilter, Summaries, place_of
 from headrace.topics.event import format_time
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from headrace.service.run_view.history import HistoryEntry, RunDetail
+    from headrace.service.run_view.history_entry import HistoryEntry
+    from headrace.service.run_view.run_detail import RunDetail
     from headrace.service.run_view.scan import Seen
     from headrace.service.settings import Settings
     from headrace.topics.errors import Fatal

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from headrace.service.history.database import Database
+from headrace.service.history.link import HistoryLag
 from headrace.service.history.queries import SqlQueries
-from headrace.service.history_link import HistoryLag
 from headrace.topics.log import NewRecord, TopicPartition
 from headrace.topics.outcome import RunStatus
 from tests.postgres_server import PostgresServer

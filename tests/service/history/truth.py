@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from headrace.service.run_view.history import RunHistory, runs_of
+from headrace.service.run_view.history_entry import runs_of
 from headrace.service.run_view.queries import RunQueries
+from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import Reading
 from headrace.service.run_view.summary import RunFilter, Summaries
 from headrace.service.settings import Settings

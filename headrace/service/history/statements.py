@@ -1,4 +1,4 @@
-"""Rows into tables, in the transaction that is open. In slices: the loop has other work between them."""
+"""The statements that put `Rows` into the tables, in the transaction that is open. In slices: the loop has other work between them. Called by `writer.py`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ _NEVER_CHANGES = frozenset(
     {"id", "partition", "start_offset", "namespace", "workflow", "version", "key", "trigger", "source"}
     | {"started_at_ms", "retry_of", "parent", "trace_id", "producer_trace_id", "input"}
 )
-OPEN = ("running", "queued", "parked")
-"""What `status` is while a run is open."""
 
 
-class Writing:
+class Statements:
     """The statements of one dialect, made once."""
 
     def __init__(self, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""`run history` and `run get`: all records of one run, and what they come to."""
+"""`HistoryEntry`: what one record of the run log is to a run, as `run history` prints it; and which runs a record is about."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.service.engine.instruction import Begin, Close, Send
-from headrace.service.engine.run_state import ChildBegan
+from headrace.service.engine.instruction import Begin, Send
 from headrace.service.engine.state import Message
-from headrace.service.run_view.summary import RunSummary, Tallies, summary_of
-from headrace.topics.approval import approval_id
 from headrace.topics.command import (
     Abandoned,
     Approve,
@@ -49,12 +46,10 @@ from headrace.topics.outcome import (
     TimerFired,
 )
 from headrace.topics.run_record import CommandRecord, OutcomeRecord
-from headrace.topics.trace_context import kept_context, trace_id_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
-    from headrace.service.engine.approval import ApprovalRequest
     from headrace.service.engine.run_state import RunState
     from headrace.service.engine.state import PartitionState
     from headrace.service.run_view.scan import Seen
@@ -84,101 +79,6 @@ class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
     effect: str = "accepted"
     reason: str | None = None
     record: msgspec.Raw = msgspec.field(default_factory=lambda: msgspec.Raw(b"null"))
-
-
-class OpenStep(msgspec.Struct, frozen=True, kw_only=True):
-    """A step that waits: for a timer, for its next attempt, for somebody's decision, or for a child run. `until` is "" if that may take for ever."""
-
-    step: str
-    waits_for: str
-    until: str
-    approval: str = ""  # its id
-    title: str = ""  # what people are asked
-    roles: tuple[str, ...] = ()
-
-
-class ChildRun(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that a step began. `status` is known of one that is awaited and has ended; the run's own log has the rest."""
-
-    step: str
-    run: str
-    workflow: str
-    awaited: bool
-    status: str | None = None
-
-
-class RunDetail(msgspec.Struct, frozen=True, kw_only=True):
-    """One run in full. This is the JSON of `run get`."""
-
-    summary: RunSummary
-    input: msgspec.Raw
-    result: msgspec.Raw | None
-    waiting: tuple[OpenStep, ...]
-    joined: int
-    undone: int
-    undo_failed: int
-    parked_step: str
-    expected: str  # what the log says, for a parked run
-    found: str  # what the code did
-    retry: str = ""  # the newest retry of this run
-    # of its spans and log lines, if the producer's trace does not go on (telemetry.parent_from_kafka)
-    trace_id: str = ""
-    producer_trace_id: str = ""  # of the source record, or of the parent of a detached child
-    parent: str = ""  # the run whose child this is, and the step there
-    parent_step: str = ""
-    children: tuple[ChildRun, ...] = ()
-
-
-class RunHistory:
-    """Watches one partition for one run: hand it everything seen there, in order."""
-
-    def __init__(self, run: str, *, keep_entries: bool = True) -> None:
-        self.run = run
-        self.entries: list[HistoryEntry] = []
-        self.detail: RunDetail | None = None
-        """Set once the run has ended; see `current`."""
-        self.trimmed_before = 0
-        """First offset that was read, if the partition's log was trimmed."""
-        self._keep = keep_entries
-        self._tallies = Tallies()
-
-    def begin(self, state: PartitionState) -> None:
-        """The partition's log was trimmed: what a checkpoint says of the run stands for its first records."""
-        self._tallies.begin(state)
-        self.trimmed_before = state.next_offset
-        run = state.runs.get(self.run)
-        if run is not None and self._keep:
-            self.entries += known_of(run, state)
-
-    def see(self, seen: Seen) -> HistoryEntry | None:
-        """The entry that this record makes in the run's history, if it is about the run."""
-        self._tallies.see(seen)
-        for instruction in seen.folded.instructions:
-            if isinstance(instruction, Close):
-                tally = self._tallies.take(instruction.run.id)
-                if instruction.run.id == self.run:
-                    summary = summary_of(instruction.run, tally, instruction.ended, instruction.at_ms)
-                    self.detail = detail_of(instruction.run, summary, instruction.ended, {})
-        entry = entry_of(seen, self.run)
-        if entry is not None and self._keep:
-            self.entries.append(entry)
-            self.entries += copied_to(seen, self.run)
-        return entry
-
-    def end(self, state: PartitionState) -> None:
-        """The end of the partition: describe the run as it is now."""
-        self.detail = self.current(state)
-
-    def current(self, state: PartitionState) -> RunDetail | None:
-        """The run as the partition stands, or as it ended; None if it was never there."""
-        run = state.runs.get(self.run)
-        if run is not None:
-            return detail_of(run, summary_of(run, self._tallies.of(self.run), None, None), None, state.approvals)
-        failed = state.failed.get(self.run)
-        if self.detail is None or failed is None:
-            return self.detail
-        summary = msgspec.structs.replace(self.detail.summary, retriable=True)
-        return msgspec.structs.replace(self.detail, summary=summary, retry=failed.retry)
 
 
 def runs_of(seen: Seen) -> list[str]:
@@ -399,26 +299,6 @@ def _begun(seen: Seen) -> str:
     return ""
 
 
-def _children(run: RunState) -> tuple[ChildRun, ...]:
-    """As far as the run knows."""
-    copied = run.retried.copied if run.retried is not None else ()
-    found: dict[str, ChildRun] = {}
-    for record in (*copied, *(record for record, _ in run.history)):
-        if isinstance(record, ChildBegan):
-            found[record.step] = ChildRun(
-                step=record.step, run=record.child, workflow=record.workflow, awaited=record.awaited
-            )
-        elif isinstance(record, ChildEnded):
-            found[record.step] = ChildRun(
-                step=record.step,
-                run=record.child,
-                workflow=record.workflow,
-                awaited=True,
-                status=str(record.status),
-            )
-    return tuple(found.values())
-
-
 def _attempt(seen: Seen, body: AttemptSucceeded | AttemptFailed) -> HistoryEntry:
     failed = body if isinstance(body, AttemptFailed) else None
     return HistoryEntry(
@@ -433,53 +313,4 @@ def _attempt(seen: Seen, body: AttemptSucceeded | AttemptFailed) -> HistoryEntry
         error=None if failed is None else failed.error,
         message=None if failed is None else failed.message,
         retry_after_ms=None if failed is None else failed.retry_after_ms,
-    )
-
-
-def _asked(request: ApprovalRequest) -> OpenStep:
-    due_at_ms = request.due_at_ms
-    return OpenStep(
-        step=request.step,
-        waits_for="approval",
-        until="" if due_at_ms is None else format_time(due_at_ms),
-        approval=approval_id(request.run, request.step),
-        title=request.title,
-        roles=request.roles,
-    )
-
-
-def detail_of(
-    run: RunState, summary: RunSummary, ended: RunEnded | None, approvals: Mapping[str, ApprovalRequest]
-) -> RunDetail:
-    """One run in full; without `ended` it is open. `approvals` are those of its partition's state."""
-    asked = [_asked(approvals[f"{run.id}{step}"]) for step in sorted(run.approvals)] if ended is None else ()
-    timers = [
-        OpenStep(step=step, waits_for="timer", until=format_time(due))
-        for step, due in run.timers.items()
-        if step not in run.approvals
-    ]
-    tries = [
-        OpenStep(step=step, waits_for=f"attempt {tries.failed + 1}", until=format_time(tries.not_before_ms))
-        for step, tries in run.tries.items()
-    ]
-    awaited = [OpenStep(step=step, waits_for=f"child run {child}", until="") for step, child in run.children.items()]
-    parked, parent = run.parked, run.start.parent
-    producer = kept_context(run.start.traceparent, None)
-    goes_on = run.start.event is None if parent is None else parent.awaited
-    return RunDetail(
-        summary=summary,
-        input=run.start.input,
-        result=None if ended is None else ended.result,
-        waiting=(*timers, *tries, *asked, *awaited) if ended is None else (),
-        joined=run.joined,
-        undone=0 if ended is None else ended.undone,
-        undo_failed=0 if ended is None else ended.undo_failed,
-        parked_step="" if parked is None else parked.step,
-        expected="" if parked is None else parked.expected,
-        found="" if parked is None else parked.found,
-        trace_id=producer.trace_id if producer is not None and goes_on else trace_id_of(run.id),
-        producer_trace_id="" if producer is None else producer.trace_id,
-        parent="" if parent is None else parent.run,
-        parent_step="" if parent is None else parent.step,
-        children=_children(run),
     )

@@ -31,7 +31,7 @@ class Budget(msgspec.Struct):
         return self.used_bytes > BYTES_MAX
 
 
-class Feeding:
+class FeederShared:
     """`moved` is called when a feeder's position has moved."""
 
     def __init__(

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.load_embedded import placed
-from headrace.observability.observer import RunFinished
 from headrace.observability.silent import Silent
+from headrace.observability.told_run import RunFinished
 from headrace.service.composition import Started, serve
 from headrace.service.definitions.app import App
 from headrace.service.definitions.loader import load_app

@@ -6,5 +6,5 @@ file), and the port that shows metrics and health.
 Must never: take part. An observer that raises is reported once and switched off; nothing it does may change a run,
 and no payload, secret or id becomes a metric label. It imports `topics` and neither `handlers` nor `service`.
 
-Read first: `observer.py`.
+Read first: `observer.py`, then what it is told: `told_run.py`.
 """

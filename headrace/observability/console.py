@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final, TextIO
 
 from headrace.observability.log_text import one_line
-from headrace.observability.observer import RunFinished
 from headrace.observability.silent import Silent
+from headrace.observability.told_run import RunFinished
 from headrace.topics.outcome import RunStatus
 
 _COLOURS: Final = {

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from headrace.observability import observer as o
+from headrace.observability import told_event, told_log, told_process, told_run
 from headrace.observability.label import BreakerState, DiscardReason, Ending, LossReason, MissReason
 from headrace.observability.log_event import LogEvent
 from headrace.observability.logs import Logs
@@ -46,7 +46,7 @@ class LogObserver(Silent):
 
     # --- the process --------------------------------------------------------------------------------------------------
 
-    def service_started(self, started: o.ServiceStarted, /) -> None:
+    def service_started(self, started: told_process.ServiceStarted, /) -> None:
         self._logs.write(
             LogEvent.SERVICE_STARTED,
             app=started.app,
@@ -57,10 +57,10 @@ class LogObserver(Silent):
             handlers=started.handlers,
         )
 
-    def service_stopping(self, stopping: o.ServiceStopping, /) -> None:
+    def service_stopping(self, stopping: told_process.ServiceStopping, /) -> None:
         self._logs.write(LogEvent.SERVICE_STOPPING, reason=stopping.reason, grace_ms=_ms(stopping.grace_ms))
 
-    def service_stopped(self, stopped: o.ServiceStopped, /) -> None:
+    def service_stopped(self, stopped: told_process.ServiceStopped, /) -> None:
         self._logs.write(
             LogEvent.SERVICE_STOPPED,
             at=logging.WARNING if stopped.attempts_left else None,
@@ -68,7 +68,7 @@ class LogObserver(Silent):
             attempts_left=stopped.attempts_left or None,
         )
 
-    def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
+    def loop_blocked(self, blocked: told_process.LoopBlocked, /) -> None:
         self._blocked_ms = blocked.blocked_ms
         self._logs.write(
             LogEvent.LOOP_BLOCKED,
@@ -79,16 +79,16 @@ class LogObserver(Silent):
             blocked_ms=_ms(blocked.blocked_ms),
         )
 
-    def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
+    def loop_delayed(self, delayed: told_process.LoopDelayed, /) -> None:
         if self._blocked_ms:
             # The turn that ended the block may have come before the watchdog told of it: then this is a later one.
             blocked_ms, self._blocked_ms = max(self._blocked_ms, delayed.delay_ms), 0.0
             self._logs.write(LogEvent.LOOP_RESUMED, kind="", blocked_ms=_ms(blocked_ms))
 
-    def loop_fenced(self, fenced: o.LoopFenced, /) -> None:
+    def loop_fenced(self, fenced: told_process.LoopFenced, /) -> None:
         self._logs.write(LogEvent.LOOP_FENCED, stalled_ms=_ms(fenced.stalled_ms), partitions=fenced.partitions)
 
-    def resource_measured(self, measured: o.ResourceMeasured, /) -> None:
+    def resource_measured(self, measured: told_process.ResourceMeasured, /) -> None:
         if measured.changed:
             self._logs.write(
                 LogEvent.RESOURCE_SHORT if measured.short else LogEvent.RESOURCE_EASED,
@@ -97,7 +97,7 @@ class LogObserver(Silent):
                 limit=measured.limit,
             )
 
-    def outage_began(self, began: o.OutageBegan, /) -> None:
+    def outage_began(self, began: told_process.OutageBegan, /) -> None:
         self._logs.write(
             LogEvent.OUTAGE_BEGAN,
             kind=(began.dependency, began.name),
@@ -107,12 +107,12 @@ class LogObserver(Silent):
             retry_after_ms=_ms(began.retry_after_ms),
         )
 
-    def outage_ended(self, ended: o.OutageEnded, /) -> None:
+    def outage_ended(self, ended: told_process.OutageEnded, /) -> None:
         self._logs.write(
             LogEvent.OUTAGE_ENDED, dependency=ended.dependency, name=ended.name, duration_ms=_ms(ended.duration_ms)
         )
 
-    def breaker_changed(self, changed: o.BreakerChanged, /) -> None:
+    def breaker_changed(self, changed: told_process.BreakerChanged, /) -> None:
         self._logs.write(
             LogEvent.BREAKER_CHANGED,
             at=logging.WARNING if changed.after is BreakerState.OPEN else None,
@@ -125,7 +125,7 @@ class LogObserver(Silent):
 
     # --- events in, outputs out ---------------------------------------------------------------------------------------
 
-    def event_discarded(self, discarded: o.EventDiscarded, /) -> None:
+    def event_discarded(self, discarded: told_event.EventDiscarded, /) -> None:
         event = _DISCARDED[discarded.reason]
         if discarded.reason is not DiscardReason.EXPIRED and not self._logs.enabled(logging.DEBUG):
             return
@@ -138,7 +138,7 @@ class LogObserver(Silent):
             records=discarded.records if discarded.records > 1 else None,
         )
 
-    def event_dead_lettered(self, lettered: o.EventDeadLettered, /) -> None:
+    def event_dead_lettered(self, lettered: told_event.EventDeadLettered, /) -> None:
         self._logs.write(
             LogEvent.EVENT_DEAD_LETTERED,
             kind=(lettered.topic, lettered.code),
@@ -152,7 +152,7 @@ class LogObserver(Silent):
             records=lettered.records if lettered.records > 1 else None,
         )
 
-    def record_redriven(self, redriven: o.RecordRedriven, /) -> None:
+    def record_redriven(self, redriven: told_event.RecordRedriven, /) -> None:
         self._logs.write(
             LogEvent.EVENT_REDRIVEN,
             kind=(redriven.topic, redriven.result),
@@ -164,7 +164,7 @@ class LogObserver(Silent):
             result=redriven.result,
         )
 
-    def output_sent(self, sent: o.OutputSent, /) -> None:
+    def output_sent(self, sent: told_event.OutputSent, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(
                 LogEvent.OUTPUT_SENT,
@@ -177,10 +177,10 @@ class LogObserver(Silent):
                 span_id=_span_id(sent.traceparent),
             )
 
-    def output_resent(self, resent: o.OutputResent, /) -> None:
+    def output_resent(self, resent: told_event.OutputResent, /) -> None:
         self._logs.write(LogEvent.OUTPUT_RESENT, kind=resent.topic, topic=resent.topic, records=resent.records)
 
-    def output_refused(self, refused: o.OutputRefused, /) -> None:
+    def output_refused(self, refused: told_event.OutputRefused, /) -> None:
         self._logs.write(
             LogEvent.OUTPUT_REFUSED,
             kind=(refused.topic, refused.code),
@@ -195,7 +195,7 @@ class LogObserver(Silent):
 
     # --- runs and tasks -----------------------------------------------------------------------------------------------
 
-    def run_started(self, started: o.RunStarted, /) -> None:
+    def run_started(self, started: told_run.RunStarted, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(
                 LogEvent.RUN_STARTED,
@@ -210,7 +210,7 @@ class LogObserver(Silent):
                 span_id=_span_id(started.traceparent),
             )
 
-    def run_finished(self, finished: o.RunFinished, /) -> None:
+    def run_finished(self, finished: told_run.RunFinished, /) -> None:
         level = _RUN_LEVELS[finished.status]
         if self._logs.enabled(level):
             self._logs.write(
@@ -229,7 +229,7 @@ class LogObserver(Silent):
                 span_id=_span_id(finished.traceparent),
             )
 
-    def run_parked(self, parked: o.RunParked, /) -> None:
+    def run_parked(self, parked: told_run.RunParked, /) -> None:
         self._logs.write(
             LogEvent.RUN_PARKED,
             kind=(parked.workflow, parked.step, parked.found),
@@ -243,7 +243,7 @@ class LogObserver(Silent):
             span_id=_span_id(parked.traceparent),
         )
 
-    def run_held(self, held: o.RunHeld, /) -> None:
+    def run_held(self, held: told_run.RunHeld, /) -> None:
         self._logs.write(
             LogEvent.RUN_HELD,
             kind=(held.workflow, held.version),
@@ -254,7 +254,7 @@ class LogObserver(Silent):
             span_id=_span_id(held.traceparent),
         )
 
-    def run_resumed(self, resumed: o.RunResumed, /) -> None:
+    def run_resumed(self, resumed: told_run.RunResumed, /) -> None:
         self._logs.write(
             LogEvent.RUN_RESUMED,
             kind=resumed.workflow,
@@ -264,7 +264,7 @@ class LogObserver(Silent):
             span_id=_span_id(resumed.traceparent),
         )
 
-    def attempt_started(self, started: o.AttemptStarted, /) -> None:
+    def attempt_started(self, started: told_run.AttemptStarted, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(
                 LogEvent.ATTEMPT_STARTED,
@@ -277,7 +277,7 @@ class LogObserver(Silent):
                 span_id=_of_attempt(started),
             )
 
-    def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
+    def attempt_ended(self, ended: told_run.AttemptEnded, /) -> None:
         match ended.ending:
             case Ending.SUCCEEDED:
                 event, level = LogEvent.ATTEMPT_SUCCEEDED, logging.DEBUG
@@ -306,7 +306,7 @@ class LogObserver(Silent):
                 span_id=_of_attempt(ended),
             )
 
-    def compensation_ended(self, ended: o.CompensationEnded, /) -> None:
+    def compensation_ended(self, ended: told_run.CompensationEnded, /) -> None:
         self._logs.write(
             LogEvent.COMPENSATION_FINISHED,
             at=None if ended.ending is Ending.SUCCEEDED else logging.ERROR,
@@ -320,7 +320,7 @@ class LogObserver(Silent):
             span_id=_span_id(ended.traceparent),
         )
 
-    def handler_abandoned(self, abandoned: o.HandlerAbandoned, /) -> None:
+    def handler_abandoned(self, abandoned: told_run.HandlerAbandoned, /) -> None:
         self._logs.write(
             LogEvent.HANDLER_ABANDONED,
             kind=(abandoned.handler, abandoned.reason),
@@ -335,7 +335,7 @@ class LogObserver(Silent):
             span_id=_of_attempt(abandoned),
         )
 
-    def timer_armed(self, armed: o.TimerArmed, /) -> None:
+    def timer_armed(self, armed: told_run.TimerArmed, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(
                 LogEvent.TIMER_ARMED,
@@ -347,7 +347,7 @@ class LogObserver(Silent):
                 span_id=_span_id(armed.traceparent),
             )
 
-    def schedule_fired(self, fired: o.ScheduleFired, /) -> None:
+    def schedule_fired(self, fired: told_run.ScheduleFired, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(
                 LogEvent.SCHEDULE_FIRED,
@@ -358,7 +358,7 @@ class LogObserver(Silent):
                 late_ms=_ms(fired.late_ms),
             )
 
-    def schedule_missed(self, missed: o.ScheduleMissed, /) -> None:
+    def schedule_missed(self, missed: told_run.ScheduleMissed, /) -> None:
         self._logs.write(
             LogEvent.SCHEDULE_MISSED,
             at=logging.INFO if missed.reason is MissReason.OVERLAP else None,
@@ -372,13 +372,13 @@ class LogObserver(Silent):
             message=missed.message,
         )
 
-    def schedule_paused(self, paused: o.SchedulePaused, /) -> None:
+    def schedule_paused(self, paused: told_run.SchedulePaused, /) -> None:
         self._logs.write(LogEvent.SCHEDULE_PAUSED, schedule=paused.schedule, workflow=paused.workflow)
 
-    def schedule_resumed(self, resumed: o.ScheduleResumed, /) -> None:
+    def schedule_resumed(self, resumed: told_run.ScheduleResumed, /) -> None:
         self._logs.write(LogEvent.SCHEDULE_RESUMED, schedule=resumed.schedule, workflow=resumed.workflow)
 
-    def timer_fired(self, fired: o.TimerFired, /) -> None:
+    def timer_fired(self, fired: told_run.TimerFired, /) -> None:
         if self._logs.enabled(logging.DEBUG):
             self._logs.write(
                 LogEvent.TIMER_FIRED,
@@ -390,7 +390,7 @@ class LogObserver(Silent):
                 span_id=_span_id(fired.traceparent),
             )
 
-    def approval_requested(self, requested: o.ApprovalRequested, /) -> None:
+    def approval_requested(self, requested: told_run.ApprovalRequested, /) -> None:
         self._logs.write(
             LogEvent.APPROVAL_REQUESTED,
             run_id=requested.run,
@@ -403,7 +403,7 @@ class LogObserver(Silent):
             span_id=_span_id(requested.traceparent),
         )
 
-    def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
+    def approval_decided(self, decided: told_run.ApprovalDecided, /) -> None:
         self._logs.write(
             LogEvent.APPROVAL_DECIDED,
             run_id=decided.run,
@@ -419,7 +419,7 @@ class LogObserver(Silent):
 
     # --- ownership ----------------------------------------------------------------------------------------------------
 
-    def partition_taken(self, taken: o.PartitionTaken, /) -> None:
+    def partition_taken(self, taken: told_log.PartitionTaken, /) -> None:
         self._logs.write(
             LogEvent.PARTITION_TAKEN,
             partition=taken.partition,
@@ -431,7 +431,7 @@ class LogObserver(Silent):
             duration_ms=_ms(taken.duration_ms),
         )
 
-    def partition_released(self, released: o.PartitionReleased, /) -> None:
+    def partition_released(self, released: told_log.PartitionReleased, /) -> None:
         self._logs.write(
             LogEvent.PARTITION_RELEASED,
             partition=released.partition,
@@ -440,7 +440,7 @@ class LogObserver(Silent):
             attempts=released.attempts,
         )
 
-    def partition_lost(self, lost: o.PartitionLost, /) -> None:
+    def partition_lost(self, lost: told_log.PartitionLost, /) -> None:
         self._logs.write(
             LogEvent.PARTITION_LOST,
             at=_LOSS_LEVELS.get(lost.reason),
@@ -451,7 +451,7 @@ class LogObserver(Silent):
             offset=lost.offset,
         )
 
-    def partition_stopped(self, stopped: o.PartitionStopped, /) -> None:
+    def partition_stopped(self, stopped: told_log.PartitionStopped, /) -> None:
         self._logs.write(
             LogEvent.PARTITION_STOPPED,
             topic=stopped.topic,
@@ -462,7 +462,7 @@ class LogObserver(Silent):
             message=stopped.message,
         )
 
-    def outcome_skipped(self, skipped: o.OutcomeSkipped, /) -> None:
+    def outcome_skipped(self, skipped: told_log.OutcomeSkipped, /) -> None:
         self._logs.write(
             LogEvent.OUTCOME_SKIPPED,
             kind=(skipped.partition, skipped.reason),
@@ -473,7 +473,7 @@ class LogObserver(Silent):
             records=skipped.records if skipped.records > 1 else None,
         )
 
-    def checkpoint_written(self, written: o.CheckpointWritten, /) -> None:
+    def checkpoint_written(self, written: told_log.CheckpointWritten, /) -> None:
         self._logs.write(
             LogEvent.CHECKPOINT_WRITTEN,
             partition=written.partition,
@@ -483,7 +483,7 @@ class LogObserver(Silent):
             duration_ms=_ms(written.duration_ms),
         )
 
-    def checkpoint_failed(self, failed: o.CheckpointFailed, /) -> None:
+    def checkpoint_failed(self, failed: told_log.CheckpointFailed, /) -> None:
         self._logs.write(
             LogEvent.CHECKPOINT_FAILED,
             kind=failed.code,
@@ -492,7 +492,7 @@ class LogObserver(Silent):
             message=failed.message,
         )
 
-    def http_failed(self, failed: o.HttpFailed, /) -> None:
+    def http_failed(self, failed: told_process.HttpFailed, /) -> None:
         self._logs.write(
             LogEvent.HTTP_FAILED,
             at=logging.ERROR if failed.code == "HR9001" else None,
@@ -504,7 +504,7 @@ class LogObserver(Silent):
             message=failed.message,
         )
 
-    def trim_failed(self, failed: o.TrimFailed, /) -> None:
+    def trim_failed(self, failed: told_log.TrimFailed, /) -> None:
         self._logs.write(
             LogEvent.TRIM_FAILED,
             kind=(failed.topic, failed.code),
@@ -515,14 +515,14 @@ class LogObserver(Silent):
             message=failed.message,
         )
 
-    def topic_changed(self, changed: o.TopicChanged, /) -> None:
+    def topic_changed(self, changed: told_log.TopicChanged, /) -> None:
         self._logs.write(
             LogEvent.TOPIC_CHANGED,
             code=changed.code,
             message=changed.message,
         )
 
-    def history_gap(self, gap: o.HistoryGap, /) -> None:
+    def history_gap(self, gap: told_log.HistoryGap, /) -> None:
         self._logs.write(
             LogEvent.HISTORY_GAP,
             kind=gap.partition,
@@ -532,7 +532,7 @@ class LogObserver(Silent):
             reason=gap.reason,
         )
 
-    def history_refused(self, refused: o.HistoryRefused, /) -> None:
+    def history_refused(self, refused: told_log.HistoryRefused, /) -> None:
         self._logs.write(
             LogEvent.HISTORY_REFUSED,
             kind=(refused.place, refused.code),
@@ -542,7 +542,7 @@ class LogObserver(Silent):
             do=refused.do,
         )
 
-    def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:
+    def rebalanced(self, rebalanced: told_log.Rebalanced, /) -> None:
         self._logs.write(
             LogEvent.GROUP_REBALANCED,
             group=rebalanced.group,
@@ -584,6 +584,6 @@ def _span_id(traceparent: str | None) -> str | None:
     return None if traceparent is None else span_id_in(traceparent)
 
 
-def _of_attempt(attempt: o.AttemptStarted | o.AttemptEnded | o.HandlerAbandoned) -> str | None:
+def _of_attempt(attempt: told_run.AttemptStarted | told_run.AttemptEnded | told_run.HandlerAbandoned) -> str | None:
     """The span of an attempt's own."""
     return None if attempt.traceparent is None else attempt_span_id(attempt.run, attempt.step, attempt.number)

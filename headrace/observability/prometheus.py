@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from headrace.observability import observer as o
+from headrace.observability import told_event, told_log, told_process, told_run
 from headrace.observability.accumulator import Budget, Cell, Counts, Distribution, Labels, folded
 from headrace.observability.expected import Expected, expected_series
 from headrace.observability.forecast import Forecast
@@ -145,7 +145,7 @@ class PrometheusObserver(Silent, Collector):
 
     # --- hooks --------------------------------------------------------------------------------------------------------
 
-    def events_consumed(self, consumed: o.EventsConsumed, /) -> None:
+    def events_consumed(self, consumed: told_event.EventsConsumed, /) -> None:
         labels = (consumed.topic,)
         self._events_consumed.add(labels, len(consumed.sizes_bytes))
         sizes, delays = self._event_size.cell(labels), self._event_delay.cell(labels)
@@ -154,22 +154,22 @@ class PrometheusObserver(Silent, Collector):
         for delay in consumed.delays_ms:
             delays.observe(_seconds(delay))
 
-    def events_matched(self, matched: o.EventsMatched, /) -> None:
+    def events_matched(self, matched: told_event.EventsMatched, /) -> None:
         if matched.records:
             self._event_match.observe(_seconds(matched.duration_ms / matched.records), matched.records)
         if matched.contexts_refused:
             self._contexts_refused.add((matched.topic,), matched.contexts_refused)
 
-    def event_discarded(self, discarded: o.EventDiscarded, /) -> None:
+    def event_discarded(self, discarded: told_event.EventDiscarded, /) -> None:
         self._events_discarded.add((discarded.topic, discarded.reason), discarded.records)
 
-    def event_dead_lettered(self, lettered: o.EventDeadLettered, /) -> None:
+    def event_dead_lettered(self, lettered: told_event.EventDeadLettered, /) -> None:
         self._dead_letters.add((lettered.topic, lettered.workflow, lettered.stage), lettered.records)
 
-    def record_redriven(self, redriven: o.RecordRedriven, /) -> None:
+    def record_redriven(self, redriven: told_event.RecordRedriven, /) -> None:
         self._redrives.add((redriven.result,))
 
-    def run_started(self, started: o.RunStarted, /) -> None:
+    def run_started(self, started: told_run.RunStarted, /) -> None:
         self._runs_started.add((started.workflow, started.trigger))
         if started.start_delay_ms is not None:
             cell = self._run_start_delay.cell((started.workflow,))
@@ -178,7 +178,7 @@ class PrometheusObserver(Silent, Collector):
             if started.traceparent is not None:
                 _exemplify(cell, delay, started.traceparent, started.started_at_ms)
 
-    def run_finished(self, finished: o.RunFinished, /) -> None:
+    def run_finished(self, finished: told_run.RunFinished, /) -> None:
         labels = (finished.workflow, finished.status)
         self._runs_finished.add(labels)
         cell = self._run_duration.cell(labels)
@@ -187,10 +187,10 @@ class PrometheusObserver(Silent, Collector):
         if finished.traceparent is not None:
             _exemplify(cell, duration, finished.traceparent, finished.started_at_ms + finished.duration_ms)
 
-    def run_parked(self, parked: o.RunParked, /) -> None:
+    def run_parked(self, parked: told_run.RunParked, /) -> None:
         self._runs_parked.add((parked.workflow, parked.reason))
 
-    def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
+    def attempt_ended(self, ended: told_run.AttemptEnded, /) -> None:
         workflow, task = ended.workflow, ended.handler
         self._task_attempts.add((workflow, task, ended.ending))
         duration = _seconds(ended.duration_ms)
@@ -202,24 +202,24 @@ class PrometheusObserver(Silent, Collector):
         if ended.retry_after_ms is not None:
             self._task_retries.add((workflow, task, self._error(workflow, task, ended.error or str(ended.cause))))
 
-    def compensation_ended(self, ended: o.CompensationEnded, /) -> None:
+    def compensation_ended(self, ended: told_run.CompensationEnded, /) -> None:
         self._compensations.add((ended.workflow, ended.ending))
 
-    def handler_abandoned(self, abandoned: o.HandlerAbandoned, /) -> None:
+    def handler_abandoned(self, abandoned: told_run.HandlerAbandoned, /) -> None:
         self._abandoned.add((abandoned.workflow, abandoned.handler, abandoned.reason))
 
-    def schedule_missed(self, missed: o.ScheduleMissed, /) -> None:
+    def schedule_missed(self, missed: told_run.ScheduleMissed, /) -> None:
         if missed.reason is MissReason.MISFIRE:
             self._misfires.add((missed.workflow,), missed.slots)
 
-    def timer_fired(self, fired: o.TimerFired, /) -> None:
+    def timer_fired(self, fired: told_run.TimerFired, /) -> None:
         self._timer_delay.observe(_seconds(fired.late_ms))
 
-    def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
+    def approval_decided(self, decided: told_run.ApprovalDecided, /) -> None:
         waited = _seconds(decided.decided_at_ms - decided.requested_at_ms)
         self._approval_wait.observe((decided.workflow, decided.ending), waited)
 
-    def output_sent(self, sent: o.OutputSent, /) -> None:
+    def output_sent(self, sent: told_event.OutputSent, /) -> None:
         if sent.result_delay_ms is not None:
             cell = self._run_result_delay.cell((sent.workflow,))
             delay = _seconds(sent.result_delay_ms)
@@ -227,74 +227,74 @@ class PrometheusObserver(Silent, Collector):
             if sent.traceparent is not None:
                 _exemplify(cell, delay, sent.traceparent, time.time())
 
-    def output_resent(self, resent: o.OutputResent, /) -> None:
+    def output_resent(self, resent: told_event.OutputResent, /) -> None:
         self._resent.add((resent.topic,), resent.records)
 
-    def output_refused(self, refused: o.OutputRefused, /) -> None:
+    def output_refused(self, refused: told_event.OutputRefused, /) -> None:
         self._refused.add((refused.topic,))
 
-    def partition_taken(self, taken: o.PartitionTaken, /) -> None:
+    def partition_taken(self, taken: told_log.PartitionTaken, /) -> None:
         self._ownership.add((f"taken_{taken.reason}",))
         self._recovery_duration.observe(_seconds(taken.duration_ms))
         self._recovery_records.add((), taken.records)
 
-    def partition_released(self, released: o.PartitionReleased, /) -> None:
+    def partition_released(self, released: told_log.PartitionReleased, /) -> None:
         self._ownership.add((f"released_{released.reason}",))
 
-    def partition_lost(self, lost: o.PartitionLost, /) -> None:
+    def partition_lost(self, lost: told_log.PartitionLost, /) -> None:
         self._ownership.add((f"lost_{lost.reason}",))
 
-    def outcome_skipped(self, skipped: o.OutcomeSkipped, /) -> None:
+    def outcome_skipped(self, skipped: told_log.OutcomeSkipped, /) -> None:
         self._skipped.add((skipped.reason,), skipped.records)
 
-    def appended(self, appended: o.Appended, /) -> None:
+    def appended(self, appended: told_log.Appended, /) -> None:
         self._append_duration.observe(_seconds(appended.duration_ms))
         self._commit_records.observe(appended.records)
 
-    def log_folded(self, folded: o.LogFolded, /) -> None:
+    def log_folded(self, folded: told_log.LogFolded, /) -> None:
         for kind, size in folded.sizes_bytes.items():
             self._written_bytes.add((kind,), size)
 
-    def read_back(self, read_back: o.ReadBack, /) -> None:
+    def read_back(self, read_back: told_log.ReadBack, /) -> None:
         self._readback_duration.observe(_seconds(read_back.duration_ms))
 
-    def produced(self, produced: o.Produced, /) -> None:
+    def produced(self, produced: told_log.Produced, /) -> None:
         self._produced.add((produced.topic, produced.result), produced.records)
         self._produce_duration.observe((produced.topic,), _seconds(produced.duration_ms))
 
-    def rebalanced(self, rebalanced: o.Rebalanced, /) -> None:
+    def rebalanced(self, rebalanced: told_log.Rebalanced, /) -> None:
         self._rebalances.add((rebalanced.group, rebalanced.event))
         if rebalanced.duration_ms is not None:
             self._rebalance_duration.observe((rebalanced.group,), _seconds(rebalanced.duration_ms))
 
-    def breaker_changed(self, changed: o.BreakerChanged, /) -> None:
+    def breaker_changed(self, changed: told_process.BreakerChanged, /) -> None:
         self._transitions.add((changed.breaker, changed.after))
 
-    def breaker_called(self, called: o.BreakerCalled, /) -> None:
+    def breaker_called(self, called: told_process.BreakerCalled, /) -> None:
         self._breaker_calls.add((called.breaker, called.result), called.calls)
 
-    def rate_limit_passed(self, passed: o.RateLimitPassed, /) -> None:
+    def rate_limit_passed(self, passed: told_process.RateLimitPassed, /) -> None:
         self._limit_wait.observe((passed.limiter,), _seconds(passed.wait_ms))
 
-    def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
+    def loop_delayed(self, delayed: told_process.LoopDelayed, /) -> None:
         self._loop_delay.observe(_seconds(delayed.delay_ms))
 
-    def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
+    def loop_blocked(self, blocked: told_process.LoopBlocked, /) -> None:
         # The watchdog's thread: the only writer of this family.
         self._loop_blocked.add((blocked.handler,))
 
-    def http_answered(self, answered: o.HttpAnswered, /) -> None:
+    def http_answered(self, answered: told_process.HttpAnswered, /) -> None:
         labels = (answered.method, answered.route, str(answered.code))
         self._http_requests.add(labels)
         self._http_duration.observe(labels, _seconds(answered.duration_ms))
 
-    def checkpoint_failed(self, failed: o.CheckpointFailed, /) -> None:
+    def checkpoint_failed(self, failed: told_log.CheckpointFailed, /) -> None:
         self._checkpoints_failed.add(())
 
-    def loop_fenced(self, fenced: o.LoopFenced, /) -> None:
+    def loop_fenced(self, fenced: told_process.LoopFenced, /) -> None:
         self._loop_fenced.add(())
 
-    def resource_measured(self, measured: o.ResourceMeasured, /) -> None:
+    def resource_measured(self, measured: told_process.ResourceMeasured, /) -> None:
         self._resources[measured.resource,] = measured.used / measured.limit
 
     def _error(self, workflow: str, task: str, error: str) -> str:

@@ -16,7 +16,8 @@ from types import TracebackType
 from typing import Final, Self
 
 from headrace.observability.label import Resource
-from headrace.observability.observer import Observer, ResourceMeasured
+from headrace.observability.observer import Observer
+from headrace.observability.told_process import ResourceMeasured
 
 EVERY_S: Final = 5.0
 SHORT_FROM: Final = 0.85

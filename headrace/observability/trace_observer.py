@@ -22,7 +22,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
-from headrace.observability import observer as o
+from headrace.observability import told_run
 from headrace.observability.label import Ending, SpanResult
 from headrace.observability.silent import Silent
 from headrace.topics.errors import SettingsError
@@ -164,7 +164,7 @@ class TraceObserver(Silent):
         ending.start()
         ending.join(STOP_S)
 
-    def run_started(self, started: o.RunStarted, /) -> None:
+    def run_started(self, started: told_run.RunStarted, /) -> None:
         anchor = _sampled(started.traceparent, started.tracestate)
         if anchor is None:
             return
@@ -203,7 +203,7 @@ class TraceObserver(Silent):
             end_ns=at_ns,
         )
 
-    def attempt_ended(self, ended: o.AttemptEnded, /) -> None:
+    def attempt_ended(self, ended: told_run.AttemptEnded, /) -> None:
         anchor = _sampled(ended.traceparent, ended.tracestate)
         if anchor is None:
             return
@@ -236,11 +236,11 @@ class TraceObserver(Silent):
             error=None if ended.ending is Ending.SUCCEEDED else ended.message or ended.ending,
         )
 
-    def timer_fired(self, fired: o.TimerFired, /) -> None:
+    def timer_fired(self, fired: told_run.TimerFired, /) -> None:
         start_ns = fired.armed_at_ms * 1_000_000
         self._wait_ended("sleep", fired, start_ns, _ns(fired.due_at_ms, fired.late_ms))
 
-    def approval_decided(self, decided: o.ApprovalDecided, /) -> None:
+    def approval_decided(self, decided: told_run.ApprovalDecided, /) -> None:
         start_ns, end_ns = decided.requested_at_ms * 1_000_000, decided.decided_at_ms * 1_000_000
         attributes = {"headrace.approval.id": decided.approval, "headrace.approval.decision": decided.ending}
         self._wait_ended("approval", decided, start_ns, end_ns, attributes)
@@ -248,7 +248,7 @@ class TraceObserver(Silent):
     def _wait_ended(
         self,
         name: str,
-        ended: o.TimerFired | o.ApprovalDecided,
+        ended: told_run.TimerFired | told_run.ApprovalDecided,
         start_ns: int,
         end_ns: int,
         attributes: Mapping[str, AttributeValue] = MappingProxyType({}),
@@ -272,7 +272,7 @@ class TraceObserver(Silent):
             end_ns=max(start_ns, end_ns),
         )
 
-    def run_finished(self, finished: o.RunFinished, /) -> None:
+    def run_finished(self, finished: told_run.RunFinished, /) -> None:
         anchor = _sampled(finished.traceparent, finished.tracestate)
         if anchor is None:
             return

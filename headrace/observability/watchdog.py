@@ -19,7 +19,8 @@ from inspect import unwrap
 from types import CodeType, FrameType, TracebackType
 from typing import Final, NamedTuple, Self
 
-from headrace.observability.observer import LoopBlocked, LoopDelayed, Observer
+from headrace.observability.observer import Observer
+from headrace.observability.told_process import LoopBlocked, LoopDelayed
 
 INTERVAL_S: Final = 0.25
 BLOCKED_MS: Final = 250.0

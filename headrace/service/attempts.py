@@ -19,7 +19,7 @@ from headrace.handlers.dispatch import Dispatched, Dispatcher, DispatchStatistic
 from headrace.handlers.result import AttemptCall, AttemptCancelled, AttemptError, AttemptOk
 from headrace.handlers.result import AttemptEnd as HandlerEnd
 from headrace.handlers.retry import Retry, RetryAfter, after_failure, fraction_of
-from headrace.observability import observer as told
+from headrace.observability import told_process, told_run
 from headrace.observability.label import BreakerResult, BreakerState, Ending
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import Cause
@@ -159,7 +159,9 @@ class Attempts:
         deadline_ms = self._retry_of(work.step).deadline_ms
         breaker = work.step.handler.breaker
         if breaker is not None and reason is HeldReason.BREAKER:
-            self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD))
+            self._shared.observer.breaker_called(
+                told_process.BreakerCalled(breaker=breaker.name, result=BreakerResult.HELD)
+            )
         if deadline_ms is not None:
             due_at_ms = work.step.issued_at_ms + deadline_ms
             self._shared.timers.arm(("held", work.id), due_at_ms, lambda _key, _due: self._past_deadline(work))
@@ -186,7 +188,7 @@ class Attempts:
     def _carry_out(self, dispatched: Dispatched[int]) -> None:
         for transition in dispatched.transitions:
             self._shared.observer.breaker_changed(
-                told.BreakerChanged(
+                told_process.BreakerChanged(
                     breaker=transition.breaker,
                     before=BreakerState(transition.before),
                     after=BreakerState(transition.after),
@@ -198,14 +200,14 @@ class Attempts:
             limit = work.step.handler.rate_limit
             if limit is not None:
                 self._shared.observer.rate_limit_passed(
-                    told.RateLimitPassed(limiter=limit.name, wait_ms=started.held_ms)
+                    told_process.RateLimitPassed(limiter=limit.name, wait_ms=started.held_ms)
                 )
             self._begin(work)
         for refused in dispatched.refused:
             work = self._by_id[refused.attempt]
             if work.step.handler.breaker is not None:
                 self._shared.observer.breaker_called(
-                    told.BreakerCalled(breaker=work.step.handler.breaker.name, result=BreakerResult.REJECTED)
+                    told_process.BreakerCalled(breaker=work.step.handler.breaker.name, result=BreakerResult.REJECTED)
                 )
             self._end(work, refused.error)
         if dispatched.transitions or dispatched.started or dispatched.held:
@@ -265,7 +267,7 @@ class Attempts:
         )
         if self._shared.listens_to_starts:
             self._shared.observer.attempt_started(
-                told.AttemptStarted(
+                told_run.AttemptStarted(
                     run=run.id,
                     workflow=run.start.workflow,
                     step=step.ref,
@@ -301,7 +303,7 @@ class Attempts:
                 result = BreakerResult.IGNORED
             case _:
                 result = BreakerResult.FAILED
-        self._shared.observer.breaker_called(told.BreakerCalled(breaker=breaker.name, result=result))
+        self._shared.observer.breaker_called(told_process.BreakerCalled(breaker=breaker.name, result=result))
 
     def _end(self, work: _Work, end: HandlerEnd) -> None:
         """It is over: tell the owner what to write, unless it was cancelled."""
@@ -364,7 +366,7 @@ class Attempts:
     def _tell_undone(self, work: _Work, ending: Ending) -> None:
         run = work.live.state
         self._shared.observer.compensation_ended(
-            told.CompensationEnded(
+            told_run.CompensationEnded(
                 run=run.id,
                 workflow=run.start.workflow,
                 step=work.step.ref,
@@ -378,7 +380,7 @@ class Attempts:
         run = work.live.state
         error = end if isinstance(end, AttemptError) else None
         self._shared.observer.attempt_ended(
-            told.AttemptEnded(
+            told_run.AttemptEnded(
                 run=run.id,
                 workflow=run.start.workflow,
                 step=work.step.ref,

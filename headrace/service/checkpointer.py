@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.service.engine.checkpoint import Chunker, Dump, LeftRun, estimated_bytes
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.stop import bug
@@ -198,7 +198,7 @@ class Checkpointer:
         self._not_before = asyncio.get_running_loop().time() + EVERY_S
         told_of = error if isinstance(error, HeadraceError) else bug(error, _BUG)
         self._shared.observer.checkpoint_failed(
-            told.CheckpointFailed(partition=self.at.partition, code=told_of.code, message=told_of.message)
+            told_log.CheckpointFailed(partition=self.at.partition, code=told_of.code, message=told_of.message)
         )
 
     async def _write_and_trim(self) -> None:
@@ -222,7 +222,7 @@ class Checkpointer:
         )  # from the last checkpoint's records to this one's
         self.size_bytes, self.log_bytes, self._look_at = self._written_bytes, self._since_bytes, 0
         self._shared.observer.checkpoint_written(
-            told.CheckpointWritten(
+            told_log.CheckpointWritten(
                 partition=self.at.partition,
                 as_of=dump.as_of,
                 size_bytes=self.size_bytes,
@@ -301,7 +301,7 @@ class Checkpointer:
             await self._shared.log.trim(self.at, before)
         except HeadraceError as error:
             self._shared.observer.trim_failed(
-                told.TrimFailed(
+                told_log.TrimFailed(
                     topic=self.at.topic,
                     partition=self.at.partition,
                     offset=before,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 import msgspec
 
 from headrace.handlers.http_request import close_session
-from headrace.observability import observer as told
+from headrace.observability import told_process
 from headrace.observability.health import Condition
 from headrace.observability.traces import contexts
 from headrace.service import topic_plan
@@ -204,8 +204,8 @@ def _started(
     )
 
 
-def _told_started(settings: Settings, app: App, instance: str) -> told.ServiceStarted:
-    return told.ServiceStarted(
+def _told_started(settings: Settings, app: App, instance: str) -> told_process.ServiceStarted:
+    return told_process.ServiceStarted(
         app=settings.app.name,
         instance=instance,
         version=version("headrace"),

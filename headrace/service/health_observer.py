@@ -10,13 +10,8 @@ from headrace.topics.log import TopicPartition
 
 if TYPE_CHECKING:
     from headrace.observability.health import Health
-    from headrace.observability.observer import (
-        HistoryRefused,
-        OutageBegan,
-        OutageEnded,
-        PartitionStopped,
-        ResourceMeasured,
-    )
+    from headrace.observability.told_log import HistoryRefused, PartitionStopped
+    from headrace.observability.told_process import OutageBegan, OutageEnded, ResourceMeasured
 
 STOPPED = "partition "
 """Begins the notes of partitions that stand still; `service.py` takes them back once they do not."""

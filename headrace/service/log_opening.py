@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_process
 from headrace.observability.health import Condition
 from headrace.observability.label import Dependency
 from headrace.service.log_backend import log_of
@@ -41,7 +41,7 @@ async def opened(
             wait_s = back_off.next_s()
             if not waited_s:
                 observer.outage_began(
-                    told.OutageBegan(
+                    told_process.OutageBegan(
                         dependency=Dependency.BROKER,
                         name=servers,
                         message=error.message,
@@ -51,7 +51,7 @@ async def opened(
         else:
             if waited_s:
                 observer.outage_ended(
-                    told.OutageEnded(dependency=Dependency.BROKER, name=servers, duration_ms=waited_s * 1000)
+                    told_process.OutageEnded(dependency=Dependency.BROKER, name=servers, duration_ms=waited_s * 1000)
                 )
             return log
         if await set_within(stop, wait_s):

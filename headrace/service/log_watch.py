@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.service import topic_plan
 from headrace.service.recovery import LogGap
 from headrace.topics.errors import HeadraceError
@@ -56,4 +56,4 @@ class LogWatch:
                 self._shared.checkpoints.due(checkpointer)
 
     def _tell(self, code: str, message: str) -> None:
-        self._shared.observer.topic_changed(told.TopicChanged(code=code, message=message))
+        self._shared.observer.topic_changed(told_log.TopicChanged(code=code, message=message))

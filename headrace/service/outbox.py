@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 from zlib import crc32
 
-from headrace.observability import observer as told
+from headrace.observability import told_event
 from headrace.observability.label import RedriveResult
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.engine.state import Forward, Message, OutboxEntry, Output, Refusal, RefusedOutput
@@ -74,7 +74,7 @@ class Outbox:
         observer = self._shared.observer
         emitted = entry.emitted
         if again:
-            observer.output_resent(told.OutputResent(topic=emitted.topic))
+            observer.output_resent(told_event.OutputResent(topic=emitted.topic))
 
         record = output_record(self._shared, entry)
         wanted = _wanted(tenure, entry)
@@ -82,7 +82,7 @@ class Outbox:
         def gone(at: TopicPartition, offset: int, refused: Rejected | None) -> None:
             if refused is not None:
                 observer.output_refused(
-                    told.OutputRefused(
+                    told_event.OutputRefused(
                         run=entry.run,
                         workflow=entry.workflow,
                         topic=at.topic,
@@ -95,7 +95,7 @@ class Outbox:
                 return
             tenure.sent(Sent(entry.id, at.partition, offset))
             observer.output_sent(
-                told.OutputSent(
+                told_event.OutputSent(
                     run=entry.run,
                     workflow=entry.workflow,
                     topic=at.topic,
@@ -173,7 +173,7 @@ class Outbox:
         error = f"Key {start.key!r} has an open run of {start.workflow}: {entry.open_run}."
         record = LogRecord(event.offset, source.timestamp_ms, source.key, source.value, source.headers)
         bytes_max = self._shared.dead_letter_bytes_max(at.topic)
-        facts = told.EventDeadLettered(
+        facts = told_event.EventDeadLettered(
             topic=at.topic,
             partition=at.partition,
             offset=event.offset,
@@ -202,7 +202,7 @@ class Outbox:
         output = entry.output
         at = TopicPartition(output.emitted.topic, 0)
         record = output_record(self._shared, output)
-        facts = told.EventDeadLettered(
+        facts = told_event.EventDeadLettered(
             topic=at.topic,
             partition=at.partition,
             offset=-1,
@@ -233,7 +233,7 @@ class Outbox:
         entry: OutboxEntry,
         topic: str,
         letter: _MakeLetter,
-        facts: told.EventDeadLettered,
+        facts: told_event.EventDeadLettered,
         *,
         redriven: Redriven | None = None,
         whole: bool = True,

@@ -19,7 +19,7 @@ from enum import StrEnum, auto
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.observability.label import LogKind, LossReason, SkipReason, TakeReason
 from headrace.service.awake_runs import AwakeRuns
 from headrace.service.checkpointer import Checkpointer
@@ -199,7 +199,7 @@ class Owner:
     def _tell_truncated(self, position: int) -> None:
         """The log ends before what was read, or committed: an alarm."""
         self._shared.observer.partition_lost(
-            told.PartitionLost(
+            told_log.PartitionLost(
                 partition=self.at.partition,
                 token=self._tenure.token,
                 reason=LossReason.TRUNCATED,
@@ -278,7 +278,7 @@ class Owner:
                 LogKind.CHECKPOINT: self._chunk_bytes,
                 LogKind.OWNERSHIP: self._ownership_bytes,
             }
-            self._shared.observer.log_folded(told.LogFolded(partition=self.at.partition, sizes_bytes=sizes))
+            self._shared.observer.log_folded(told_log.LogFolded(partition=self.at.partition, sizes_bytes=sizes))
         self._batch_bytes = self._command_bytes = self._chunk_bytes = self._ownership_bytes = 0
 
     async def _fold_all(self, batch: Batch, slice_s: float) -> None:
@@ -341,7 +341,9 @@ class Owner:
 
     def _skipped(self, record: LogRecord, token: int, skip: str) -> None:
         self._shared.observer.outcome_skipped(
-            told.OutcomeSkipped(partition=self.at.partition, offset=record.offset, token=token, reason=SkipReason(skip))
+            told_log.OutcomeSkipped(
+                partition=self.at.partition, offset=record.offset, token=token, reason=SkipReason(skip)
+            )
         )
         if token == self._tenure.token and self._stage is _Stage.LIVE:
             self._break()
@@ -430,7 +432,7 @@ class Owner:
             self._announce_if_free()
         elif self._stage is _Stage.LIVE or self._stage is _Stage.ANNOUNCED:
             self._shared.observer.partition_lost(
-                told.PartitionLost(
+                told_log.PartitionLost(
                     partition=self.at.partition,
                     token=self._tenure.token,
                     reason=LossReason.NEWER_ANNOUNCE,
@@ -444,7 +446,7 @@ class Owner:
         self._back_off.reset()
         self._stage = _Stage.LIVE
         self._shared.observer.partition_taken(
-            told.PartitionTaken(
+            told_log.PartitionTaken(
                 partition=self.at.partition,
                 token=offset,
                 reason=self._take_reason,
@@ -481,7 +483,7 @@ class Owner:
             return
         maybe(FaultPoint.BROKEN)
         self._shared.observer.partition_lost(
-            told.PartitionLost(partition=self.at.partition, token=self._tenure.token, reason=reason)
+            told_log.PartitionLost(partition=self.at.partition, token=self._tenure.token, reason=reason)
         )
         self._tenure.end()
         self._retake()
@@ -560,7 +562,7 @@ class Owner:
             self._tenure.release(running, grace_ms)
             maybe(FaultPoint.RELEASED)
             self._shared.observer.partition_released(
-                told.PartitionReleased(
+                told_log.PartitionReleased(
                     partition=self.at.partition, token=self._given_token, reason=reason, attempts=len(running)
                 )
             )

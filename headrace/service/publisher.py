@@ -10,8 +10,9 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from headrace.observability import observer as told
+from headrace.observability import told_event, told_log, told_process
 from headrace.observability.label import Dependency, ProduceResult
+from headrace.observability.observer import Observer
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.back_off import BackOff
 from headrace.topics.errors import HeadraceError, Rejected
@@ -43,7 +44,7 @@ class _Item(NamedTuple):
 class Publisher:
     """`put` never waits. `run` is the task group's entry; `pause` lets batches that are out come home and sends no more."""
 
-    def __init__(self, log: Log, observer: told.Observer) -> None:
+    def __init__(self, log: Log, observer: Observer) -> None:
         self.log = log
         self.observer = observer
         self.paused = False
@@ -225,7 +226,9 @@ class _Lane:
                     return
             except HeadraceError as error:
                 if isinstance(error, AppendFailed):
-                    self._publisher.observer.output_resent(told.OutputResent(topic=self._at.topic, records=len(batch)))
+                    self._publisher.observer.output_resent(
+                        told_event.OutputResent(topic=self._at.topic, records=len(batch))
+                    )
                 await outage.wait(error)
             else:
                 outage.over()
@@ -250,7 +253,7 @@ class _Lane:
             # told before the items are: what they propose in answer must find the batch still counted as out
             asyncio.get_running_loop().call_soon(self._publisher.came_home, number)
             self._publisher.observer.produced(
-                told.Produced(
+                told_log.Produced(
                     topic=self._at.topic,
                     records=len(batch),
                     duration_ms=(perf_counter() - began) * 1000,
@@ -262,7 +265,7 @@ class _Lane:
 class _Outage:
     """Back-off, and one report for its beginning and its end."""
 
-    def __init__(self, observer: told.Observer, dependency: Dependency, name: str) -> None:
+    def __init__(self, observer: Observer, dependency: Dependency, name: str) -> None:
         self._observer = observer
         self._dependency = dependency
         self._name = name
@@ -273,7 +276,7 @@ class _Outage:
         if not self._back_off.failures:
             self._began = perf_counter()
             self._observer.outage_began(
-                told.OutageBegan(dependency=self._dependency, name=self._name, message=error.message)
+                told_process.OutageBegan(dependency=self._dependency, name=self._name, message=error.message)
             )
         await self._back_off.wait()
 
@@ -281,7 +284,7 @@ class _Outage:
         if self._back_off.failures:
             self._back_off.reset()
             self._observer.outage_ended(
-                told.OutageEnded(
+                told_process.OutageEnded(
                     dependency=self._dependency,
                     name=self._name,
                     duration_ms=(perf_counter() - self._began) * 1000,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_run
 from headrace.observability.label import TriggerKind
 from headrace.topics.approval import approval_id
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from headrace.topics.trace_context import TraceContext
 
 
-def started(live: LiveRun, now_ms: int) -> told.RunStarted:
+def started(live: LiveRun, now_ms: int) -> told_run.RunStarted:
     """It was admitted for the first time."""
     run = live.state
     start = run.start
     event = start.event
-    return told.RunStarted(
+    return told_run.RunStarted(
         run=run.id,
         workflow=start.workflow,
         version=start.version,
@@ -41,12 +41,12 @@ def started(live: LiveRun, now_ms: int) -> told.RunStarted:
     )
 
 
-def finished(live: LiveRun, ended: RunEnded, at_ms: int) -> told.RunFinished:
+def finished(live: LiveRun, ended: RunEnded, at_ms: int) -> told_run.RunFinished:
     """Its terminal record was read back at `at_ms`."""
     return _finished(live.state, ended, at_ms, live.traceparent, live.tracestate, live.attempts, live.retries)
 
 
-def finished_unseen(run: RunState, anchor: TraceContext, ended: RunEnded, at_ms: int) -> told.RunFinished:
+def finished_unseen(run: RunState, anchor: TraceContext, ended: RunEnded, at_ms: int) -> told_run.RunFinished:
     """The same of a run that is not awake here: its attempts were not counted."""
     return _finished(run, ended, at_ms, anchor.traceparent, anchor.state or None)
 
@@ -59,8 +59,8 @@ def _finished(
     tracestate: str | None,
     attempts: int = 0,
     retries: int = 0,
-) -> told.RunFinished:
-    return told.RunFinished(
+) -> told_run.RunFinished:
+    return told_run.RunFinished(
         run=run.id,
         workflow=run.start.workflow,
         status=ended.status,
@@ -78,9 +78,9 @@ def _finished(
     )
 
 
-def parked(run: RunState, why: RunParked, traceparent: str) -> told.RunParked:
+def parked(run: RunState, why: RunParked, traceparent: str) -> told_run.RunParked:
     """It was taken out of progress."""
-    return told.RunParked(
+    return told_run.RunParked(
         run=run.id,
         workflow=run.start.workflow,
         reason=why.reason,
@@ -91,29 +91,29 @@ def parked(run: RunState, why: RunParked, traceparent: str) -> told.RunParked:
     )
 
 
-def held(run: RunState, traceparent: str) -> told.RunHeld:
+def held(run: RunState, traceparent: str) -> told_run.RunHeld:
     """The version of its workflow is not loaded here."""
     start = run.start
-    return told.RunHeld(run=run.id, workflow=start.workflow, version=start.version, traceparent=traceparent)
+    return told_run.RunHeld(run=run.id, workflow=start.workflow, version=start.version, traceparent=traceparent)
 
 
-def resumed(run: RunState, traceparent: str) -> told.RunResumed:
+def resumed(run: RunState, traceparent: str) -> told_run.RunResumed:
     """It was parked, and goes on."""
-    return told.RunResumed(run=run.id, workflow=run.start.workflow, traceparent=traceparent)
+    return told_run.RunResumed(run=run.id, workflow=run.start.workflow, traceparent=traceparent)
 
 
-def timer_armed(live: LiveRun, step: str, due_at_ms: int) -> told.TimerArmed:
+def timer_armed(live: LiveRun, step: str, due_at_ms: int) -> told_run.TimerArmed:
     """It begins to sleep."""
     run = live.state
-    return told.TimerArmed(
+    return told_run.TimerArmed(
         run=run.id, workflow=run.start.workflow, step=step, due_at_ms=due_at_ms, traceparent=live.traceparent
     )
 
 
-def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_ms: int) -> told.TimerFired:
+def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_ms: int) -> told_run.TimerFired:
     """A sleep is over: its outcome was read back at `at_ms`."""
     run = live.state
-    return told.TimerFired(
+    return told_run.TimerFired(
         run=run.id,
         workflow=run.start.workflow,
         step=step,
@@ -125,9 +125,9 @@ def timer_fired(live: LiveRun, step: str, armed_at_ms: int, due_at_ms: int, at_m
     )
 
 
-def requested(run: RunState, asked: ApprovalRequest, anchor: TraceContext) -> told.ApprovalRequested:
+def requested(run: RunState, asked: ApprovalRequest, anchor: TraceContext) -> told_run.ApprovalRequested:
     """It waits for somebody."""
-    return told.ApprovalRequested(
+    return told_run.ApprovalRequested(
         run=run.id,
         workflow=asked.workflow,
         step=asked.step,
@@ -138,10 +138,10 @@ def requested(run: RunState, asked: ApprovalRequest, anchor: TraceContext) -> to
     )
 
 
-def decided(over: Decided, anchor: TraceContext) -> told.ApprovalDecided:
+def decided(over: Decided, anchor: TraceContext) -> told_run.ApprovalDecided:
     """It does so no more."""
     asked = over.request
-    return told.ApprovalDecided(
+    return told_run.ApprovalDecided(
         run=asked.run,
         workflow=asked.workflow,
         step=asked.step,

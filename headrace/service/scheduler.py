@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from headrace.observability import observer as told
+from headrace.observability import told_run
 from headrace.observability.label import MissReason
 from headrace.service.engine.schedule import FORGOTTEN_MS
 from headrace.service.fault_point import FaultPoint, maybe
@@ -151,13 +151,13 @@ class Scheduler:
                 maybe(FaultPoint.SLOT_READ)
                 if scheduled.before is not None and after.skipped > scheduled.before.skipped:
                     observer.schedule_missed(
-                        told.ScheduleMissed(
+                        told_run.ScheduleMissed(
                             schedule=id_, workflow=workflow, slots=1, until_ms=slot_ms, reason=MissReason.OVERLAP
                         )
                     )
                     return
                 observer.schedule_fired(
-                    told.ScheduleFired(
+                    told_run.ScheduleFired(
                         schedule=id_,
                         workflow=workflow,
                         run=run_id(self._state.partition, SlotId(id_, slot_ms)),
@@ -168,7 +168,7 @@ class Scheduler:
             case SlotsMissed(until_ms=until_ms, count=count):
                 bounded = after.definition.spec.misfire is Misfire.ALL
                 observer.schedule_missed(
-                    told.ScheduleMissed(
+                    told_run.ScheduleMissed(
                         schedule=id_,
                         workflow=workflow,
                         slots=count,
@@ -179,9 +179,9 @@ class Scheduler:
                     )
                 )
             case PauseSchedule():
-                observer.schedule_paused(told.SchedulePaused(schedule=id_, workflow=workflow))
+                observer.schedule_paused(told_run.SchedulePaused(schedule=id_, workflow=workflow))
             case ResumeSchedule():
-                observer.schedule_resumed(told.ScheduleResumed(schedule=id_, workflow=workflow))
+                observer.schedule_resumed(told_run.ScheduleResumed(schedule=id_, workflow=workflow))
             case Start() | ScheduleSeen() | ScheduleUnnamed():
                 pass
             case _:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from headrace.handlers.attempt_group import AttemptGroup, abandoned_count
 from headrace.handlers.guard import Guard
 from headrace.handlers.threads import HandlerThreads
-from headrace.observability import observer as told
+from headrace.observability import told_log, told_process, told_run
 from headrace.observability.health import Condition
 from headrace.observability.label import AbandonReason, Dependency, GroupEvent
 from headrace.service.attempts import Attempts
@@ -98,7 +98,7 @@ class Service:
     def fence(self, stalled_s: float) -> None:
         """Called first when the loop turns again after it stood still for half a session of the group."""
         partitions = self.ownership.doubt()
-        self._shared.observer.loop_fenced(told.LoopFenced(stalled_ms=stalled_s * 1000, partitions=partitions))
+        self._shared.observer.loop_fenced(told_process.LoopFenced(stalled_ms=stalled_s * 1000, partitions=partitions))
 
     def snapshot(self) -> Snapshot:
         """The gauges, now."""
@@ -184,7 +184,7 @@ class Service:
 
     def _tell_rebalanced(self, event: GroupEvent, partitions: int, duration_ms: float | None = None) -> None:
         self._shared.observer.rebalanced(
-            told.Rebalanced(
+            told_log.Rebalanced(
                 group=self._shared.names.members, event=event, partitions=partitions, duration_ms=duration_ms
             )
         )
@@ -196,7 +196,7 @@ class Service:
         maybe(FaultPoint.STOPPING)
         began = perf_counter()
         shared.observer.service_stopping(
-            told.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms)
+            told_process.ServiceStopping(reason="asked to stop", grace_ms=settings.handoff_grace_ms)
         )
         self.ownership.leaving = True
         await membership.retire()
@@ -219,7 +219,7 @@ class Service:
         await membership.leave()
         maybe(FaultPoint.FLUSHED)
         shared.observer.service_stopped(
-            told.ServiceStopped(duration_ms=(perf_counter() - began) * 1000, attempts_left=self.attempts_left)
+            told_process.ServiceStopped(duration_ms=(perf_counter() - began) * 1000, attempts_left=self.attempts_left)
         )
 
     async def _watch_replay(self) -> None:
@@ -265,13 +265,15 @@ class Service:
             ok = self._shared.log.reachable
             if ok and down_since is not None:
                 self._shared.observer.outage_ended(
-                    told.OutageEnded(dependency=Dependency.BROKER, duration_ms=(perf_counter() - down_since) * 1000)
+                    told_process.OutageEnded(
+                        dependency=Dependency.BROKER, duration_ms=(perf_counter() - down_since) * 1000
+                    )
                 )
                 down_since = None
             elif not ok and down_since is None:
                 down_since = perf_counter()
                 self._shared.observer.outage_began(
-                    told.OutageBegan(dependency=Dependency.BROKER, message="the broker does not answer")
+                    told_process.OutageBegan(dependency=Dependency.BROKER, message="the broker does not answer")
                 )
             self._health.set(Condition.BROKER, ok=ok, detail="" if ok else "does not answer")
             self._health.keep(STOPPED, {f"{STOPPED}{at}" for at in self._shared.stops})
@@ -292,7 +294,7 @@ class Service:
 
     def _abandoned(self, abandoned: Abandoned) -> None:
         self._shared.observer.handler_abandoned(
-            told.HandlerAbandoned(
+            told_run.HandlerAbandoned(
                 run=abandoned.run_id,
                 workflow=abandoned.workflow,
                 step=abandoned.task,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from headrace.observability import observer as told
+from headrace.observability import told_event
 from headrace.observability.label import DiscardReason, RedriveResult
 from headrace.observability.label import Stage as StageLabel
 from headrace.service.audit_entry import AuditEntry, encoded
@@ -106,7 +106,7 @@ class SetAside:
                 pending.written(-1, LogUnavailable(f"{at.topic} takes no records: {refused.message}"))
                 return
             shared.observer.event_discarded(
-                told.EventDiscarded(
+                told_event.EventDiscarded(
                     topic=self._at.topic,
                     partition=self._at.partition,
                     offset=last,
@@ -128,7 +128,7 @@ class SetAside:
     def _tell_dead_lettered(self, letter: Letter) -> None:
         record = letter.record
         self._shared.observer.event_dead_lettered(
-            told.EventDeadLettered(
+            told_event.EventDeadLettered(
                 topic=self._at.topic,
                 partition=self._at.partition,
                 offset=record.offset,

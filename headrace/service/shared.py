@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_event, told_log
 from headrace.observability.label import DiscardReason, RedriveResult, StopReason
 from headrace.service.admission import Admission
 from headrace.service.checkpoints import Checkpoints
@@ -179,7 +179,7 @@ class Shared:
     def record_redriven(self, at: TopicPartition, offset: int, redriven: Redriven, result: RedriveResult) -> None:
         """This came of a redriven record."""
         self.observer.record_redriven(
-            told.RecordRedriven(
+            told_event.RecordRedriven(
                 topic=at.topic,
                 partition=at.partition,
                 offset=offset,
@@ -203,7 +203,7 @@ class Shared:
             self.record_redriven(place, body.event.offset, body.redriven, RedriveResult.DUPLICATE)
         if isinstance(identity, Coordinates) and identity.origin != at.topic:
             self.observer.event_discarded(
-                told.EventDiscarded(
+                told_event.EventDiscarded(
                     topic=identity.origin,
                     partition=identity.partition,
                     offset=identity.offset,
@@ -215,7 +215,7 @@ class Shared:
         """A partition stands still until somebody acts."""
         self.stops[at] = reason
         self.observer.partition_stopped(
-            told.PartitionStopped(
+            told_log.PartitionStopped(
                 topic=at.topic,
                 partition=at.partition,
                 reason=reason,

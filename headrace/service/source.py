@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from headrace.observability import observer as told
+from headrace.observability import told_event
 from headrace.observability.label import DiscardReason, RedriveResult, StopReason
 from headrace.service.definitions.matcher import Matched, Refused, Unmatched
 from headrace.service.fault_point import FaultPoint, maybe
@@ -367,7 +367,7 @@ class Source:
 
     def _tell_made_before(self, record: LogRecord) -> None:
         self._shared.observer.event_discarded(
-            told.EventDiscarded(
+            told_event.EventDiscarded(
                 topic=self.at.topic,
                 partition=self.at.partition,
                 offset=record.offset,
@@ -382,7 +382,7 @@ class Source:
         readable = [record for record in records if isinstance(record, LogRecord)]
         if readable:
             self._shared.observer.events_consumed(
-                told.EventsConsumed(
+                told_event.EventsConsumed(
                     topic=self.at.topic,
                     partition=self.at.partition,
                     sizes_bytes=[len(record.value or b"") for record in readable],
@@ -390,7 +390,7 @@ class Source:
                 )
             )
             self._shared.observer.events_matched(
-                told.EventsMatched(
+                told_event.EventsMatched(
                     topic=self.at.topic,
                     records=len(readable),
                     duration_ms=duration_ms,

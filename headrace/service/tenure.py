@@ -11,7 +11,7 @@ from collections import deque
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.log import NewRecord
 from headrace.topics.outcome import (
@@ -143,7 +143,7 @@ class Tenure:
             duration_ms = (perf_counter() - self._sample[1]) * 1000
             self._sample = None
             self._shared.observer.read_back(
-                told.ReadBack(partition=self._state.partition, records=1, duration_ms=duration_ms)
+                told_log.ReadBack(partition=self._state.partition, records=1, duration_ms=duration_ms)
             )
         if isinstance(body, AttemptSucceeded | AttemptFailed):
             self._results.pop((body.run, body.step, body.number), None)

@@ -10,8 +10,9 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 from headrace.observability.label import ProduceResult
-from headrace.observability.observer import Appended as AppendedEvent
-from headrace.observability.observer import Observer, Produced
+from headrace.observability.observer import Observer
+from headrace.observability.told_log import Appended as AppendedEvent
+from headrace.observability.told_log import Produced
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.topics.errors import HeadraceError
 from headrace.topics.log import Appended, AppendFailed, Log, NewRecord, TopicPartition

@@ -10,7 +10,7 @@ import pytest
 
 from headrace.observability.log_observer import LogObserver
 from headrace.observability.logs import Logs
-from headrace.observability.observer import CheckpointFailed
+from headrace.observability.told_log import CheckpointFailed
 from headrace.topics.identity import Coordinates, run_id
 from tests.chaos.judge import NO_FAULT, Evidence, Position, Verdict, Violation, Window, bugs_in, judge
 from tests.chaos.line import Line, Tally

@@ -11,7 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable
 
-from headrace.observability import observer as o
+from headrace.observability import told_run
 from headrace.observability.forecast_sample import Facts, Sample, sample
 from headrace.observability.label import Ending, TriggerKind
 from headrace.observability.prometheus import PrometheusObserver
@@ -79,7 +79,7 @@ class QueueProcess:
         came_s = self._next_s
         self._next_s = self._after(came_s)
         self.observer.run_started(
-            o.RunStarted(run="1.a", workflow="shop", version="1", trigger=TriggerKind.EVENT, started_at_ms=0)
+            told_run.RunStarted(run="1.a", workflow="shop", version="1", trigger=TriggerKind.EVENT, started_at_ms=0)
         )
         if len(self._serving) < self._servers:
             self._serve(came_s, came_s)
@@ -92,7 +92,7 @@ class QueueProcess:
     def _end(self) -> None:
         ended_s, began_s, came_s = heapq.heappop(self._serving)
         self.observer.attempt_ended(
-            o.AttemptEnded(
+            told_run.AttemptEnded(
                 run="1.a",
                 workflow="shop",
                 step="/1/serve",
@@ -104,7 +104,7 @@ class QueueProcess:
             )
         )
         self.observer.run_finished(
-            o.RunFinished(
+            told_run.RunFinished(
                 run="1.a",
                 workflow="shop",
                 status=RunStatus.SUCCEEDED,

@@ -5,9 +5,9 @@ import typing
 import msgspec
 import pytest
 
-from headrace.observability import observer as o
+from headrace.observability import told_event, told_run
 from headrace.observability.fan_out import FanOut
-from headrace.observability.observer import HOOKS
+from headrace.observability.observer import HOOKS, Observer
 from headrace.observability.silent import Silent
 from tests.observability.workload import ONE_OF_EACH, tell_all
 
@@ -18,7 +18,7 @@ def test_the_workload_of_these_tests_has_every_hook() -> None:
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_a_hook_takes_one_frozen_struct_and_silence_knows_it(hook: str) -> None:
-    hints = typing.get_type_hints(getattr(o.Observer, hook))
+    hints = typing.get_type_hints(getattr(Observer, hook))
     assert hints.pop("return") is type(None)
     (struct,) = hints.values()
     assert issubclass(struct, msgspec.Struct)
@@ -31,15 +31,15 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.seen: list[object] = []
 
-    def run_resumed(self, resumed: o.RunResumed, /) -> None:
+    def run_resumed(self, resumed: told_run.RunResumed, /) -> None:
         self.seen.append(resumed)
 
-    def output_resent(self, resent: o.OutputResent, /) -> None:
+    def output_resent(self, resent: told_event.OutputResent, /) -> None:
         self.seen.append(resent)
 
 
 class Failing(Silent):
-    def run_resumed(self, resumed: o.RunResumed, /) -> None:
+    def run_resumed(self, resumed: told_run.RunResumed, /) -> None:
         raise ZeroDivisionError
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from headrace.observability import observer as o
+from headrace.observability import told_process
 from headrace.observability.label import Resource
 from headrace.observability.resource_watch import Judgement, ResourceWatch, descriptors, memory
 from headrace.observability.silent import Silent
@@ -77,10 +77,10 @@ def test_several_workers_of_one_container_share_its_memory(
 
 class Seen(Silent):
     def __init__(self) -> None:
-        self.measured: list[o.ResourceMeasured] = []
+        self.measured: list[told_process.ResourceMeasured] = []
         self.enough = asyncio.Event()
 
-    def resource_measured(self, measured: o.ResourceMeasured, /) -> None:
+    def resource_measured(self, measured: told_process.ResourceMeasured, /) -> None:
         asyncio.get_running_loop()  # told on the loop
         self.measured.append(measured)
         if len(self.measured) > 3:

@@ -14,8 +14,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcess
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from headrace.observability import observer as o
-from headrace.observability import trace_observer
+from headrace.observability import told_run, trace_observer
 from headrace.observability.label import Ending
 from headrace.observability.trace_observer import TraceObserver
 from headrace.observability.traces import Contexts, Sampling, tracing
@@ -274,7 +273,7 @@ def test_an_endpoint_that_hangs_stalls_neither_hooks_nor_the_stop(monkeypatch: p
         processor = BatchSpanProcessor(exporter, max_queue_size=4, max_export_batch_size=1)
         observer = TraceObserver(processor, Resource({}))
         anchor = Traced().anchor.traceparent
-        told: o.AttemptEnded = replace(ONE_OF_EACH["attempt_ended"], traceparent=anchor)
+        told: told_run.AttemptEnded = replace(ONE_OF_EACH["attempt_ended"], traceparent=anchor)
         observer.attempt_ended(told)
         assert receiver.asked.wait(20)
         for _ in range(1000):  # far over the queue, while the endpoint holds its one request
@@ -297,7 +296,7 @@ def test_spans_for_an_endpoint_that_is_gone_are_counted_as_failed(
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "4")
     monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4")
     observer = trace_observer.exporting(app="shop", instance="i-1", version="1")
-    told: o.AttemptEnded = replace(ONE_OF_EACH["attempt_ended"], traceparent=Traced().anchor.traceparent)
+    told: told_run.AttemptEnded = replace(ONE_OF_EACH["attempt_ended"], traceparent=Traced().anchor.traceparent)
     for _ in range(100):
         observer.attempt_ended(told)
     observer.close()

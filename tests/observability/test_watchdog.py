@@ -6,23 +6,23 @@ import threading
 
 import pytest
 
-from headrace.observability import observer as o
+from headrace.observability import told_process
 from headrace.observability.silent import Silent
 from headrace.observability.watchdog import STACK_MAX, Watchdog, codes_of, seen_in
 
 
 class Seen(Silent):
     def __init__(self) -> None:
-        self.blocked: list[o.LoopBlocked] = []
+        self.blocked: list[told_process.LoopBlocked] = []
         self.delays_ms: list[float] = []
         self.told = threading.Event()
         self.turned = asyncio.Event()
 
-    def loop_blocked(self, blocked: o.LoopBlocked, /) -> None:
+    def loop_blocked(self, blocked: told_process.LoopBlocked, /) -> None:
         self.blocked.append(blocked)
         self.told.set()
 
-    def loop_delayed(self, delayed: o.LoopDelayed, /) -> None:
+    def loop_delayed(self, delayed: told_process.LoopDelayed, /) -> None:
         self.delays_ms.append(delayed.delay_ms)
         self.turned.set()
 
@@ -36,7 +36,7 @@ def waits(seen: Seen) -> None:
     assert seen.told.wait(20)
 
 
-async def met(seen: Seen) -> o.LoopBlocked:
+async def met(seen: Seen) -> told_process.LoopBlocked:
     """Block the loop in `charge` until a stall is told of in which it was met where it waits.
 
     On a busy machine the loop's thread may stand still before it comes there: that is a stall, too.

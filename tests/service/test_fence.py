@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from headrace import EventTrigger, Run, handler, workflow
 from headrace.observability.health import Health
 from headrace.observability.label import LossReason, Resource, TakeReason
-from headrace.observability.observer import ResourceMeasured
+from headrace.observability.told_process import ResourceMeasured
 from headrace.service.health_observer import HealthObserver
 from headrace.service.log_backend import session_ms
 from headrace.service.settings import Settings

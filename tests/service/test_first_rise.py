@@ -8,9 +8,10 @@ from typing import Final
 
 import pytest
 
-from headrace.observability.observer import EventDeadLettered, RunFinished
 from headrace.observability.scrape import samples_of
 from headrace.observability.silent import Silent
+from headrace.observability.told_event import EventDeadLettered
+from headrace.observability.told_run import RunFinished
 from headrace.service.composition import Started, serve
 from headrace.service.definitions.loader import load_app
 from headrace.service.log_backend import log_of

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from headrace.observability.observer import TimerArmed
+from headrace.observability.told_run import TimerArmed
 from headrace.service.definitions.app import App
 from headrace.service.settings import Settings
 from headrace.service.telemetry import Telemetry

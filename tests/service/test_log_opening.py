@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from headrace.observability.health import Condition, Health
-from headrace.observability.observer import OutageBegan
 from headrace.observability.silent import Silent
+from headrace.observability.told_process import OutageBegan
 from headrace.service.log_opening import opened
 from headrace.service.settings import Settings
 from headrace.topics.log import LogOwned

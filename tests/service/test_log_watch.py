@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from headrace import EventTrigger, Run, handler, workflow
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.service import checkpointer, source_position
 from headrace.service.log_watch import LogWatch
 from headrace.service.run_log_check import refuse_emptied, refuse_other_partitions
@@ -26,7 +26,7 @@ IN = TopicPartition("in", 0)
 class Alarms(Recorder):
     def __init__(self) -> None:
         super().__init__()
-        self.changed: list[told.TopicChanged] = []
+        self.changed: list[told_log.TopicChanged] = []
 
     def topic_changed(self, told: Any, /) -> None:
         self.changed.append(told)

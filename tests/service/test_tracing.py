@@ -11,8 +11,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from headrace.observability.observer import RunFinished
 from headrace.observability.silent import Silent
+from headrace.observability.told_run import RunFinished
 from headrace.observability.trace_observer import TraceObserver
 from headrace.service.composition import Started, serve
 from headrace.service.definitions.loader import load_app

@@ -5,8 +5,8 @@ from typing import Any
 
 from headrace.observability.health import Health
 from headrace.observability.label import LossReason
-from headrace.observability.observer import CheckpointFailed, PartitionLost, PartitionStopped
 from headrace.observability.silent import Silent
+from headrace.observability.told_log import CheckpointFailed, PartitionLost, PartitionStopped
 from headrace.observability.traces import contexts
 from headrace.service.definitions.app import App
 from headrace.service.owner import Owner

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from aiohttp import web
 
-from headrace.observability import observer as told
+from headrace.observability import told_process
 from headrace.service.api import openapi
 from headrace.service.api.problem import (
     BODY_TOO_LARGE,
@@ -84,7 +84,7 @@ class Dispatch:
         finally:
             counted.release()
         self._observer.http_answered(
-            told.HttpAnswered(
+            told_process.HttpAnswered(
                 method=method,
                 route=counted.route,
                 code=response.status,
@@ -214,13 +214,15 @@ class Dispatch:
         status = status_of(error)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not told_already:
             self._observer.http_failed(
-                told.HttpFailed(method=method, route=route, status=status, code=error.code, message=error.message)
+                told_process.HttpFailed(
+                    method=method, route=route, status=status, code=error.code, message=error.message
+                )
             )
         return problem_response(error, request.path)
 
     def _tell_bug(self, method: str, route: str, error: Exception) -> None:
         self._observer.http_failed(
-            told.HttpFailed(
+            told_process.HttpFailed(
                 method=method,
                 route=route,
                 status=HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from headrace.observability import observer as told
+from headrace.observability import told_process
 from headrace.service.api.problem import BUG, place_of
 from headrace.service.client_log import opened
 from headrace.service.engine.instruction import Begin, Close, Joined, Park, Queued, Send, Unpark
@@ -114,7 +114,7 @@ class LiveRuns:
     def tell_bug(self, error: Exception) -> None:
         """Following failed in a way that we did not foresee; it is tried again."""
         self.observer.http_failed(
-            told.HttpFailed(method="GET", route="(live)", status=500, code=BUG, message=place_of(error))
+            told_process.HttpFailed(method="GET", route="(live)", status=500, code=BUG, message=place_of(error))
         )
 
     async def log(self) -> Log:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 from headrace.observability.label import BreakerState
-from headrace.observability.observer import AttemptEnded, BreakerChanged, OutputSent, RunFinished
 from headrace.observability.silent import Silent
+from headrace.observability.told_event import OutputSent
+from headrace.observability.told_process import BreakerChanged
+from headrace.observability.told_run import AttemptEnded, RunFinished
 
 
 class DemoReport(Silent):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import select
 
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.service.engine.checkpoint import CheckpointUnusable
 from headrace.service.engine.fold import new_state
 from headrace.service.history.database import OtherApp
@@ -205,7 +205,9 @@ class Feeder:
         await self._put(rows)
         self._stand(rows.after, checkpoint)
         self._shared.observer.history_gap(
-            told.HistoryGap(partition=self.at.partition, offset=gap.first, records=gap.behind - gap.first, reason=kind)
+            told_log.HistoryGap(
+                partition=self.at.partition, offset=gap.first, records=gap.behind - gap.first, reason=kind
+            )
         )
 
     async def _lost(self, gap: Gap) -> list[dict[str, object]]:

@@ -11,7 +11,7 @@ import contextlib
 from time import time_ns
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_log
 from headrace.service.history.database import Database, HistoryRefused, HistoryUnavailable
 from headrace.service.history.feeder import Feeder, Overtaken
 from headrace.service.history.feeder_shared import FeederShared
@@ -198,7 +198,7 @@ class History:
     def _tell(self, error: HeadraceError, place: str) -> None:
         self.unfed.add(place)
         self._observer.history_refused(
-            told.HistoryRefused(place=place, code=error.code, message=error.message, do=error.do)
+            told_log.HistoryRefused(place=place, code=error.code, message=error.message, do=error.do)
         )
 
     # --- feeders -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from headrace.observability import observer as told
+from headrace.observability import told_process
 from headrace.observability.label import Dependency
 from headrace.topics.back_off import BackOff
 
@@ -37,7 +37,7 @@ class Outage:
         if self._began is None:
             self._began = perf_counter()
             self._observer.outage_began(
-                told.OutageBegan(
+                told_process.OutageBegan(
                     dependency=Dependency.HISTORY,
                     name=self._name,
                     message=f"{error.code} {error.message}",
@@ -53,5 +53,5 @@ class Outage:
             duration_ms = (perf_counter() - self._began) * 1000
             self._began = None
             self._observer.outage_ended(
-                told.OutageEnded(dependency=Dependency.HISTORY, name=self._name, duration_ms=duration_ms)
+                told_process.OutageEnded(dependency=Dependency.HISTORY, name=self._name, duration_ms=duration_ms)
             )

@@ -24,7 +24,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from headrace.observability import observer as o
+from headrace.observability import told_run
 from headrace.observability.exposition import Exposition
 from headrace.observability.forecast_trend import Trend
 from headrace.observability.health import Condition, Health
@@ -74,10 +74,12 @@ class Worker:
     def work(self, runs: int) -> None:
         for _ in range(runs):
             self.observer.run_started(
-                o.RunStarted(run="1.a", workflow="fulfil", version="1", trigger=TriggerKind.EVENT, started_at_ms=0)
+                told_run.RunStarted(
+                    run="1.a", workflow="fulfil", version="1", trigger=TriggerKind.EVENT, started_at_ms=0
+                )
             )
             self.observer.attempt_ended(
-                o.AttemptEnded(
+                told_run.AttemptEnded(
                     run="1.a",
                     workflow="fulfil",
                     step="/1/charge",
@@ -89,7 +91,9 @@ class Worker:
                 )
             )
             self.observer.run_finished(
-                o.RunFinished(run="1.a", workflow="fulfil", status=RunStatus.FAILED, started_at_ms=0, duration_ms=30.0)
+                told_run.RunFinished(
+                    run="1.a", workflow="fulfil", status=RunStatus.FAILED, started_at_ms=0, duration_ms=30.0
+                )
             )
 
 

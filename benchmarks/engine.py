@@ -16,11 +16,12 @@ import msgspec
 from benchmarks.app.app import Line, Order, fulfil
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.instruction import Advance, Begin, Close
-from headrace.service.engine.interpreter import Interpreter, Turn
+from headrace.service.engine.interpreter import Interpreter
 from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.run_state import RunState
 from headrace.service.engine.state import PartitionState
 from headrace.service.engine.step import CallStep, EmitStep
+from headrace.service.engine.turn import Turn
 from headrace.topics.command import OnConflict, Start
 from headrace.topics.event import EventMeta
 from headrace.topics.identity import Coordinates, start_digest

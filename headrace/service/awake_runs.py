@@ -32,11 +32,12 @@ from headrace.service.engine.instruction import (
     TryAgain,
     Unpark,
 )
-from headrace.service.engine.interpreter import TIMEOUT_STEP, Turn
+from headrace.service.engine.interpreter import TIMEOUT_STEP
 from headrace.service.engine.probation import STRIKES_MAX
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Given, PartitionState
 from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, TimerStep
+from headrace.service.engine.turn import Turn
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
 from headrace.service.scheduler import Scheduler

@@ -8,9 +8,10 @@ import msgspec
 
 from headrace.service.definitions.determinism_guard import stepping
 from headrace.service.engine.child import depth_of
-from headrace.service.engine.interpreter import Interpreter, Turn
+from headrace.service.engine.interpreter import Interpreter
 from headrace.service.engine.run_state import ChildBegan
 from headrace.service.engine.step import CallStep, ChildStep, EmitStep
+from headrace.service.engine.turn import Turn
 from headrace.topics.command import Approve
 from headrace.topics.outcome import (
     AttemptFailed,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
+from headrace.handlers.message import message_of
 from headrace.service.engine.run_state import ChildBegan
 from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Leaf, TimerStep
 from headrace.topics.approval import is_approval
 from headrace.topics.command import Approve, Cancel, ChildEnded
+from headrace.topics.errors import NotDeterministic
 from headrace.topics.outcome import (
     AttemptFailed,
     AttemptSucceeded,
@@ -18,9 +20,11 @@ from headrace.topics.outcome import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from headrace.service.engine.run_state import Woke
+
+T = TypeVar("T")
 
 FOR_RUN_ALONE = "a workflow that only awaits its run"
 """What is expected of a body that did something else."""
@@ -36,6 +40,16 @@ class Diverged(Exception):
         self.step = step
         self.found = found
         self.expected = expected
+
+
+def decoded(decode: Callable[[bytes], T], record: AttemptSucceeded | ChildEnded, of: str) -> T:
+    """What `decode` makes of the record's result; `of` is the handler or workflow that returned it. Diverged if it cannot: validators are user code."""
+    try:
+        return decode(bytes(record.result))
+    except NotDeterministic as forbidden:
+        raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
+    except BaseException as error:
+        raise Diverged(record.step, message_of(error), expected=f"a result of {of} that fits its annotation") from error
 
 
 def expected_by(record: Woke, ref: str) -> str:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from enum import IntEnum, auto
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 import msgspec
 
@@ -23,12 +23,13 @@ from headrace.handlers.payload import PayloadTooLarge
 from headrace.service.engine.approval import Decision, decided, expired, may_decide
 from headrace.service.engine.branch import Branch
 from headrace.service.engine.compensation import Compensation
-from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, describe, expected_by, found_instead
+from headrace.service.engine.divergence import FOR_RUN_ALONE, Diverged, decoded, describe, expected_by, found_instead
 from headrace.service.engine.failure import child_failed, output_refused, task_failed
 from headrace.service.engine.limit import RunLimits, check_depth, too_many_steps
 from headrace.service.engine.run import Run
 from headrace.service.engine.run_state import ChildBegan, Woke
 from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Leaf, Step, TimerStep, Watcher
+from headrace.service.engine.turn import Turn
 from headrace.topics.command import Approve, Cancel, ChildEnded
 from headrace.topics.errors import Cancelled, NotDeterministic, TaskFailed
 from headrace.topics.outcome import (
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
     from headrace.service.engine.run_state import Copied, Retried
+    from headrace.service.engine.workflow_code import Code
     from headrace.topics.event import Event
 
 L = TypeVar("L", bound=Leaf[Any])
@@ -59,32 +61,6 @@ TIMEOUT_STEP = "/timeout"
 DEFAULT_LIMITS = RunLimits()
 
 _DEADLOCK = "The workflow waits for steps that wait for each other; nothing can wake it."
-
-
-class Code(Protocol):
-    """What the interpreter needs of a workflow definition."""
-
-    @property
-    def name(self) -> str:
-        """The workflow's name."""
-        ...
-
-    def begin(self, run: Run, raw: bytes) -> Coroutine[Any, Any, Any]:
-        """Decode the input and make the coroutine. Raises PayloadError."""
-        ...
-
-    def encode_result(self, value: object) -> bytes:
-        """The result as JSON. Raises PayloadError."""
-        ...
-
-
-class Turn(msgspec.Struct, gc=False):
-    """What a run asks for after some records: steps that begin, steps to cancel, its end (said once), or that it must be parked."""
-
-    issued: list[Leaf[Any]] = []
-    cancelled: list[str] = []
-    ended: RunEnded | None = None
-    parked: RunParked | None = None
 
 
 class _Phase(IntEnum):
@@ -268,30 +244,25 @@ class Interpreter:
 
     def _take_copy(self, leaf: Leaf[Any], record: Copied | None) -> bool:
         """Settle the step by what was copied for its place, if that is what it would do."""
-        match record:
-            case AttemptSucceeded(handler=handler) if isinstance(leaf, CallStep) and leaf.handler.name == handler:
-                try:
-                    value = self._decoded(leaf, record)
-                except Diverged as diverged:
-                    self._park(leaf.ref, diverged.expected, diverged.found)
-                    return True
-                self._compensation.note(leaf)
-                leaf.succeed(value)
-            case Emitted(run=run, step=step) if isinstance(leaf, EmitStep) and leaf.emits(record):
-                leaf.succeed(f"{run}{step}")
-            case Decision() if isinstance(leaf, ApprovalStep) and may_decide(leaf.roles, record.roles):
-                leaf.succeed(decided(record.decision, record.by, record.at_ms, record.note))
-            case ChildEnded() if isinstance(leaf, ChildStep) and _fits(leaf, record):
-                try:
-                    value = self._child_result(leaf, record)
-                except Diverged as diverged:
-                    self._park(leaf.ref, diverged.expected, diverged.found)
-                    return True
-                leaf.succeed(value)
-            case ChildBegan(child=child) if isinstance(leaf, ChildStep) and _fits(leaf, record):
-                leaf.succeed(child)
-            case _:
-                return False
+        try:
+            match record:
+                case AttemptSucceeded(handler=handler) if isinstance(leaf, CallStep) and leaf.handler.name == handler:
+                    value = decoded(leaf.handler.result.decode, record, handler)
+                    self._compensation.note(leaf)
+                    leaf.succeed(value)
+                case Emitted(run=run, step=step) if isinstance(leaf, EmitStep) and leaf.emits(record):
+                    leaf.succeed(f"{run}{step}")
+                case Decision() if isinstance(leaf, ApprovalStep) and may_decide(leaf.roles, record.roles):
+                    leaf.succeed(decided(record.decision, record.by, record.at_ms, record.note))
+                case ChildEnded(workflow=workflow) if isinstance(leaf, ChildStep) and leaf.began(record):
+                    leaf.succeed(decoded(leaf.workflow.decode_result, record, workflow))
+                case ChildBegan(child=child) if isinstance(leaf, ChildStep) and leaf.began(record):
+                    leaf.succeed(child)
+                case _:
+                    return False
+        except Diverged as diverged:
+            self._park(leaf.ref, diverged.expected, diverged.found)
+            return True
         self._past.add(leaf.ref)
         return True
 
@@ -596,19 +567,9 @@ class Interpreter:
         call = self._call(record)
         if call is None:
             return
-        value = self._decoded(call, record)
+        value = decoded(call.handler.result.decode, record, record.handler)
         self._compensation.note(call)
         call.succeed(value)
-
-    @staticmethod
-    def _decoded(call: CallStep[Any], record: AttemptSucceeded) -> Any:
-        try:
-            return call.handler.result.decode(bytes(record.result))
-        except NotDeterministic as forbidden:
-            raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
-        except BaseException as error:
-            fits = f"a result of {record.handler} that fits its annotation"
-            raise Diverged(record.step, message_of(error), expected=fits) from error
 
     def _child_began(self, record: ChildBegan) -> None:
         child = self._child(record)
@@ -623,26 +584,16 @@ class Interpreter:
         if child is None:
             return
         if record.status is RunStatus.SUCCEEDED:
-            value = self._child_result(child, record)
+            value = decoded(child.workflow.decode_result, record, record.workflow)
             self._settle(child).succeed(value)
         else:
             self._settle(child).fail(child_failed(record))
 
     def _child(self, record: ChildBegan | ChildEnded) -> ChildStep[Any] | None:
         leaf = self._leaf(record.step)
-        if leaf is None or (isinstance(leaf, ChildStep) and _fits(leaf, record)):
+        if leaf is None or (isinstance(leaf, ChildStep) and leaf.began(record)):
             return leaf
         raise Diverged(record.step, describe(leaf))
-
-    @staticmethod
-    def _child_result(child: ChildStep[Any], record: ChildEnded) -> Any:
-        try:
-            return child.workflow.decode_result(bytes(record.result))
-        except NotDeterministic as forbidden:
-            raise Diverged(record.step, message_of(forbidden), expected=FOR_RUN_ALONE) from forbidden
-        except BaseException as error:
-            fits = f"a result of {record.workflow} that fits its annotation"
-            raise Diverged(record.step, message_of(error), expected=fits) from error
 
     def _confirm(self, emitted: Emitted) -> None:
         emit = self._emits.get(emitted.step)
@@ -693,9 +644,3 @@ class Interpreter:
 def _is_to_be_said(step: Leaf[Any]) -> bool:
     """Whether the log has to hear (again) that an open step begins."""
     return not step.cancelling and not (isinstance(step, ChildStep) and step.started)
-
-
-def _fits(child: ChildStep[Any], record: ChildBegan | ChildEnded) -> bool:
-    """Whether the code began what the log says."""
-    awaited = record.awaited if isinstance(record, ChildBegan) else True
-    return (child.workflow.name, child.awaited) == (record.workflow, awaited)

@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from headrace.service.engine.approval import Approval
+from headrace.service.engine.run_state import ChildBegan
 from headrace.topics.errors import Cancelled
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from headrace.handlers.definition import Handler
     from headrace.service.engine.approval import ApprovalRequest
     from headrace.service.engine.interpreter import Interpreter
+    from headrace.topics.command import ChildEnded
     from headrace.topics.on_conflict import OnConflict
     from headrace.topics.outcome import Emitted
 
@@ -320,3 +322,8 @@ class ChildStep(Leaf[T_co]):
         self.key = key
         self.awaited = awaited
         self.started = False
+
+    def began(self, record: ChildBegan | ChildEnded) -> bool:
+        """Whether it would begin the very child that the record is about."""
+        awaited = record.awaited if isinstance(record, ChildBegan) else True
+        return (self.workflow.name, self.awaited) == (record.workflow, awaited)

@@ -3,7 +3,8 @@
 import pytest
 
 from headrace.service.definitions.determinism_guard import stepping
-from headrace.service.engine.interpreter import Interpreter, Turn
+from headrace.service.engine.interpreter import Interpreter
+from headrace.service.engine.turn import Turn
 from headrace.topics.errors import NotDeterministic
 from headrace.topics.outcome import ParkReason
 from tests.service.definitions.conftest import Load

@@ -25,11 +25,12 @@ from headrace.service.engine.instruction import (
     TryAgain,
     Unpark,
 )
-from headrace.service.engine.interpreter import TIMEOUT_STEP, Interpreter, Turn
+from headrace.service.engine.interpreter import TIMEOUT_STEP, Interpreter
 from headrace.service.engine.limit import RunLimits
 from headrace.service.engine.run_state import Phase, RunState
 from headrace.service.engine.state import Forward, Message, OutboxEntry, Output, PartitionState
 from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, EmitStep, Leaf, TimerStep
+from headrace.service.engine.turn import Turn
 from headrace.topics.approval import Verdict
 from headrace.topics.command import Approve, Cancel, Command, OnConflict, Resume, Retry, Start
 from headrace.topics.errors import Cause

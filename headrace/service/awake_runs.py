@@ -40,6 +40,7 @@ from headrace.service.engine.step import ApprovalStep, CallStep, ChildStep, Emit
 from headrace.service.engine.turn import Turn
 from headrace.service.fault_point import FaultPoint, maybe
 from headrace.service.idle_runs import IdleRuns
+from headrace.service.run_endings import RunEndings
 from headrace.service.scheduler import Scheduler
 from headrace.service.waiting_starts import Asked, WaitingStarts
 from headrace.topics.approval import is_approval
@@ -55,7 +56,6 @@ from headrace.topics.outcome import (
     RunEnded,
     RunParked,
     RunProbed,
-    RunStatus,
     StepsCancelled,
     TimerArmed,
     TimerFired,
@@ -72,7 +72,6 @@ if TYPE_CHECKING:
     from headrace.topics.errors import HeadraceError
     from headrace.topics.trace_context import TraceContext
 
-RUN_TOO_BIG = "HR4013"
 _GRACE_EXTRA_MS = 1_000  # a successor waits this much longer than the giver
 _TIMER_SKEW_MS = 1
 _SLICE_S = 0.01  # the longest stretch of beginning runs before the loop gets its turn
@@ -104,7 +103,7 @@ class AwakeRuns:
         self._tenure = tenure
         self._ended = ended
         self._passed: set[str] = set()  # runs that have proven themselves under this token
-        self._ending: set[str] = set()  # runs that were ended without their code, and whose end is not read back
+        self._endings = RunEndings(shared, tenure)
         self._drops_at_once = not shared.settings.worker.idle_after_ms
         self._to_begin: deque[str] = deque()
         self._fires, self._retries = self._fire, self._retry  # one bound method for all runs
@@ -201,11 +200,11 @@ class AwakeRuns:
         if not self._tenure.open or run is None or run.phase is not Phase.OPEN or run_id in self.live:
             self._shared.admission.idle(run_id)
             return
-        if run_id in self._ending:
+        if run_id in self._endings.said:
             self._shared.admission.idle(run_id)
             return
         if run.history and isinstance(run.history[0][0], Cancel):
-            self._end_without_code(run)  # nothing is finished that could want an undo
+            self._endings.cancelled(run)  # nothing is finished that could want an undo
             return
         probation = self._state.probation
         on_trial = run_id in self._shared.probes.open  # it has waited since, and the log does not say so yet
@@ -249,25 +248,8 @@ class AwakeRuns:
         self.held[run.id] = run.start.workflow
         self._free(run.id)
         self._shared.observer.run_held(run_report.held(run, self._anchor(run).traceparent))
-        self._end_without_code(run)
+        self._endings.cancelled(run)
         self._state.runs.pack(run.id)
-
-    def _end_without_code(self, run: RunState) -> None:
-        reason = run.cancelled_by()
-        if reason is not None:
-            self._end(RunEnded(run=run.id, status=RunStatus.CANCELLED, error="Cancelled", message=reason))
-
-    def _masked(self, ended: RunEnded) -> RunEnded:
-        """Without secrets: the message is whatever the run's code raised."""
-        if not ended.message or (message := self._shared.mask(ended.message)) == ended.message:
-            return ended
-        return msgspec.structs.replace(ended, message=message)
-
-    def _end(self, ended: RunEnded) -> None:
-        """Say so once: whatever comes before it is read back, a run has one ending."""
-        if ended.run not in self._ending:
-            self._ending.add(ended.run)
-            self._tenure.propose(ended)
 
     def _advance(self, run: RunState, record: Any, at_ms: int) -> None:
         live = self.live.get(run.id)
@@ -285,13 +267,14 @@ class AwakeRuns:
                     run_report.timer_fired(live, record.step, armed_at_ms, record.due_at_ms, at_ms)
                 )
             if run.history_bytes > self._shared.settings.limits.run_bytes:
-                self._end_too_big(run)
+                self._forget(run.id)
+                self._endings.too_big(run)
                 return
             self._act(live, live.feed(record, at_ms))
             if self._drops_at_once:
                 self.idle.drop_at_once()
         elif run.id in self.held:
-            self._end_without_code(run)
+            self._endings.cancelled(run)
         elif run.id not in self.asked:
             self._tell_fired(run, record, at_ms)
             self._wake_if_idle(run.id)
@@ -312,19 +295,6 @@ class AwakeRuns:
         producer = kept_context(start.traceparent, start.tracestate)
         from_kafka = start.event is not None
         return self._shared.contexts.anchor(run.id, producer, from_kafka=from_kafka, awaited=start.awaited)
-
-    def _end_too_big(self, run: RunState) -> None:
-        """A run whose history would not fit into memory: it ends here, whatever it was about to do. Its finished tasks are not undone."""
-        limit = self._shared.settings.limits.run_bytes
-        self._forget(run.id)
-        self._end(
-            RunEnded(
-                run=run.id,
-                status=RunStatus.FAILED,
-                error="LimitExceeded",
-                message=f"{RUN_TOO_BIG}: the run's results have {run.history_bytes} bytes, limits.run_bytes is {limit}.",
-            )
-        )
 
     def _act(self, live: LiveRun, turn: Turn) -> None:
         run = live.state
@@ -362,7 +332,7 @@ class AwakeRuns:
         if waits:
             self._wait(live, waits, rests=turn.ended is None)
         if turn.ended is not None:
-            self._tenure.propose(self._masked(turn.ended))
+            self._tenure.propose(self._endings.masked(turn.ended))
             maybe(FaultPoint.RUN_ENDING)
         elif live.waits():
             self._rest(live)
@@ -497,7 +467,7 @@ class AwakeRuns:
         maybe(FaultPoint.RUN_CLOSED)
         live = self._forget(run.id)
         self.held.pop(run.id, None)
-        self._ending.discard(run.id)
+        self._endings.said.discard(run.id)
         report = (
             run_report.finished_unseen(run, self._anchor(run), ended, at_ms)
             if live is None
@@ -551,7 +521,7 @@ class AwakeRuns:
         """It is not woken again: its code may end this process too."""
         self._shared.admission.idle(run.id)
         if run.cancelled_by() is not None:
-            self._end_without_code(run)
+            self._endings.cancelled(run)
             return
         found = f"the process ended {strikes} times while this run was being woken, all but the first time alone"
         expected = "a run that ends no process"
@@ -584,7 +554,7 @@ class AwakeRuns:
 
     def _all(self) -> set[str]:
         """Every run that may have a slot or a trial: some have ended since, in the state, and nobody has been told."""
-        return {*self.live, *self._state.runs, *self._ending, *self.asked}
+        return {*self.live, *self._state.runs, *self._endings.said, *self.asked}
 
     def forget_all(self) -> None:
         """Coroutines are a cache: drop them all. Attempts that run stay, for their results are facts; runs that still want a held one offer it anew."""
@@ -601,7 +571,7 @@ class AwakeRuns:
         self.live.clear()
         self.held.clear()
         self.starts.forget_all()
-        self._ending.clear()
+        self._endings.said.clear()
         self._to_begin.clear()
         self.scheduler.forget_all()
 

@@ -105,8 +105,8 @@ MUTANTS = (
     Mutant(
         "M13",
         "a second ending may be said",
-        "service/awake_runs.py",
-        "        if ended.run not in self._ending:\n",
+        "service/run_endings.py",
+        "        if ended.run not in self.said:\n",
         "        if ended.run:\n",
         test="tests/service/test_held_runs.py",
     ),

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from headrace.service import approval_command
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, Usage
-from headrace.service.cli.option import Common, options, seconds, warn
+from headrace.service.cli.option import Common, Timeout, checked_limit, incomplete, options, seconds, warn
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.run_view.approvals import APPROVAL_STATUSES, PENDING, ApprovalFilter, ApprovalView
@@ -35,7 +35,6 @@ _Has = Annotated[
     tuple[str, ...],
     Parameter(name="--role", help="A role that who decides has; repeatable.", negative="", show_default=False),
 ]
-_Timeout = Annotated[str | None, Parameter(name="--timeout", help="Give up after this time, such as 30s.")]
 
 
 async def list_(
@@ -54,18 +53,16 @@ async def list_(
 ) -> ExitCode:
     """List approvals that wait for a decision, the newest first; with --status others."""
     common = options(common)
-    if limit < 0:
-        raise Usage(f"--limit {limit} is negative.", do="Use 0 for all.")
+    limit = checked_limit(limit)
     wanted = ApprovalFilter(statuses=_statuses(status), workflow=workflow, roles=frozenset(role), limit=limit)
     settings = common.load().settings
     async with opened(settings) as log:
         found, problems = await approval_command.listed(log, settings, wanted)
-    for problem in problems:
-        warn(f"{problem.report()}\nNote    What follows is incomplete.")
+    exit_code = incomplete(problems)
     if found.trimmed_at_ms is not None and wanted.statuses != frozenset({PENDING}):
         warn(f"What was over before {format_time(found.trimmed_at_ms)} may be missing: the run log was trimmed.")
     show([_row(view, common.output) for view in found.newest_first()], _LIST, common.output, name="id")
-    return ExitCode.ERROR if problems else ExitCode.OK
+    return exit_code
 
 
 def _statuses(given: tuple[str, ...]) -> frozenset[str]:
@@ -92,7 +89,7 @@ async def approve(
     note: _Note = "",
     by: _By = None,
     role: _Has = (),
-    patience: _Timeout = "30s",
+    patience: Timeout = "30s",
     common: Common | None = None,
 ) -> None:
     """Say yes. Exit code 4 if somebody was faster or it is too late, 5 if the role is missing."""
@@ -106,7 +103,7 @@ async def reject(
     note: _Note = "",
     by: _By = None,
     role: _Has = (),
-    patience: _Timeout = "30s",
+    patience: Timeout = "30s",
     common: Common | None = None,
 ) -> None:
     """Say no. Exit codes as for `approve`."""

@@ -7,8 +7,7 @@ from cyclopts import Parameter
 
 from headrace.service.cli.client import opened
 from headrace.service.cli.dlq_option import LetterArgument, LetterOptions
-from headrace.service.cli.exit_code import Usage
-from headrace.service.cli.option import Common, options
+from headrace.service.cli.option import Common, checked_limit, options
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.letters.book import LetterState
@@ -48,8 +47,7 @@ async def list_(
 ) -> None:
     """List dead letters that nobody has dealt with, the newest first."""
     common, letters = options(common), letters or LetterOptions()
-    if limit < 0:
-        raise Usage(f"--limit {limit} is negative.", do="Use 0 for no limit.")
+    limit = checked_limit(limit)
     settings = common.load().settings
     wanted = letters.filter(settings.app.name)
     async with opened(settings) as log:

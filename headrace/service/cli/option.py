@@ -6,17 +6,23 @@ by cyclopts.
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from headrace.service.cli.exit_code import Usage
+from headrace.service.cli.exit_code import ExitCode, Usage
 from headrace.service.cli.output import Format
 from headrace.service.settings import Backend
 from headrace.service.settings_quantity import duration_ms
 from headrace.service.settings_source import Loaded, load
+from headrace.topics.errors import Fatal
+
+Timeout = Annotated[
+    str | None, Parameter(name="--timeout", help="Give up after this time, such as 30s: exit code 124.")
+]
 
 _SHORT = (
     ("bootstrap_servers", "kafka.bootstrap_servers"),
@@ -83,6 +89,20 @@ def seconds(text: str | None, option: str) -> float | None:
         return duration_ms(text) / 1000
     except ValueError as error:
         raise Usage(f"{option}: {error}.", do=f"Write {option} 30s, say.") from None
+
+
+def checked_limit(limit: int) -> int:
+    """The number of `--limit`; 0 means all."""
+    if limit < 0:
+        raise Usage(f"--limit {limit} is negative.", do="Use 0 for all.")
+    return limit
+
+
+def incomplete(problems: Sequence[Fatal]) -> ExitCode:
+    """Say what kept partitions from being read. The exit code of an answer that lacks them."""
+    for problem in problems:
+        warn(f"{problem.report()}\nNote    What follows is incomplete.")
+    return ExitCode.ERROR if problems else ExitCode.OK
 
 
 def warn(text: str) -> None:

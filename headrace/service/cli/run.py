@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode
-from headrace.service.cli.option import Common, options, seconds, warn
+from headrace.service.cli.option import Common, checked_limit, incomplete, options, seconds, warn
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
@@ -203,11 +203,10 @@ async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, Exit
     summaries = Summaries(wanted)
     async with opened(settings) as log:
         problems = await scan(log, settings, summaries)
-    for problem in problems:
-        warn(f"{problem.report()}\nNote    What follows is incomplete.")
+    exit_code = incomplete(problems)
     if summaries.trimmed_at_ms is not None:
         warn(f"Runs that ended before {format_time(summaries.trimmed_at_ms)} may be missing: the run log was trimmed.")
-    return summaries, ExitCode.ERROR if problems else ExitCode.OK
+    return summaries, exit_code
 
 
 def _filter(
@@ -223,8 +222,7 @@ def _filter(
     words = frozenset(word for text in status for word in text.split(","))
     if unknown := words - set(STATUSES):
         raise Usage(f"--status {', '.join(sorted(unknown))} is unknown.", do=f"Use {', '.join(STATUSES)}.")
-    if limit < 0:
-        raise Usage(f"--limit {limit} is negative.", do="Use 0 for all.")
+    limit = checked_limit(limit)
     within_s = seconds(since, "--since")
     since_ms = None if within_s is None else round((time.time() - within_s) * 1000)
     return RunFilter(statuses=words, workflow=workflow, key=key, parent=parent, since_ms=since_ms, limit=limit)

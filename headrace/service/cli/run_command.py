@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from headrace.service import run_command
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, TimedOut
-from headrace.service.cli.option import Common, options, seconds, warn
+from headrace.service.cli.option import Common, Timeout, options, seconds, warn
 from headrace.service.cli.output import Format, Stream, show_one
 from headrace.service.cli.run import RunArgument, entry_row
 from headrace.service.cli.terminal_table import TIME_WIDTH, Column
@@ -30,13 +30,10 @@ _WATCH = (
     (Column("DETAIL", "detail"), 0),
 )
 
-_Timeout = Annotated[
-    str | None, Parameter(name="--timeout", help="Give up after this time, such as 30s: exit code 124.")
-]
 _Wait = Annotated[bool, Parameter(help="See that it took effect; --no-wait only appends the command.")]
 
 
-async def watch(run: RunArgument, /, *, patience: _Timeout = None, common: Common | None = None) -> ExitCode:
+async def watch(run: RunArgument, /, *, patience: Timeout = None, common: Common | None = None) -> ExitCode:
     """Follow a run until it ends. Exit code 0 if it succeeded, else 8."""
     common = options(common)
     settings = common.load().settings
@@ -76,7 +73,7 @@ async def cancel(
     /,
     *,
     reason: Annotated[str, Parameter(help="For people; kept in the run log.")] = "",
-    patience: _Timeout = "30s",
+    patience: Timeout = "30s",
     wait: _Wait = True,
     common: Common | None = None,
 ) -> None:
@@ -90,7 +87,7 @@ async def cancel(
 
 
 async def resume(
-    run: RunArgument, /, *, patience: _Timeout = "30s", wait: _Wait = True, common: Common | None = None
+    run: RunArgument, /, *, patience: Timeout = "30s", wait: _Wait = True, common: Common | None = None
 ) -> None:
     """Bring a parked run back, after its code or its cause was mended."""
     common = options(common)

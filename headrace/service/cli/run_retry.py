@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from headrace.service import run_command
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode
-from headrace.service.cli.option import Common, options, seconds
+from headrace.service.cli.option import Common, Timeout, options, seconds
 from headrace.service.cli.output import show_one
 from headrace.service.cli.run import RunArgument
 
@@ -19,7 +19,6 @@ _From = Annotated[
     str | None,
     Parameter(name="--from", help="Copy only what had finished before this task had: its reference, or its handler."),
 ]
-_Timeout = Annotated[str | None, Parameter(name="--timeout", help="Give up after this time, such as 30s.")]
 
 
 async def retry(
@@ -27,7 +26,7 @@ async def retry(
     /,
     *,
     from_task: _From = None,
-    patience: _Timeout = "30s",
+    patience: Timeout = "30s",
     common: Common | None = None,
 ) -> ExitCode:
     """Begin a new run in place of a failed one. What had finished is copied; the rest runs with the same idempotency keys."""
@@ -40,7 +39,7 @@ async def retry(
     return ExitCode.OK
 
 
-async def dismiss(run: RunArgument, /, *, patience: _Timeout = "30s", common: Common | None = None) -> ExitCode:
+async def dismiss(run: RunArgument, /, *, patience: Timeout = "30s", common: Common | None = None) -> ExitCode:
     """Forget what is kept of a failed run for a retry. The run stays in the history."""
     common = options(common)
     settings = common.load().settings

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from headrace.service import schedule_command
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, Usage
-from headrace.service.cli.option import Common, options, seconds, warn
+from headrace.service.cli.option import Common, Timeout, incomplete, options, seconds
 from headrace.service.cli.output import show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.definitions.schedule import shown
@@ -20,7 +20,6 @@ from headrace.service.run_view.schedules import Schedules, next_slots
 from headrace.topics.event import format_time
 
 ScheduleArgument = Annotated[str, Parameter(help="The schedule's id; or its workflow, if that has one schedule only.")]
-_Timeout = Annotated[str | None, Parameter(name="--timeout", help="Give up after this time, such as 30s.")]
 
 _COUNT_MAX = 1_000
 _LIST = (
@@ -45,14 +44,13 @@ async def list_(*, common: Common | None = None) -> ExitCode:
     schedules = Schedules()
     async with opened(settings) as log:
         problems = await scan(log, settings, schedules)
-    for problem in problems:
-        warn(problem.report())
+    exit_code = incomplete(problems)
     rows: list[dict[str, Any]] = [
         {**msgspec.to_builtins(view), "when": shown(schedules.found[view.id].definition.spec)}
         for view in schedules.views()
     ]
     show(rows, _LIST, common.output, name="id")
-    return ExitCode.ERROR if problems else ExitCode.OK
+    return exit_code
 
 
 async def next_(
@@ -76,7 +74,7 @@ async def next_(
     show(rows, _NEXT, common.output, name="at")
 
 
-async def trigger(schedule: ScheduleArgument, /, *, patience: _Timeout = "30s", common: Common | None = None) -> None:
+async def trigger(schedule: ScheduleArgument, /, *, patience: Timeout = "30s", common: Common | None = None) -> None:
     """Start a run now, as if this were a slot. The schedule's own slots stay as they are."""
     common = options(common)
     settings = common.load().settings
@@ -87,7 +85,7 @@ async def trigger(schedule: ScheduleArgument, /, *, patience: _Timeout = "30s", 
     show_one({"id": run, "command": "trigger", "schedule": id_}, common.output, name="id")
 
 
-async def pause(schedule: ScheduleArgument, /, *, patience: _Timeout = "30s", common: Common | None = None) -> None:
+async def pause(schedule: ScheduleArgument, /, *, patience: Timeout = "30s", common: Common | None = None) -> None:
     """Start no more runs of a schedule until it is resumed."""
     common = options(common)
     settings = common.load().settings
@@ -98,7 +96,7 @@ async def pause(schedule: ScheduleArgument, /, *, patience: _Timeout = "30s", co
     show_one({"id": id_, "command": "pause", "status": view.status}, common.output, name="id")
 
 
-async def resume(schedule: ScheduleArgument, /, *, patience: _Timeout = "30s", common: Common | None = None) -> None:
+async def resume(schedule: ScheduleArgument, /, *, patience: Timeout = "30s", common: Common | None = None) -> None:
     """Let a paused schedule go on with its next slot: those that passed by start nothing."""
     common = options(common)
     settings = common.load().settings

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from headrace.service.cli.app_option import loaded_app
 from headrace.service.cli.client import opened
 from headrace.service.cli.exit_code import ExitCode, NotFound
-from headrace.service.cli.option import Common, options, warn
+from headrace.service.cli.option import Common, incomplete, options
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.definitions.schedule import shown
@@ -108,8 +108,7 @@ async def _seen(common: Common) -> tuple[list[dict[str, Any]], ExitCode]:
     summaries = Summaries(RunFilter(limit=1))
     async with opened(settings) as log:
         problems = await scan(log, settings, summaries)
-    for problem in problems:
-        warn(problem.report())
+    exit_code = incomplete(problems)
     counts: dict[tuple[str, str, str], Counter[str]] = {}
     for (namespace, name, version, status), runs in summaries.counts.items():
         counts.setdefault((namespace, name, version), Counter())[status] += runs
@@ -124,4 +123,4 @@ async def _seen(common: Common) -> tuple[list[dict[str, Any]], ExitCode]:
         }
         for (namespace, name, version), by_status in sorted(counts.items())
     ]
-    return msgspec.to_builtins(rows), ExitCode.ERROR if problems else ExitCode.OK
+    return msgspec.to_builtins(rows), exit_code

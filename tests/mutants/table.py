@@ -511,14 +511,14 @@ MUTANTS = (
     Mutant(
         "M12",
         "a decision counts after its deadline",
-        "service/engine/decide.py",
+        "service/engine/approval_fold.py",
         "    if asked.due_at_ms is not None and at_ms >= asked.due_at_ms:\n",
         "    if asked.due_at_ms is not None and at_ms >= asked.due_at_ms + 60_000:\n",
     ),
     Mutant(
         "S50",
         "anybody decides, whatever role is asked for",
-        "service/engine/decide.py",
+        "service/engine/approval_fold.py",
         "    if asked is None or not may_decide(asked.roles, approve.roles):\n",
         "    if asked is None:\n",
     ),

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from headrace.service.engine import schedule
+from headrace.service.engine.approval_fold import decide, expire, request, withdraw
 from headrace.service.engine.child import child_ended, child_started, give_up_children, tell_family
-from headrace.service.engine.decide import decide, expire, request, withdraw
 from headrace.service.engine.folded import DONE, NO_EFFECT, SKIPPED, Folded, to_outbox
 from headrace.service.engine.gate import Skip
 from headrace.service.engine.instruction import (

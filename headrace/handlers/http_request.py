@@ -48,11 +48,11 @@ _TOKEN: Final = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzAB
 
 
 class HttpRequest(msgspec.Struct, frozen=True):
-    """What to send. `json` is plain data and sent as such, `body` are bytes; at most one of them.
+    """What to send: to an absolute `http` or `https` URL, without a user or password. `json` is plain data and sent as such, `body` are bytes; at most one.
 
     `headers_from_env` gives headers the values of environment variables: `{"Authorization": "BILLING_TOKEN"}`. `expect` are statuses beside 2xx that are
-    results. `response_bytes_max` bounds the body of the answer. Redirects are followed for GET and HEAD only, `redirects` of them at most; to another host
-    without the headers given here.
+    results. `response_bytes_max` bounds the body of the answer, in bytes (512 KiB unless said). Redirects are followed for GET and HEAD only, `redirects` of
+    them at most (0: none); to another host without the headers given here. What cannot be sent fails the attempt for good (HR7106), not this constructor.
     """
 
     method: str
@@ -67,7 +67,9 @@ class HttpRequest(msgspec.Struct, frozen=True):
 
 
 class HttpResponse(msgspec.Struct, frozen=True):
-    """What came back. Names of headers are in lower case; of several with one name the values are joined by commas. `body` is as it was sent, not unpacked."""
+    """What came back. Names of headers are in lower case; of several with one name the values are joined by commas. `body` are the bytes as they were sent, not
+    unpacked; a HEAD has none.
+    """
 
     status: int
     headers: dict[str, str]
@@ -165,12 +167,19 @@ def http_handler(
     pool: Pool | None = None,
     rate_limit: RateLimit | None = None,
 ) -> Handler[HttpRequest, HttpResponse]:
-    """A handler like `http_request` with a name and policies of its own: one for each service that is called, say."""
+    """A handler like `http_request` with a name and policies of its own: one for each service that is called, say.
+
+    It takes an `HttpRequest` and returns an `HttpResponse`. `timeout` is for one attempt, redirects and body included; None, as for `retry`: the settings
+    `defaults.*`. Statuses 408, 425, 429 and 5xx (HR7102) and broken connections (HR7103) are tried again, not before `Retry-After` (RFC 9110, at most a day);
+    everything else fails for good: another status (HR7101), too large an answer (HR7104), a redirect that is not followed (HR7105), a request that cannot be
+    sent (HR7106). DefinitionError: the name or a policy must be changed.
+    """
     policy = HandlerPolicy(name=name, timeout=timeout, retry=retry, breaker=breaker, pool=pool, rate_limit=rate_limit)
     return Handler[HttpRequest, HttpResponse](send, policy)
 
 
 http_request: Final = http_handler("http_request")
+"""Makes one HTTP request, by the default policies; see `http_handler`."""
 
 
 # --- the request ------------------------------------------------------------------------------------------------------

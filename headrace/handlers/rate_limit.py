@@ -22,10 +22,11 @@ _LIMIT_MAX: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, init=False)
 class RateLimit:
-    """At most `limit` attempts begin in each `per` in this process, over all handlers that name it.
+    """At most `limit` attempts begin in each `per` in this process, over all handlers that name it: a token bucket.
 
-    `burst` is how many may begin at once after a rest; None: `limit`. So within any time t begin at most `burst + limit * t / per`;
-    `burst=1` spaces them evenly. Other attempts are held, in order; that uses none of a task's attempts. A retry is an attempt.
+    `limit` and `burst` are whole numbers from 1 to 1 000 000. `burst` is how many may begin at once after a rest; None: `limit`. So within any time t begin at
+    most `burst + limit * t / per`; `burst=1` spaces them evenly. Other attempts are held, in order; that uses none of a task's attempts. A retry is an attempt.
+    Several processes have a bucket each: divide the service's limit by their number.
     """
 
     name: str
@@ -34,7 +35,7 @@ class RateLimit:
     burst: int
 
     def __init__(self, name: str, *, limit: int = 100, per: Duration = "1s", burst: int | None = None) -> None:
-        """DefinitionError (HR2030, HR2036) names the field."""
+        """DefinitionError (HR2030, HR2036) names the field that must be changed."""
         put = object.__setattr__
         put(self, "name", checked_name("RateLimit", name))
         put(self, "limit", _count(self.name, "limit", limit))

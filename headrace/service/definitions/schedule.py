@@ -34,12 +34,14 @@ class Tick:
 class Schedule:
     """Start a run at each slot: of a cron expression, or every so often.
 
-    `cron` has five fields (minute, hour, day of the month, month, day of the week), or six with seconds first, and speaks of the clock of `timezone`.
-    `every` is a duration of a second or more: the first slot is one such time after the schedule is first seen. Give one of the two.
+    `cron` has five fields (minute, hour, day of the month, month, day of the week), or six with seconds first, as Debian's cron reads them, and speaks of the
+    clock of `timezone`, a name of the IANA database. `every` is a duration of a second or more: the first slot is one such time after the schedule is first
+    seen. Give one of the two.
 
     `misfire`: of slots that were missed while no service ran, start the newest (`latest`), none that is more than a minute late (`skip`), or the newest
     1 000 (`all`). `overlap`: while a run of this schedule is open, start another beside it (`allow`), none (`skip`), or one behind it (`queue`). No slot is
-    before `start` or after `end`; with `every`, `start` is the first one. Raises DefinitionError.
+    before `start` or after `end`, datetimes with a time zone; with `every`, `start` is the first one. None: there is no such bound. DefinitionError (HR2016,
+    HR2030) names what must be changed.
     """
 
     __slots__ = ("spec",)

@@ -157,10 +157,11 @@ class Run:
     def approval(
         self, *, title: str = "", roles: Sequence[str] = (), timeout: Duration | None = None
     ) -> Step[Approval]:
-        """Wait until somebody approves or rejects, or the time is over (None: for ever). All three are data: an `Approval`, never an error.
+        """Wait until somebody approves or rejects, or `timeout` is over by the log's clock (None: for ever). All three are data, an `Approval`, never an error.
 
-        `title` tells people what they are asked. Whoever decides must have one of `roles`; without any, anybody may. TypeError: what is given is no text;
-        ValueError: a role is empty; LimitExceeded: a text is too long, or there are more than 100 roles.
+        `title` tells people what they are asked, in up to 8 192 characters. Whoever decides must have one of `roles` (up to 100, of 1 to 200 characters);
+        without any, anybody may. TypeError: what is given is no text; ValueError: a role is empty; LimitExceeded: too many, or too long; DefinitionError:
+        `timeout` is 0 or no duration.
         """
         interpreter = self._interpreter
         _check_text("title", title, empty=True, of="approval")
@@ -201,8 +202,10 @@ class Run:
     def call_child(self, workflow: ChildCode[A, T], input: A, *, key: str | None = None) -> Step[T]:
         """Run another workflow as a child of this run and wait for its result. If this run gives it up, or ends, the child is cancelled.
 
-        `key` is the child's; without one it is what the workflow's `key=` says of the input. Awaiting it raises ChildFailed if the child does not succeed, or
-        never begins because its key is held. PayloadError: the input is not what the workflow says. LimitExceeded: too many runs wait for this one already.
+        The result is what the child returned. `key` is the child's, 1 to 8 192 characters; None: what the workflow's `key=` says of the input. Its policy for
+        a held key (`on_conflict`) and its timeout are the child's workflow's own. Awaiting it raises ChildFailed if the child does not succeed, or never begins
+        because its key is held. PayloadError: the input is not what the workflow says, or too large; ValueError: `key` is empty; LimitExceeded: it is too long,
+        or 64 runs wait for each other already, this one the last.
         """
         check_child_depth(self._depth)
         return self._child(workflow, input, key, "run.call_child", awaited=True)
@@ -210,7 +213,8 @@ class Run:
     def start_child(self, workflow: ChildCode[A, Any], input: A, *, key: str | None = None) -> Step[str]:
         """Start another workflow; the result is the id of its run. It is on its own then: what becomes of either run does not concern the other.
 
-        If its policy joins it to the open run of its key, or rejects it, there is no run of that id.
+        If its policy joins it to the open run of its key, or rejects it, there is no run of that id. `key` and errors are as for `call_child`; nobody waits,
+        so nothing is nested.
         """
         return self._child(workflow, input, key, "run.start_child", awaited=False)
 

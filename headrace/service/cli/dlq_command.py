@@ -13,7 +13,7 @@ from headrace.service.cli.dlq_option import DryRun, LetterArguments, LetterOptio
 from headrace.service.cli.exit_code import ExitCode, Usage
 from headrace.service.cli.option import Common, options, warn
 from headrace.service.cli.output import counted, show_one
-from headrace.service.letters.book import LetterState
+from headrace.service.letters.book import NOT_RESOLVED, OPEN_STATES, LetterState
 from headrace.service.letters.letters import Letters
 from headrace.service.letters.redrive import Progress, redrive_many, redrive_one
 from headrace.service.letters.resolve import Resolved
@@ -25,7 +25,6 @@ _Again = Annotated[
     bool, Parameter(negative="", help="Also what was redriven or resolved before: it starts its runs once more.")
 ]
 _Rate = Annotated[float, Parameter(help="At most so many a second; 0: as fast as it goes.")]
-_NOT_RESOLVED = frozenset(LetterState) - {LetterState.RESOLVED}
 
 
 async def redrive(
@@ -44,7 +43,7 @@ async def redrive(
         raise Usage(f"--rate {rate} is negative.", do="Use 0 for no limit.")
     _one_of_both(ids, wanted)
     settings = common.load().settings
-    states = frozenset(LetterState) if again else frozenset({LetterState.OPEN, LetterState.REDRIVING})
+    states = frozenset(LetterState) if again else OPEN_STATES
     async with opened(settings) as log:
         desk = Letters(log, Names(settings.app.name))
         if len(ids) == 1 and not dry_run:
@@ -75,7 +74,7 @@ async def resolve(
     settings = common.load().settings
     async with opened(settings) as log:
         desk = Letters(log, Names(settings.app.name))
-        selected = await _selected(desk, ids, wanted, _NOT_RESOLVED)
+        selected = await _selected(desk, ids, wanted, NOT_RESOLVED)
         progress = Resolved(selected=sum(map(len, selected.values())))
         if _goes_on(progress.selected, "resolved", sure=yes or bool(ids), dry_run=dry_run):
             async with aclosing(resolved_of(desk, selected, by(note))) as steps:
@@ -101,9 +100,7 @@ async def _selected(
     """Offsets by partition, the oldest first."""
     if not ids:
         return await desk.selected(wanted.filter(desk.names.app, states))
-    found = [await desk.one(each) for each in dict.fromkeys(ids)]
-    places = {each.at: sorted(other.record.offset for other in found if other.at == each.at) for each in found}
-    return dict(sorted(places.items()))
+    return await desk.placed(ids)
 
 
 def _goes_on(count: int, done: str, *, sure: bool, dry_run: bool) -> bool:

@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from headrace.service.cli.exit_code import Usage
 from headrace.service.cli.option import seconds
-from headrace.service.letters.book import OPEN_STATES, LetterState
+from headrace.service.letters.book import OPEN_STATES, STATE_WORDS, LetterState
 from headrace.service.letters.redrive import By
 from headrace.service.letters.view import LetterFilter
 from headrace.topics.dead_letter import Stage
@@ -44,6 +44,8 @@ class LetterOptions:
         """What is wanted. `default`: states, if none is named. Raises `Usage`."""
         if self.stage is not None and self.stage not in set(Stage):
             raise Usage(f"--stage {self.stage} is unknown.", do=f"Use one of {', '.join(Stage)}.")
+        if self.state is not None and self.state not in STATE_WORDS:
+            raise Usage(f"--state {self.state} is unknown.", do=f"Use one of {', '.join(STATE_WORDS)}.")
         within_s = seconds(self.since, "--since")
         return LetterFilter(
             app=app,
@@ -52,20 +54,8 @@ class LetterOptions:
             code=self.code,
             workflow=self.workflow,
             since_ms=None if within_s is None else round((time.time() - within_s) * 1000),
-            states=default if self.state is None else _states(self.state),
+            states=default if self.state is None else STATE_WORDS[self.state],
         )
-
-
-def _states(word: str) -> frozenset[LetterState]:
-    match word:
-        case "all":
-            return frozenset(LetterState)
-        case "open":
-            return OPEN_STATES
-        case "redriving" | "redriven" | "resolved":
-            return frozenset({LetterState(word)})
-        case _:
-            raise Usage(f"--state {word} is unknown.", do="Use open, redriving, redriven, resolved or all.")
 
 
 def by(note: str) -> By:

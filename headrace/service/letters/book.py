@@ -35,6 +35,13 @@ class LetterState(StrEnum):
 
 
 OPEN_STATES = frozenset({LetterState.OPEN, LetterState.REDRIVING})
+NOT_RESOLVED = frozenset(LetterState) - {LetterState.RESOLVED}
+STATE_WORDS = {
+    "open": OPEN_STATES,
+    **{state.value: frozenset({state}) for state in LetterState if state is not LetterState.OPEN},
+    "all": frozenset(LetterState),
+}
+"""What people may ask for, and which states it means."""
 
 
 class Handled(msgspec.Struct, frozen=True, gc=False):

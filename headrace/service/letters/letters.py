@@ -17,7 +17,7 @@ from headrace.topics.letter_mark import parse_mark
 from headrace.topics.log import LogRecord, OffsetOutOfRange, Offsets, TopicPartition, every_partition
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 
     from headrace.service.letters.view import DeadLetterDetail, DeadLetterView, LetterFilter
     from headrace.service.names import Names
@@ -111,6 +111,14 @@ class Letters:
                 if wanted.wants(each.letter, each.record.timestamp_ms, book.of(at, offset).state):
                     found.setdefault(at, []).append(offset)
         return found
+
+    async def placed(self, ids: Iterable[str]) -> dict[TopicPartition, list[int]]:
+        """Where these lie, as `selected` says it. Raises `NotFound`."""
+        found: dict[TopicPartition, list[int]] = {}
+        for id_ in dict.fromkeys(ids):
+            one = await self.one(id_)
+            found.setdefault(one.at, []).append(one.record.offset)
+        return {at: sorted(found[at]) for at in sorted(found)}
 
     async def get(self, id_: str) -> DeadLetterDetail:
         """One letter. Raises `NotFound`."""

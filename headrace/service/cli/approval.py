@@ -13,8 +13,8 @@ from headrace.service.cli.option import Common, Timeout, checked_limit, incomple
 from headrace.service.cli.output import Format, show, show_one
 from headrace.service.cli.terminal_table import Column
 from headrace.service.run_view.approvals import APPROVAL_STATUSES, PENDING, ApprovalFilter, ApprovalView
+from headrace.service.run_view.missing import trimmed
 from headrace.topics.approval import Verdict
-from headrace.topics.event import format_time
 
 _LIST = (
     Column("APPROVAL", "id"),
@@ -60,7 +60,7 @@ async def list_(
         found, problems = await approval_command.listed(log, settings, wanted)
     exit_code = incomplete(problems)
     if found.trimmed_at_ms is not None and wanted.statuses != frozenset({PENDING}):
-        warn(f"What was over before {format_time(found.trimmed_at_ms)} may be missing: the run log was trimmed.")
+        warn(trimmed("What was over", found.trimmed_at_ms))
     show([_row(view, common.output) for view in found.newest_first()], _LIST, common.output, name="id")
     return exit_code
 

@@ -14,12 +14,12 @@ from headrace.service.cli.terminal_table import Column
 from headrace.service.names import Names
 from headrace.service.run_command import partition_of_run, unknown_run
 from headrace.service.run_view.history_entry import HistoryEntry
+from headrace.service.run_view.missing import trimmed
 from headrace.service.run_view.queries_log import read_run
 from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import STATUSES, RunFilter, Summaries
 from headrace.service.settings import Settings
-from headrace.topics.event import format_time
 from headrace.topics.log import Log
 
 _LIST = (
@@ -205,7 +205,7 @@ async def _summaries(common: Common, wanted: RunFilter) -> tuple[Summaries, Exit
         problems = await scan(log, settings, summaries)
     exit_code = incomplete(problems)
     if summaries.trimmed_at_ms is not None:
-        warn(f"Runs that ended before {format_time(summaries.trimmed_at_ms)} may be missing: the run log was trimmed.")
+        warn(trimmed("Runs that ended", summaries.trimmed_at_ms))
     return summaries, exit_code
 
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from headrace.service.names import Names
+from headrace.service.run_view.missing import trimmed, unread
 from headrace.service.run_view.queries import HistoryPage, HistoryPlace, RunCount, RunCounts, RunPage
 from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.summary import RunFilter, Summaries, place_of
-from headrace.topics.event import format_time
 from headrace.topics.identity import partition_in
 
 if TYPE_CHECKING:
@@ -73,10 +73,9 @@ class LogQueries:
         summaries = Summaries(wanted)
         async with self._turn, self._opened() as log:
             problems = await scan(log, self._settings, summaries)
-        notes = _said(problems)
+        notes = unread(problems)
         if summaries.trimmed_at_ms is not None:
-            before = format_time(summaries.trimmed_at_ms)
-            notes += (f"Runs that ended before {before} may be missing: the run log was trimmed.",)
+            notes += (trimmed("Runs that ended", summaries.trimmed_at_ms),)
         return summaries, notes
 
     async def _history(self, run: str, *, keep_entries: bool) -> tuple[RunHistory, tuple[str, ...]] | None:
@@ -85,7 +84,7 @@ class LogQueries:
             if partition is None or partition >= await log.partitions(Names(self._settings.app.name).runs):
                 return None
             found, problems = await read_run(log, self._settings, run, partition, keep_entries=keep_entries)
-        return found, _said(problems)
+        return found, unread(problems)
 
 
 async def read_run(
@@ -117,10 +116,6 @@ def _places(entries: Sequence[HistoryEntry]) -> list[HistoryPlace]:
         again = bool(places) and places[-1].offset == entry.offset
         places.append(HistoryPlace(entry.offset, places[-1].index + 1 if again else 0))
     return places
-
-
-def _said(problems: Sequence[Fatal]) -> tuple[str, ...]:
-    return tuple(f"{problem.code}: {problem.message} What follows is incomplete." for problem in problems)
 
 
 class _Only:

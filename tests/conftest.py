@@ -19,6 +19,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("unhurried")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever judges what goes on beside the tests comes last, the one that goes on longest at the very end."""
+    items.sort(key=_turn)
+
+
+def _turn(item: pytest.Item) -> int:
+    marker = item.get_closest_marker("late")
+    return 0 if marker is None else marker.args[0]
+
+
 @pytest.fixture(scope="session")
 def kafka_available() -> None:
     """Skips (fails with CI=true) where no broker can run; fetches the jars, so that no test pays for it."""

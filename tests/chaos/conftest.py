@@ -14,16 +14,6 @@ _soak = pytest.StashKey[Beside]()
 _lines = pytest.StashKey[Beside]()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The lines come last but one, those that want the machine for themselves behind the others; then the soak."""
-    items.sort(key=_place)
-
-
-def _place(item: pytest.Item) -> int:
-    line = _line_of(item)
-    return 3 if item.name == _SOAK else 0 if line is None else 1 + line.alone
-
-
 def _line_of(item: pytest.Item) -> Line | None:
     if not isinstance(item, pytest.Function) or item.originalname != _LINE:
         return None

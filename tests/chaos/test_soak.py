@@ -7,6 +7,7 @@ from tests.chaos.report import table
 
 
 @pytest.mark.slow
+@pytest.mark.late(4)
 def test_memory_stays_flat_over_five_minutes(soak: Beside) -> None:
     [outcome] = soak.outcomes(patience_s=590).values()
     print(table([outcome]))

@@ -23,6 +23,8 @@ from headrace.service.settings_source import load
 from tests.deploy.tool import DEPLOY, RULES
 from tests.project.repository import ROOT
 
+pytestmark = pytest.mark.late(1)
+
 CHART: Final = DEPLOY / "helm" / "headrace"
 BUILT: Final = ROOT / ".cache" / "helm"
 EVERYTHING: Final[dict[str, Any]] = {

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.hostile`: what strangers can do to what watches, and how long the event loop stands still for it.
+"""`python -m benchmarks.hostile`: what strangers can do to what watches and to the HTTP API, and how long the event loop stands still for it.
 
 One service on the embedded log in this process, with `--names` workflows and a steady trickle of events to some of them; one case after the
 other. For each: how late a 2 ms tick of the loop came (longest, and 99 of 100), the longest garbage collection, how memory grew, and what
@@ -12,6 +12,7 @@ import asyncio
 import gc
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -78,9 +79,10 @@ class Line(NamedTuple):
 class Place:
     """The service under test, its log, and what happens to it."""
 
-    def __init__(self, settings: Settings, url: str, service: Service) -> None:
+    def __init__(self, settings: Settings, started: Started, service: Service) -> None:
         self.settings = settings
-        self.url = url
+        self.url = started.metrics_url
+        self.api_url = started.api_url
         self.service = service
         self.headers: tuple[tuple[tuple[str, bytes], ...], ...] = ((),)
         self._sent = 0
@@ -204,6 +206,17 @@ def fenced(place: Place) -> Iterator[None]:
             thread.join()
 
 
+@contextmanager
+def stranger(place: Place, case: str, seconds: float) -> Iterator[None]:
+    """`benchmarks/hostile_client.py`, for as long as the case lasts."""
+    command = [sys.executable, "-m", "benchmarks.hostile_client", case, place.api_url, str(seconds)]
+    with subprocess.Popen(command) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 async def measured(
     place: Place, log: Any, case: str, doing: Any, seconds: float, counted: tuple[str, dict[str, str]]
 ) -> Line:
@@ -226,14 +239,17 @@ async def measured(
     )
 
 
-async def one_service(given: argparse.Namespace, folder: Path, cases: Callable[[Place], list[Any]]) -> None:
-    """Start a service, and print a line for each case."""
+async def one_service(
+    given: argparse.Namespace, folder: Path, cases: Callable[[Place], list[Any]], *, api: bool = False
+) -> None:
+    """Start a service, with the API and a history if the cases are about them, and print a line for each case."""
     app = folder / "names_app.py"
     app.write_text(APP.format(names=given.names))
     settings = Settings.model_validate(
         {
             "log": {"path": folder / "log.sqlite", "partitions": 8},
-            "api": {"enabled": False},
+            "api": {"enabled": api, "port": 0},
+            "history": {"url": f"sqlite:///{folder}/history.sqlite" if api else "none"},
             "telemetry": {"metrics_port": 0, "log_level": "error", "log_format": "json"},
         }
     )
@@ -260,7 +276,7 @@ async def one_service(given: argparse.Namespace, folder: Path, cases: Callable[[
             serving = group.create_task(serve(settings, loaded, stop=stop, create_topics=True, started=ready))
             await started.wait()
             async with log_of(settings, owner=False) as log:
-                place = Place(settings, facts[0].metrics_url, services[0])
+                place = Place(settings, facts[0], services[0])
                 gc.collect()
                 gc.freeze()
                 gc.set_threshold(50_000, 20, 20)  # as a service process does
@@ -298,6 +314,26 @@ def at_the_port(place: Place) -> list[Any]:
     ]
 
 
+def at_the_api(place: Place, seconds: float) -> list[Any]:
+    def case(title: str, name: str, counted: str = "headrace_http_requests_total", **labels: str) -> Any:
+        return title, stranger(place, name, seconds), (counted, labels)
+
+    refused = "headrace_trace_contexts_refused_total"
+    return [
+        ("nothing but the trickle, with API and history", nothing(), ("headrace_runs_finished_total", {})),
+        case("all lists, eight clients without a pause", "lists", code="200"),
+        case("starts and events, 32 at once", "starts"),
+        case("bodies of 4 MiB: deep, wide, endless", "bodies", code="400"),
+        case("batches of 10 000 events", "batches", route="/api/v1/events"),
+        case("forged cursors, ids, numbers", "forgeries", code="404"),
+        case("starts with bad trace contexts", "contexts", refused, topic="(http)"),
+        case("shapes that smuggle requests", "smuggling", code="404"),
+        case("20 clients that ask on and never read", "pipelining"),
+        case("300 connections that dribble headers", "dribbling"),
+        case("100 live streams that never read", "never-reading", code="503"),
+    ]
+
+
 def at_the_collector(word: str) -> Callable[[Place], list[Any]]:
     def cases(_: Place) -> list[Any]:
         spans = "headrace_trace_spans_total"
@@ -313,8 +349,13 @@ async def main(given: argparse.Namespace) -> int:
     print(
         f"{'':<44} {'longest':>7} {'p99':>7} {'gc':>7} {'memory':>8}  counted\n{'':<44} {'ms':>7} {'ms':>7} {'ms':>7} {'MiB':>8}"
     )
+    if not given.api_only:
+        with tempfile.TemporaryDirectory() as folder:
+            await one_service(given, Path(folder), at_the_port)
     with tempfile.TemporaryDirectory() as folder:
-        await one_service(given, Path(folder), at_the_port)
+        await one_service(given, Path(folder), lambda place: at_the_api(place, given.seconds), api=True)
+    if given.api_only:
+        return 0
     with OtlpReceiver() as receiver:
         gone = receiver.endpoint
     for word, hangs in (("a collector that hangs", True), ("no collector", False)):
@@ -329,6 +370,7 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description=__doc__)
     parser.add_argument("--names", type=int, default=10_000, help="workflows (default: 10000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each case (default: 10)")
+    parser.add_argument("--api-only", action="store_true", help="only what is about the HTTP API")
     return parser.parse_args()
 
 

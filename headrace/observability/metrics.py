@@ -75,7 +75,11 @@ TABLE: Final[tuple[Family, ...]] = (
     _histogram("event_size_bytes", "Size of a source record: key, value and headers.", SIZE_BYTES, "topic"),
     _histogram("event_delay_seconds", "Source record time to its reading by the router.", WAIT_SECONDS, "topic"),
     _counter("events_discarded_total", "Source records that made no command.", "topic", "reason"),
-    _counter("trace_contexts_refused_total", "Source records whose trace context is not sound: left out.", "topic"),
+    _counter(
+        "trace_contexts_refused_total",
+        "Source records, and starts over HTTP (as topic (http)), whose trace context is not sound: left out.",
+        "topic",
+    ),
     _histogram("event_match_duration_seconds", "Decoding and matching of one source record.", MATCH_SECONDS),
     _counter(
         "dead_letters_total",

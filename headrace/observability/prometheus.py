@@ -36,6 +36,7 @@ OTHER_ERROR: Final = "(other)"
 GAUGE_SHARE: Final = 4
 """One fourth of the series budget is for gauges: mostly lag, by partition."""
 
+_OVER_HTTP: Final = "(http)"  # in place of a topic
 _SAMPLED_ENDINGS: Final = frozenset("13579bdf")
 
 
@@ -287,6 +288,8 @@ class PrometheusObserver(Silent, Collector):
         labels = (answered.method, answered.route, str(answered.code))
         self._http_requests.add(labels)
         self._http_duration.observe(labels, _seconds(answered.duration_ms))
+        if answered.context_refused:
+            self._contexts_refused.add((_OVER_HTTP,))
 
     def checkpoint_failed(self, failed: told_log.CheckpointFailed, /) -> None:
         self._checkpoints_failed.add(())

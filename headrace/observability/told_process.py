@@ -8,12 +8,16 @@ from headrace.observability.label import BreakerResult, BreakerState, Dependency
 
 
 class HttpAnswered(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The API has answered a request. `route` is a template of its table, never a path; `code` the HTTP status."""
+    """The API has answered a request. `route` is a template of its table, never a path; `code` the HTTP status.
+
+    `context_refused`: it was to start a run, with a trace context that is not sound: it was left out.
+    """
 
     method: str
     route: str
     code: int
     duration_ms: float
+    context_refused: bool = False
 
 
 class HttpFailed(msgspec.Struct, frozen=True, kw_only=True, gc=False):

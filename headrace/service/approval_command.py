@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from headrace.service.engine.approval import ROLE_CHARS_MAX, ROLES_MAX, may_decide
 from headrace.service.engine.limit import TEXT_MAX
 from headrace.service.names import Names
-from headrace.service.request_error import Conflict, NotAllowed, NotFound, TimedOut
-from headrace.service.run_command import NOT_IN_TIME, append, new_identity
+from headrace.service.request_error import Conflict, NotAllowed, NotFound
+from headrace.service.run_command import append, new_identity, not_in_time
 from headrace.service.run_view.approvals import PENDING, ApprovalFilter, Approvals
 from headrace.service.run_view.scan import Reading, scan
 from headrace.topics.approval import run_and_step
@@ -71,6 +71,7 @@ async def decide(
     identity = new_identity()
     found = Approvals(ApprovalFilter(id=approval))
     reading = Reading(at, settings, partitions=partitions, begin=found.begin)
+    sent = False
     try:
         async with asyncio.timeout(patience_s), aclosing(reading.following(log)) as records:
             async for seen in records:
@@ -78,6 +79,7 @@ async def decide(
                     found.end(reading.state)
                     _must_be_open(_only(found, approval), roles)
                     found = Approvals(ApprovalFilter(id=approval))
+                    sent = True
                     await append(log, at, CommandRecord(id=identity, body=decision))
                     continue
                 found.see(seen)
@@ -87,7 +89,7 @@ async def decide(
                     found.end(reading.state)
                     raise _too_late(_only(found, approval), roles, seen.timestamp_ms)
     except TimeoutError:
-        raise TimedOut("The run log was not read in time.", code=NOT_IN_TIME, do="Give a longer --timeout.") from None
+        raise not_in_time(sent=sent) from None
     raise AssertionError("a partition has no last record")
 
 

@@ -183,6 +183,22 @@ async def append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
             return
 
 
+def not_in_time(*, sent: bool) -> TimedOut:
+    """What to say when a command was not read back in time."""
+    if not sent:
+        return TimedOut(
+            "The run log was not read in time; nothing was sent.",
+            code=NOT_IN_TIME,
+            do="Is the broker there? Try again, with a longer --timeout on the command line.",
+        )
+    return TimedOut(
+        "The command was sent, and not read back in time.",
+        code=NOT_IN_TIME,
+        why="It may be in the run log, or get there yet: the broker does not answer, or is slow.",
+        do="Look what became of it before you send it again.",
+    )
+
+
 def new_identity() -> ClientId:
     """Of a command that nobody has sent before."""
     return ClientId(f"cli-{uuid_utils.uuid7()}")
@@ -264,18 +280,20 @@ async def _sent(
 ) -> tuple[ClientId, Seen]:
     """Append what is allowed once the run's present state is known, and read it back."""
     identity = new_identity()
+    sent = False
     try:
         async with asyncio.timeout(patience_s), aclosing(follower.records(log)) as records:
             async for seen in records:
                 if seen is None:
                     record = CommandRecord(id=identity, body=allowed())
+                    sent = True
                     await append(log, follower.reading.at, record)
                     continue
                 follower.history.see(seen)
                 if isinstance(seen.record, CommandRecord) and seen.record.id == identity:
                     return identity, seen
     except TimeoutError:
-        raise TimedOut("The run log was not read in time.", code=NOT_IN_TIME, do="Give a longer --timeout.") from None
+        raise not_in_time(sent=sent) from None
     raise AssertionError("a partition has no last record")
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from headrace.service.engine.instruction import Begin, Joined, Queued
 from headrace.service.names import Names
-from headrace.service.request_error import Conflict, NotFound, TimedOut
-from headrace.service.run_command import NOT_IN_TIME, append, new_identity
+from headrace.service.request_error import Conflict, NotFound
+from headrace.service.run_command import append, new_identity, not_in_time
 from headrace.service.run_view.scan import Reading, scan
 from headrace.service.run_view.schedules import Schedules, view_of
 from headrace.service.schedule_start import home_of, manual_start
@@ -128,6 +128,7 @@ async def _sent(
     partitions = await log.partitions(topic)
     reading = Reading(TopicPartition(topic, home_of(schedule, partitions)), settings, partitions=partitions)
     identity = new_identity()
+    sent = False
     try:
         async with asyncio.timeout(patience_s), aclosing(reading.following(log)) as records:
             async for seen in records:
@@ -135,11 +136,13 @@ async def _sent(
                     state = reading.state.schedules.get(schedule)
                     if state is None:
                         raise _unknown(schedule, topic)
-                    await append(log, reading.at, CommandRecord(id=identity, body=allowed(state)))
+                    command = CommandRecord(id=identity, body=allowed(state))
+                    sent = True
+                    await append(log, reading.at, command)
                 elif isinstance(seen.record, CommandRecord) and seen.record.id == identity:
                     return seen
     except TimeoutError:
-        raise TimedOut("The run log was not read in time.", code=NOT_IN_TIME, do="Give a longer --timeout.") from None
+        raise not_in_time(sent=sent) from None
     raise AssertionError("a partition has no last record")
 
 

@@ -55,6 +55,11 @@ class TopicPlan(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.sources, *self.outputs, self.runs, *self.kept)
 
     @property
+    def letters(self) -> tuple[TopicSpec, ...]:
+        """Those of `kept` that have dead letters: they are written, and read to be listed and redriven."""
+        return tuple(spec for spec in self.kept if spec.name.endswith(dead_letter_topic("")))
+
+    @property
     def dead_letter_bytes(self) -> dict[str, int | None]:
         """The most that the dead-letter topic of each source takes; None: not known."""
         letters = {dead_letter_topic(source.name): source.name for source in self.sources}

@@ -50,7 +50,7 @@ async def list_approvals(facade: Facade, asked: Asked) -> Answer:
         roles=frozenset({role} if role else ()),
     )
     limit, behind = limit_of(asked), place_in(asked.query.get("cursor"), Behind)
-    async with opened(facade.settings) as log:
+    async with facade.scanning, opened(facade.settings) as log:
         found, problems = await approval_command.listed(log, facade.settings, wanted)
     views = found.newest_first()
     page, after = page_of(views, [view.requested_at for view in views], behind, limit)

@@ -13,7 +13,7 @@ from headrace.service.api.problem import BODY_INVALID, MEDIA_TYPE_UNKNOWN, PARAM
 from headrace.service.run_view.summary import STATUSES, RunFilter, RunPlace
 from headrace.service.settings_quantity import duration_ms
 from headrace.topics.event import parse_time
-from headrace.topics.json_text import JsonRejected, parse_json
+from headrace.topics.json_text import JsonRejected, check_nesting
 
 if TYPE_CHECKING:
     from headrace.service.api.route import Asked
@@ -21,16 +21,24 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 LIMIT_MAX = 200
 LIMIT = 50
+BRACKETS_MAX = 100_000
+"""Arrays and objects of one JSON text, counted with brackets in strings: a parser turns no loop meanwhile, and such a text takes it some 30 ms."""
 _WAIT_MAX_S = 60.0
+_DIGITS_MAX = 6
 
 
 def limit_of(asked: Asked, default: int = LIMIT) -> int:
     """How many entries a page may have."""
-    text = asked.query.get("limit")
+    return number_of(asked, "limit", default=default, most=LIMIT_MAX)
+
+
+def number_of(asked: Asked, name: str, *, default: int, most: int) -> int:
+    """A whole number from 1 on."""
+    text = asked.query.get(name)
     if text is None:
         return default
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= LIMIT_MAX:
-        raise wrong_parameter("limit", f"is a whole number from 1 to {LIMIT_MAX}")
+    if not text.isascii() or not text.isdigit() or len(text) > _DIGITS_MAX or not 1 <= int(text) <= most:
+        raise wrong_parameter(name, f"is a whole number from 1 to {most}")
     return int(text)
 
 
@@ -55,8 +63,8 @@ def since_ms(text: str | None) -> int | None:
         return None
     try:
         if text[:4].isdigit() and "T" in text.upper():
-            return round(parse_time(text).timestamp() * 1000)
-        return time.time_ns() // 1_000_000 - duration_ms(text)
+            return max(0, round(parse_time(text).timestamp() * 1000))
+        return max(0, time.time_ns() // 1_000_000 - duration_ms(text))
     except (ValueError, OverflowError):
         raise wrong_parameter("since", "is a duration such as 1h30m, or an RFC 3339 time") from None
 
@@ -78,12 +86,19 @@ def body_as(asked: Asked, kind: type[T], *, nesting_max: int, empty: T | None = 
             do="Send `Content-Type: application/json`.",
         )
     try:
-        parse_json(asked.body, nesting_max=nesting_max)
+        check_brackets(asked.body)
+        check_nesting(asked.body, nesting_max=nesting_max)
         return msgspec.json.decode(asked.body, type=kind)
     except JsonRejected as error:
         raise invalid_body(error.message) from None
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_body(f"{error}.") from None
+
+
+def check_brackets(raw: bytes) -> None:
+    """ApiError: so many arrays and objects that whoever else is served here would wait for them to be read."""
+    if raw.count(b"[") + raw.count(b"{") > BRACKETS_MAX:
+        raise invalid_body(f"it has more than {BRACKETS_MAX} arrays and objects.")
 
 
 def invalid_body(reason: str) -> ApiError:

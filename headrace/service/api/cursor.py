@@ -13,6 +13,7 @@ from headrace.service.api.problem import CURSOR_INVALID, ApiError
 
 T = TypeVar("T", bound=msgspec.Struct)
 _LENGTH_MAX = 400
+_NUMBER_MAX = 1 << 62
 
 
 def cursor_of(place: msgspec.Struct) -> str:
@@ -29,6 +30,8 @@ def place_in(cursor: str | None, kind: type[T]) -> T | None:
             raise ValueError(cursor)
         raw = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
         values = msgspec.json.decode(raw, type=list[object])
+        if any(isinstance(value, int) and abs(value) > _NUMBER_MAX for value in values):
+            raise ValueError(cursor)  # no place of ours, and no database has room for it
         names = [field.name for field in msgspec.structs.fields(kind)]
         return msgspec.convert(dict(zip(names, values, strict=True)), kind)
     except (ValueError, binascii.Error, msgspec.MsgspecError):

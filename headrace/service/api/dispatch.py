@@ -89,6 +89,7 @@ class Dispatch:
                 route=counted.route,
                 code=response.status,
                 duration_ms=(perf_counter() - began) * 1000,
+                context_refused=counted.context_refused,
             )
         )
         return response
@@ -119,14 +120,17 @@ class Dispatch:
             slot=slot,
         )
         answer = await self._within_time(route.handler(self._facade, asked), slot)
-        return answer if isinstance(answer, web.StreamResponse) else _response(answer)
+        if isinstance(answer, web.StreamResponse):
+            return answer
+        counted.context_refused = answer.context_refused
+        return _response(answer)
 
     async def _within_time(
         self, answering: Awaitable[Answer | web.StreamResponse], slot: Slot
     ) -> Answer | web.StreamResponse:
-        """A request that has given its slot back waits for something, as long as it says itself."""
+        """Or without a limit, once it says so itself: it only waits for something."""
         limit = asyncio.timeout(self._settings.request_timeout_ms / 1000)
-        slot.when_released(lambda: limit.reschedule(None))
+        slot.when_unlimited(lambda: limit.reschedule(None))
         try:
             async with limit:
                 return await answering
@@ -137,8 +141,8 @@ class Dispatch:
                 HTTPStatus.GATEWAY_TIMEOUT,
                 TOOK_TOO_LONG,
                 f"There was no answer within {self._settings.request_timeout_ms / 1000:g} s: api.request_timeout.",
-                why="The run log is large, or the broker or the history are slow. A command that was sent is not lost.",
-                do="Look again later; ask for less; keep a history, which answers faster.",
+                why="The run log is large, or the broker or the history are slow. What was to be changed may be, or may be yet.",
+                do="Look again later; ask for less; keep a history, which answers faster. A start may be sent again with its Idempotency-Key.",
             ) from None
 
     def _path(self, request: web.BaseRequest) -> str:
@@ -238,6 +242,7 @@ class _Counted:
     def __init__(self) -> None:
         self.route = UNKNOWN
         self.slot: Slot | None = None
+        self.context_refused = False
 
     def release(self) -> None:
         if self.slot is not None:

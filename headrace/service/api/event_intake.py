@@ -13,8 +13,10 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from headrace.service.api.asked_values import invalid_body
+from headrace.service.api.asked_values import check_brackets, invalid_body
+from headrace.service.api.batch_split import NotAnArray, TooManyItems, items_of
 from headrace.service.api.problem import MEDIA_TYPE_UNKNOWN, TOPIC_REFUSED, ApiError, Problem, problem_of
+from headrace.service.loop_turn import in_turns
 from headrace.topics.cloudevents import decode
 from headrace.topics.errors import HeadraceError
 from headrace.topics.event_data import STRUCTURED, DataForm, data_form
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from headrace.topics.event import DecodedEvent
 
 _TRACE_HEADERS = ("traceparent", "tracestate")
+EVENTS_MAX = 10_000
+"""Of one batch."""
+_NAMED_MAX = 20
 _turns = itertools.count()
 
 
@@ -62,16 +67,16 @@ class _Judged(msgspec.Struct):
 async def publish(facade: Facade, asked: Asked) -> PublishedEvents:
     """Publish the events of a request. HeadraceError: what is wrong with the only one, or with the first if none was published."""
     topic, key = asked.query.get("topic"), asked.query.get("key")
-    judged = [_judged(facade, record, topic) for record in _records(asked, key)]
+    judged = [_judged(facade, record, topic) async for record in in_turns(await _records(asked, key))]
     await _published(facade, judged)
     if all(one.error is not None for one in judged):
         first = judged[0].error
         assert first is not None  # noqa: S101 - all have one
         raise first
-    return PublishedEvents(items=tuple(_answer(one, asked.request.path) for one in judged))
+    return PublishedEvents(items=tuple([_answer(one, asked.request.path) async for one in in_turns(judged)]))
 
 
-def _records(asked: Asked, key: str | None) -> list[NewRecord]:
+async def _records(asked: Asked, key: str | None) -> list[NewRecord]:
     """A record for each event, not judged yet."""
     content_type = asked.headers.get("Content-Type", "")
     key_bytes = None if key is None else key.encode("utf-8", "surrogateescape")
@@ -84,8 +89,8 @@ def _records(asked: Asked, key: str | None) -> list[NewRecord]:
         return [NewRecord(asked.body, key_bytes, (("content-type", content_type.encode("latin-1")), *trace))]
     if form is DataForm.BATCH:
         return [
-            NewRecord(bytes(one), key_bytes, (("content-type", STRUCTURED.encode()), *trace))
-            for one in _batch(asked.body)
+            NewRecord(one, key_bytes, (("content-type", STRUCTURED.encode()), *trace))
+            for one in await _batch(asked.body)
         ]
     if attributes:
         headers = [
@@ -105,11 +110,13 @@ def _records(asked: Asked, key: str | None) -> list[NewRecord]:
     )
 
 
-def _batch(body: bytes) -> Sequence[msgspec.Raw]:
+async def _batch(body: bytes) -> Sequence[bytes]:
     try:
-        events = msgspec.json.decode(body, type=list[msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        events = await items_of(body, EVENTS_MAX)
+    except NotAnArray:
         raise invalid_body("a batch is a JSON array of events.") from None
+    except TooManyItems:
+        raise invalid_body(f"the batch has more than {EVENTS_MAX} events.") from None
     if not events:
         raise invalid_body("the batch is empty.")
     return events
@@ -118,6 +125,7 @@ def _batch(body: bytes) -> Sequence[msgspec.Raw]:
 def _judged(facade: Facade, record: NewRecord, topic: str | None) -> _Judged:
     judged = _Judged()
     try:
+        check_brackets(record.value or b"")
         as_read = LogRecord(0, 0, record.key, record.value, record.headers)
         event = decode(as_read, TopicPartition(topic or "", 0), facade.shared.event_limits)
         judged.id = None if _is_plain(record) else event.meta.id
@@ -141,11 +149,8 @@ def _is_plain(record: NewRecord) -> bool:
 
 def _topic_of(facade: Facade, event: DecodedEvent) -> str:
     """Where the app waits for events of this type, if that is one topic; else the app's own."""
-    app = facade.shared.app
-    topics = {
-        each.topic for flow in app.newest() for each in facade.event_triggers(flow) if each.type == event.meta.type
-    }
-    return topics.pop() if len(topics) == 1 else facade.default_topic
+    topics = facade.shared.app.topics_by_type.get(event.meta.type, frozenset())
+    return next(iter(topics)) if len(topics) == 1 else facade.default_topic
 
 
 def _check_topic(facade: Facade, topic: str) -> None:
@@ -159,8 +164,13 @@ def _check_topic(facade: Facade, topic: str) -> None:
         f"{topic:.250} is no source topic of this app." if topic else "No topic is given.",
         why="Events go to topics that a trigger names: to the one of ?topic=; else to the only one that waits for their type; "
         f"else to {facade.default_topic}.",
-        do=f"Give ?topic=, one of: {', '.join(sources) or 'none, no trigger names one'}.",
+        do=f"Give ?topic=, one of: {_some(sources) or 'none, no trigger names one'}.",
     )
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return ", ".join(names[:_NAMED_MAX]) + more
 
 
 async def _published(facade: Facade, judged: Sequence[_Judged]) -> None:

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from headrace.service.definitions.trigger import EventTrigger
 from headrace.service.run_view.summary import RunFilter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from headrace.observability.forecast import Forecast
     from headrace.observability.snapshot import Snapshot
     from headrace.service.api.live_runs import LiveRuns
     from headrace.service.api.live_stream import LiveStream
-    from headrace.service.definitions.app import AnyWorkflow
     from headrace.service.run_view.queries import RunCounts, RunQueries
     from headrace.service.settings import Settings
     from headrace.service.shared import Shared
 
+WAITING_MAX = 256
+"""Requests that wait for a run at once. Past it nobody waits: a preference for it is not honoured."""
 _COUNTED_FOR_S = 2.0  # several people look at the same overview
 
 
@@ -46,6 +47,19 @@ class Facade:
         self.stopping: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._counts: tuple[float, RunCounts] | None = None
         self._counting = asyncio.Lock()
+        self._waiting = 0
+        self.scanning = asyncio.Lock()
+        """Held by who reads the whole run log for an answer: two at once would need twice its memory."""
+
+    @contextmanager
+    def waiting(self) -> Generator[bool]:
+        """Wait for something, in the block: whether there is room for one more who does."""
+        room = self._waiting < WAITING_MAX
+        self._waiting += room
+        try:
+            yield room
+        finally:
+            self._waiting -= room
 
     def stop(self) -> None:
         """Let go of everybody who waits."""
@@ -62,10 +76,6 @@ class Facade:
     def default_topic(self) -> str:
         """Where events go that no trigger claims."""
         return f"{self.settings.app.name}.events"
-
-    def event_triggers(self, workflow: AnyWorkflow) -> list[EventTrigger]:
-        """The workflow's triggers that are about events."""
-        return [each for each in workflow.triggers if isinstance(each, EventTrigger)]  # pyright: ignore[reportUnnecessaryIsInstance] - other kinds come
 
     async def counts(self) -> RunCounts:
         """All runs by workflow and status, at most some seconds old."""

@@ -16,6 +16,7 @@ from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_start import no_such_workflow
 from headrace.service.definitions.schedule import shown
 from headrace.service.definitions.trigger import EventTrigger
+from headrace.service.loop_turn import in_turns
 from headrace.service.topic_lag import topic_lag
 
 if TYPE_CHECKING:
@@ -37,14 +38,14 @@ async def list_workflows(facade: Facade, _asked: Asked) -> Answer:
     """GET workflows."""
     counts = await facade.counts()
     runs = _by_workflow(counts)
-    items = tuple(_facts(facade, each, runs) for each in facade.shared.app.newest())
-    return Answer(body=a.WorkflowList(items=items, notes=counts.notes))
+    items = [_facts(facade, each, runs) async for each in in_turns(facade.shared.app.newest())]
+    return Answer(body=a.WorkflowList(items=tuple(items), notes=counts.notes))
 
 
 async def get_workflow(facade: Facade, asked: Asked) -> Answer:
     """GET workflows/{namespace}/{workflow}."""
     name = (asked.path["namespace"], asked.path["workflow"])
-    found = next((each for each in facade.shared.app.newest() if (each.namespace, each.name) == name), None)
+    found = facade.shared.app.newest_of(*name)
     if found is None:
         raise no_such_workflow(*name)
     facts = _facts(facade, found, _by_workflow(await facade.counts()))
@@ -118,12 +119,11 @@ def _by_workflow(counts: RunCounts) -> dict[tuple[str, str], Counter[str]]:
 
 def _facts(facade: Facade, workflow: AnyWorkflow, runs: Mapping[tuple[str, str], Counter[str]]) -> a.WorkflowFacts:
     name = (workflow.namespace, workflow.name)
-    versions = [each.version for each in facade.shared.app.workflows if (each.namespace, each.name) == name]
     return a.WorkflowFacts(
         namespace=workflow.namespace,
         workflow=workflow.name,
         version=workflow.version,
-        versions=tuple(versions),
+        versions=facade.shared.app.versions[name],
         description=workflow.description,
         triggers=(*map(_trigger, workflow.triggers), *map(_scheduled, workflow.schedules)),
         key=workflow.key is not None,

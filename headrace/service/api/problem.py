@@ -111,7 +111,7 @@ def problem_of(error: HeadraceError, path: str) -> Problem:
 def headers_of(error: HeadraceError) -> dict[str, str]:
     """What goes with it: when to try again, say."""
     headers = dict(error.headers) if isinstance(error, ApiError) else {}
-    if status_of(error) is HTTPStatus.SERVICE_UNAVAILABLE:
+    if status_of(error) in {HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}:
         wait_ms = error.retry_after_ms if isinstance(error, Transient) else None
         headers.setdefault("Retry-After", str(max(RETRY_AFTER_S, round((wait_ms or 0) / 1000))))
     return headers

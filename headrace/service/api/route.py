@@ -35,38 +35,52 @@ class Asked(msgspec.Struct, frozen=True):
     request: BaseRequest
     slot: Slot
 
+    def is_gone(self) -> bool:
+        """Whether nobody is there any more to be answered."""
+        transport = self.request.transport
+        return transport is None or transport.is_closing()
+
 
 class Slot:
-    """One of the requests that are worked on at once. What only waits gives it back."""
+    """One of the requests that are worked on at once. What only waits gives it back, and takes as long as it says itself."""
 
-    __slots__ = ("_told",)
+    __slots__ = ("_told", "_unlimited")
 
     def __init__(self, give_back: Callable[[], None]) -> None:
-        self._told = [give_back]
+        self._told: list[Callable[[], None]] = [give_back]
+        self._unlimited: list[Callable[[], None]] = []
 
-    def when_released(self, tell: Callable[[], None]) -> None:
-        """Call this, too, unless the request ends first."""
-        self._told.append(tell)
+    def when_unlimited(self, tell: Callable[[], None]) -> None:
+        """Call this once the time limit of the request is not to hold any more."""
+        self._unlimited.append(tell)
+
+    def unlimited(self) -> None:
+        """It takes as long as it says itself, from here on."""
+        told, self._unlimited = self._unlimited, []
+        for tell in told:
+            tell()
 
     def release(self) -> None:
-        """Give it back; a second time does nothing."""
+        """Give it back, and be unlimited; a second time does nothing."""
+        self.unlimited()
         told, self._told = self._told, []
         for tell in told:
             tell()
 
     def end(self) -> None:
         """The request is over."""
-        del self._told[1:]
+        self._unlimited.clear()
         self.release()
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What is sent: bytes as they are, anything else as JSON."""
+    """What is sent: bytes as they are, anything else as JSON. `context_refused`: the caller's trace context is not sound and was left out."""
 
     body: Any = None
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = {}
     media_type: str = JSON
+    context_refused: bool = False
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
 from headrace.service import run_command
 from headrace.service.api import answers as a
-from headrace.service.api.asked_values import body_as, limit_of, run_filter, wait_s
+from headrace.service.api.asked_values import body_as, invalid_body, limit_of, run_filter, wait_s
 from headrace.service.api.cursor import cursor_of, place_in
 from headrace.service.api.problem import BODY_TOO_LARGE, ApiError
 from headrace.service.api.route import Answer, Asked
-from headrace.service.api.run_start import StartRequest, order_of, started, trace_of
+from headrace.service.api.run_start import StartRequest, Wait, order_of, started, trace_of
 from headrace.service.client_log import opened
 from headrace.service.names import Names
 from headrace.service.request_error import NotFound
 from headrace.service.run_view.queries import HistoryPlace
+from headrace.topics.json_text import JsonRejected, parse_json
 from headrace.topics.outcome import RunStatus
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ PATIENCE_S = 20.0
 """A command is seen to have taken effect within this time, or the answer is HR4103 (504): it is not lost."""
 _PAGE_BYTES = 1 << 20  # of the records in one page of a history; at least one record is shown
 _HISTORY_LIMIT = 200
+_AROUND_BYTES = 64 << 10  # of a start's body around its input
+_SMALL_BYTES = 64 << 10  # a body that may be held by who waits: more of them than requests at once
 
 
 async def list_runs(facade: Facade, asked: Asked) -> Answer:
@@ -63,24 +67,31 @@ async def get_history(facade: Facade, asked: Asked) -> Answer:
 
 async def start_run(facade: Facade, asked: Asked) -> Answer:
     """POST runs."""
-    request = body_as(asked, StartRequest, nesting_max=facade.settings.limits.nesting)
-    if len(bytes(request.input)) > facade.settings.limits.payload_bytes:
-        message = f"The input has {len(bytes(request.input))} bytes; limits.payload is {facade.settings.limits.payload_bytes}."
-        raise ApiError(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, BODY_TOO_LARGE, message, do="Send less, or a reference to it."
-        )
+    limits = facade.settings.limits
+    if len(asked.body) > limits.payload_bytes + _AROUND_BYTES:
+        raise _too_large(f"The body has {len(asked.body)} bytes", limits.payload_bytes)
+    request = body_as(asked, StartRequest, nesting_max=limits.nesting)
+    raw = bytes(request.input)
+    if len(raw) > limits.payload_bytes:
+        raise _too_large(f"The input has {len(raw)} bytes", limits.payload_bytes)
+    try:
+        parse_json(raw, nesting_max=limits.nesting)
+    except JsonRejected as error:
+        raise invalid_body(error.message) from None
+    await asyncio.sleep(0)  # large inputs take their time, and are read once more below
     idempotency_key = asked.headers.get("Idempotency-Key")
-    order = order_of(facade, request, idempotency_key=idempotency_key, trace=trace_of(asked.headers))
+    trace, refused = trace_of(asked.request)
+    order = order_of(facade, request, idempotency_key=idempotency_key, trace=trace)
     seconds = wait_s(asked)
-    if seconds is not None:
-        asked.slot.release()
-    run = await started(facade, order, wait_s=seconds)
+    small = len(asked.body) <= _SMALL_BYTES
+    wait = Wait(seconds, tell_begun=asked.slot.release if small else asked.slot.unlimited, gone=asked.is_gone)
+    run = await started(facade, order, wait=wait)
     ended = run.status in set(RunStatus)
     headers = {"Location": f"{facade.settings.api.base_path.rstrip('/')}/api/v1/runs/{run.id}"}
-    if seconds is not None:
+    if seconds is not None and wait.begun:
         headers["Preference-Applied"] = f"wait={seconds:g}"
     status = HTTPStatus.OK if ended or run.joined else HTTPStatus.CREATED
-    return Answer(body=run, status=status, headers=headers)
+    return Answer(body=run, status=status, headers=headers, context_refused=refused)
 
 
 async def cancel_run(facade: Facade, asked: Asked) -> Answer:
@@ -121,6 +132,15 @@ async def dismiss_run(facade: Facade, asked: Asked) -> Answer:
 
 def _body(facade: Facade, asked: Asked, kind: type[T]) -> T:
     return body_as(asked, kind, nesting_max=facade.settings.limits.nesting, empty=kind())
+
+
+def _too_large(what: str, most: int) -> ApiError:
+    return ApiError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        BODY_TOO_LARGE,
+        f"{what}; limits.payload is {most}.",
+        do="Send less, or a reference to it.",
+    )
 
 
 def _unknown(facade: Facade, run: str) -> Exception:

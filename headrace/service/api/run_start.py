@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uuid_utils
@@ -34,7 +35,7 @@ from headrace.topics.run_record import CommandRecord, encode
 from headrace.topics.trace_context import received_context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from aiohttp.web import BaseRequest
 
     from headrace.service.api.facade import Facade
     from headrace.service.api.live_runs import Followed
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
 _TRIES = 3  # of an append that may or may not have happened: its identity makes that harmless
 _AGAIN_S = 0.2
+_GONE_S = 1.0  # between two looks whether who asked is still there
 _TOLD_S = 10.0  # what a start comes to, where its policy may refuse it: the service is at work, or it is away
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,200}", re.ASCII)
 
@@ -73,6 +75,21 @@ class StartedRun(msgspec.Struct, frozen=True, kw_only=True):
     result: msgspec.Raw | None = None
     error: str = ""
     message: str = ""
+
+
+class Wait:
+    """How long somebody waits, None: not at all. `begun`: it was waited. `gone` tells whether nobody does any more."""
+
+    def __init__(self, seconds: float | None, *, tell_begun: Callable[[], None], gone: Callable[[], bool]) -> None:
+        self.seconds = seconds
+        self.begun = False
+        self.gone = gone
+        self._tell_begun = tell_begun
+
+    def begin(self) -> None:
+        """What was to be done is done: from here on it is only waited."""
+        self.begun = True
+        self._tell_begun()
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -133,30 +150,34 @@ async def appended(facade: Facade, order: Order) -> int:
     raise AssertionError("the last try returns or raises")
 
 
-async def started(facade: Facade, order: Order, *, wait_s: float | None) -> StartedRun:
+async def started(facade: Facade, order: Order, *, wait: Wait) -> StartedRun:
     """Append, and look at what comes of it as far as is asked for, or as its policy makes needful.
 
     Conflict: the key has an open run, and the policy is `reject`.
     """
     contended = order.start.contended_key is not None and order.start.policy in {OnConflict.REJECT, OnConflict.JOIN}
-    if wait_s is None and not contended:
+    if wait.seconds is None and not contended:
         await appended(facade, order)
         return _answer(order, status="accepted")
-    with facade.live.following(order.partition) as followed:
+    with facade.waiting() as room, facade.live.following(order.partition) as followed:
         end = followed.end_of(order.run)
         try:
             offset = await appended(facade, order)
-            return await _seen(facade, order, followed, offset, end, wait_s or 0.0)
+            if not room:
+                return _answer(order, status="accepted")
+            wait.begin()
+            return await _seen(facade, order, followed, offset, end, wait)
         finally:
             followed.forget_end_of(order.run, end)
             end.cancel()
 
 
 async def _seen(
-    facade: Facade, order: Order, followed: Followed, offset: int, end: asyncio.Future[RunDetail], wait_s: float
+    facade: Facade, order: Order, followed: Followed, offset: int, end: asyncio.Future[RunDetail], wait: Wait
 ) -> StartedRun:
+    wait_s = wait.seconds or 0.0
     folded = followed.took(offset, order.run)
-    await asyncio.wait([folded, facade.stopping], timeout=max(wait_s, _TOLD_S), return_when=asyncio.FIRST_COMPLETED)
+    await _patiently(facade, folded, wait, max(wait_s, _TOLD_S))
     if not folded.done():
         folded.cancel()
         return _answer(order, status="accepted")
@@ -176,7 +197,7 @@ async def _seen(
             return _ended(order, detail)
     status = "accepted" if took.run is None else took.run.status
     if wait_s:
-        await asyncio.wait([end, facade.stopping], timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        await _patiently(facade, end, wait, wait_s)
     return _ended(order, end.result()) if end.done() else _answer(order, status=status)
 
 
@@ -190,6 +211,18 @@ async def _end_of(facade: Facade, run: str) -> RunDetail | None:
         if told or facade.stopping.done() or loop.time() > until:
             return detail
         await asyncio.sleep(_AGAIN_S)
+
+
+async def _patiently(facade: Facade, awaited: asyncio.Future[Any], wait: Wait, seconds: float) -> None:
+    """Until it is done, the time is over, the service stops, or who asked is gone."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    while not wait.gone() and (left := ends - loop.time()) > 0:
+        done, _ = await asyncio.wait(
+            [awaited, facade.stopping], timeout=min(left, _GONE_S), return_when=asyncio.FIRST_COMPLETED
+        )
+        if done:
+            return
 
 
 def _answer(order: Order, *, status: str, run: str = "") -> StartedRun:
@@ -220,10 +253,10 @@ def _ended(order: Order, detail: RunDetail) -> StartedRun:
 
 
 def _workflow(facade: Facade, request: StartRequest) -> AnyWorkflow:
-    for workflow in facade.shared.app.newest():
-        if (workflow.namespace, workflow.name) == (request.namespace, request.workflow):
-            return workflow
-    raise no_such_workflow(request.namespace, request.workflow)
+    found = facade.shared.app.newest_of(request.namespace, request.workflow)
+    if found is None:
+        raise no_such_workflow(request.namespace, request.workflow)
+    return found
 
 
 def no_such_workflow(namespace: str, name: str) -> ApiError:
@@ -275,8 +308,11 @@ def _identity(start: Start, idempotency_key: str | None) -> ClientId:
     return ClientId(f"http:{start.namespace}/{start.workflow}/{start.key or ''}:{idempotency_key}")
 
 
-def trace_of(headers: Mapping[str, str]) -> TraceContext | None:
-    """The caller's context, by W3C's headers; a bad one is ignored."""
-    parent, state = headers.get("traceparent"), headers.get("tracestate")
-    parents = [] if parent is None else [parent.encode("utf-8", "replace")]
-    return received_context(parents, [] if state is None else [state.encode("utf-8", "replace")], {})
+def trace_of(request: BaseRequest) -> tuple[TraceContext | None, bool]:
+    """The caller's context, by W3C's headers, and whether there was one, or a state, that is not sound: it is left out."""
+    parents = [each.encode("utf-8", "replace") for each in request.headers.getall("traceparent", ())]
+    states = [each.encode("utf-8", "replace") for each in request.headers.getall("tracestate", ())]
+    found = received_context(parents, states, {})
+    if found is None:
+        return None, bool(parents)
+    return found, not found.state and any(state.strip(b" \t,") for state in states)

@@ -9,7 +9,7 @@ import msgspec
 
 from headrace.service import schedule_command
 from headrace.service.api.answers import EmptyRequest
-from headrace.service.api.asked_values import body_as, wrong_parameter
+from headrace.service.api.asked_values import body_as, number_of
 from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_routes import PATIENCE_S
 from headrace.service.client_log import opened
@@ -19,6 +19,8 @@ from headrace.topics.event import format_time
 
 if TYPE_CHECKING:
     from headrace.service.api.facade import Facade
+    from headrace.service.engine.schedule_state import ScheduleState
+    from headrace.topics.log import Log
 
 _SLOTS_MAX = 1_000
 _SLOTS = 10
@@ -50,7 +52,7 @@ class ScheduleTriggered(msgspec.Struct, frozen=True, kw_only=True):
 async def list_schedules(facade: Facade, _asked: Asked) -> Answer:
     """GET schedules."""
     found = Schedules()
-    async with opened(facade.settings) as log:
+    async with facade.scanning, opened(facade.settings) as log:
         problems = await scan(log, facade.settings, found)
     notes = tuple(f"{problem.code}: {problem.message} What follows is incomplete." for problem in problems)
     return Answer(body=ScheduleList(items=tuple(found.views()), notes=notes))
@@ -59,18 +61,16 @@ async def list_schedules(facade: Facade, _asked: Asked) -> Answer:
 async def get_schedule(facade: Facade, asked: Asked) -> Answer:
     """GET schedules/{schedule}."""
     async with opened(facade.settings) as log:
-        id_, state = await schedule_command.find(log, facade.settings, asked.path["schedule"])
+        id_, state = await _found(facade, log, asked)
     return Answer(body=view_of(id_, state, time.time_ns() // 1_000_000))
 
 
 async def list_slots(facade: Facade, asked: Asked) -> Answer:
     """GET schedules/{schedule}/next."""
-    text = asked.query.get("count", str(_SLOTS))
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _SLOTS_MAX:
-        raise wrong_parameter("count", f"is a whole number from 1 to {_SLOTS_MAX}")
+    count = number_of(asked, "count", default=_SLOTS, most=_SLOTS_MAX)
     async with opened(facade.settings) as log:
-        _, state = await schedule_command.find(log, facade.settings, asked.path["schedule"])
-    slots = next_slots(state, time.time_ns() // 1_000_000, int(text))
+        _, state = await _found(facade, log, asked)
+    slots = next_slots(state, time.time_ns() // 1_000_000, count)
     return Answer(body=SlotList(items=tuple(map(format_time, slots))))
 
 
@@ -78,7 +78,7 @@ async def trigger_schedule(facade: Facade, asked: Asked) -> Answer:
     """POST schedules/{schedule}/trigger."""
     _nothing(facade, asked)
     async with opened(facade.settings) as log:
-        id_, _ = await schedule_command.find(log, facade.settings, asked.path["schedule"])
+        id_, _ = await _found(facade, log, asked)
         run = await schedule_command.trigger(log, facade.settings, id_, patience_s=PATIENCE_S)
     return Answer(body=ScheduleTriggered(id=id_, command="trigger", run=run))
 
@@ -87,7 +87,7 @@ async def pause_schedule(facade: Facade, asked: Asked) -> Answer:
     """POST schedules/{schedule}/pause."""
     _nothing(facade, asked)
     async with opened(facade.settings) as log:
-        id_, _ = await schedule_command.find(log, facade.settings, asked.path["schedule"])
+        id_, _ = await _found(facade, log, asked)
         view = await schedule_command.pause(log, facade.settings, id_, patience_s=PATIENCE_S)
     return Answer(body=view)
 
@@ -96,9 +96,14 @@ async def resume_schedule(facade: Facade, asked: Asked) -> Answer:
     """POST schedules/{schedule}/resume."""
     _nothing(facade, asked)
     async with opened(facade.settings) as log:
-        id_, _ = await schedule_command.find(log, facade.settings, asked.path["schedule"])
+        id_, _ = await _found(facade, log, asked)
         view = await schedule_command.resume(log, facade.settings, id_, patience_s=PATIENCE_S)
     return Answer(body=view)
+
+
+async def _found(facade: Facade, log: Log, asked: Asked) -> tuple[str, ScheduleState]:
+    async with facade.scanning:
+        return await schedule_command.find(log, facade.settings, asked.path["schedule"])
 
 
 def _nothing(facade: Facade, asked: Asked) -> None:

@@ -58,6 +58,7 @@ def _needed(wanted: TopicPlan) -> dict[str, Operations]:
     return {
         **{spec.name: _READ for spec in wanted.sources},
         **{spec.name: _WRITE for spec in (*wanted.outputs, *wanted.kept)},
+        **{spec.name: _READ | _WRITE for spec in wanted.letters},
         wanted.runs.name: frozenset(_RUN_LOG),
     }
 

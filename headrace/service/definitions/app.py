@@ -46,9 +46,34 @@ class App:
 
     def newest(self) -> tuple[AnyWorkflow, ...]:
         """The newest loaded version of each workflow, in the order of namespace and name: what new runs start with."""
-        return newest(self.workflows)
+        return tuple(self._newest.values())
 
-    @property
+    def newest_of(self, namespace: str, name: str) -> AnyWorkflow | None:
+        """The newest loaded version of one workflow; `None`: there is none."""
+        return self._newest.get((namespace, name))
+
+    @cached_property
+    def _newest(self) -> dict[tuple[str, str], AnyWorkflow]:
+        return {(workflow.namespace, workflow.name): workflow for workflow in newest(self.workflows)}
+
+    @cached_property
+    def versions(self) -> dict[tuple[str, str], tuple[str, ...]]:
+        """The loaded versions of each workflow, by namespace and name, in the order in which they were found."""
+        found: dict[tuple[str, str], list[str]] = {}
+        for workflow in self.workflows:
+            found.setdefault((workflow.namespace, workflow.name), []).append(workflow.version)
+        return {name: tuple(versions) for name, versions in found.items()}
+
+    @cached_property
+    def topics_by_type(self) -> dict[str | None, frozenset[str]]:
+        """The topics on which the newest versions wait for events of a type; None: of any."""
+        found: dict[str | None, set[str]] = {}
+        for workflow in self.newest():
+            for trigger in workflow.triggers:
+                found.setdefault(trigger.type, set()).add(trigger.topic)
+        return {type_: frozenset(topics) for type_, topics in found.items()}
+
+    @cached_property
     def source_topics(self) -> tuple[str, ...]:
         """The topics that the newest versions have triggers on, sorted."""
         return tuple(sorted({trigger.topic for workflow in self.newest() for trigger in workflow.triggers}))

@@ -6,6 +6,7 @@ A list is read backwards, from the newest letters on; marks are read once, and f
 from __future__ import annotations
 
 import asyncio
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,7 @@ NO_SUCH_LETTER = "HR3301"
 _CHUNK = 500  # records of one look backwards: the first; then twice as many each time
 _CHUNK_MAX = 8_000
 _SUFFIX = dead_letter_topic("")
+_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
 
 
 class Found(NamedTuple):
@@ -205,7 +207,7 @@ class Letters:
 def place_of(id_: str) -> tuple[TopicPartition, int]:
     """Where a letter lies by its name. Raises `NotFound`."""
     parts = id_.rsplit("/", 2)
-    if len(parts) != 3 or not parts[0] or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if len(parts) != 3 or not parts[0] or not all(_NUMBER.fullmatch(part) for part in parts[1:]):
         raise _no_letter(id_, "A dead letter is named by topic/partition/offset.")
     return TopicPartition(parts[0], int(parts[1])), int(parts[2])
 

@@ -14,6 +14,7 @@ import msgspec
 
 from headrace.service.engine.fold import fold, new_state
 from headrace.service.engine.folded import Folded
+from headrace.service.loop_turn import in_turns
 from headrace.service.names import Names
 from headrace.service.recovery import Recovery
 from headrace.topics.command import ChildEnded
@@ -128,7 +129,7 @@ class Reading:
             return
         async with self._read(log, offsets.start) as batches:
             async for batch in batches:
-                for seen in self.folded(batch, offsets.end):
+                async for seen in in_turns(self.folded(batch, offsets.end)):
                     yield seen
                 if batch.goes_on_at >= offsets.end:
                     return
@@ -142,7 +143,7 @@ class Reading:
             yield None
         async with self._read(log, offsets.start) as batches:
             async for batch in batches:
-                for seen in self.folded(batch):
+                async for seen in in_turns(self.folded(batch)):
                     yield seen
                 if not caught_up and batch.goes_on_at >= offsets.end:
                     caught_up = True

@@ -74,6 +74,8 @@ def test_in_a_batch_each_event_stands_for_itself(api: Client) -> None:
         (event("X", specversion="0.3"), STRUCTURED, 422, "HR3014"),
         ([event("X", id=""), event("Y", id="")], BATCH, 422, "HR3011"),
         ([], BATCH, 400, "HR6005"),
+        ([1] * 10_001, BATCH, 400, "HR6005"),
+        ([[]] * 100_001, STRUCTURED, 400, "HR6005"),
         ({}, BATCH, 400, "HR6005"),
         ({"id": "X"}, JSON, 422, "HR6020"),
         (event("X", type="unheard"), STRUCTURED, 422, "HR6020"),

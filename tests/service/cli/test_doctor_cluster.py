@@ -86,8 +86,11 @@ async def test_permissions_api_versions_and_groups_are_looked_at(monkeypatch: py
 
             await allowed_only(settings, TOPIC, "shop.runs", WRITE)
             await allowed_only(settings, TOPIC, "orders", WRITE)
+            await allowed_only(settings, TOPIC, "shop.dlq", WRITE)
+            await allowed_only(settings, TOPIC, "orders.dlq", WRITE)
             await allowed_only(settings, GROUP, "shop.owners", READ)
-            refused = "not allowed: Read on topic orders; Delete, DescribeConfigs, Read on topic shop.runs"
+            letters = "Read on topic shop.dlq; Read on topic orders.dlq"
+            refused = f"not allowed: Read on topic orders; {letters}; Delete, DescribeConfigs, Read on topic shop.runs"
 
             async def permissions() -> Check | None:  # a broker hears of a rule after who made it has its answer
                 check = (await looked(settings, wanted))["permissions"]

@@ -254,7 +254,9 @@ class ApiSettings(Section):
     )
     base_path: str = Field(default="/", pattern=r"^/[A-Za-z0-9._~/-]*$", description="Where a proxy puts us.")
     max_body_bytes: Bytes = Field(default=4 * MIB, description="Largest body of a request.")
-    max_requests: Count = Field(default=64, description="Requests that are worked on at once.")
+    max_requests: Count = Field(
+        default=64, description="Requests that are worked on at once; as many again that need no log."
+    )
     max_streams: Count = Field(default=64, description="Live update streams that are open at once.")
     request_timeout_ms: DurationMs = Field(
         default=30_000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from http import HTTPStatus
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ from headrace.service.api.problem import (
     problem_of,
     status_of,
 )
-from headrace.service.api.route import UNKNOWN, Answer, Asked, RouteTable, Slot
+from headrace.service.api.route import UNKNOWN, Answer, Asked, Route, RouteTable, Slot
 from headrace.service.api.route_table import OPENAPI, ROUTES
 from headrace.topics.errors import HeadraceError
 
@@ -66,7 +67,7 @@ class Dispatch:
         self._table = RouteTable(ROUTES)
         self._base = self._settings.base_path.rstrip("/")
         self._openapi = msgspec.json.encode(openapi.document(self._settings.base_path))
-        self._open = 0
+        self._open = {True: 0, False: 0}  # requests that are worked on: those that wait for the log, and others
         self.draining = False
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -97,8 +98,6 @@ class Dispatch:
     async def _answered(self, request: web.BaseRequest, counted: _Counted) -> web.StreamResponse:
         path = self._path(request)
         self._check_open()
-        self._open += 1
-        slot = counted.slot = Slot(self._give_back)
         in_api = path == "/api" or path.startswith("/api/")
         self._guard.check(request.method, request.headers, token_needed=in_api)
         if not in_api:
@@ -109,6 +108,7 @@ class Dispatch:
             return _response(Answer(body=self._openapi))
         route, values = self._table.find(request.method, path)
         counted.route = route.template
+        slot = counted.slot = self._slot(route)
         body = await self._body(request)
         asked = Asked(
             path=values,
@@ -172,16 +172,22 @@ class Dispatch:
                 do="Ask another one, or ask again.",
                 headers={"Connection": "close"},
             )
-        if self._open >= self._settings.max_requests:
+
+    def _slot(self, route: Route) -> Slot:
+        """What waits for the log has as many places as what does not: a broker that is away leaves room to look at what is known."""
+        log = route.needs == "log" or (route.needs == "history" and self._facade.shared.history is None)
+        if self._open[log] >= self._settings.max_requests:
             raise ApiError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 TOO_MANY,
                 f"{self._settings.max_requests} requests are worked on: api.max_requests.",
                 do="Try again in a second, or raise the limit.",
             )
+        self._open[log] += 1
+        return Slot(partial(self._give_back, log))
 
-    def _give_back(self) -> None:
-        self._open -= 1
+    def _give_back(self, log: bool) -> None:  # noqa: FBT001 - a key
+        self._open[log] -= 1
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         """All of it, within the limits."""

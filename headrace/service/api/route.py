@@ -98,7 +98,7 @@ Handler = Callable[["Facade", Asked], Awaitable["Answer | StreamResponse"]]
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """`template` has its variables in braces. `answers`: what the body is by status; None: not JSON.
 
-    `consumes`: media types of the body that `body` describes.
+    `consumes`: media types of the body that `body` describes. `needs`: what an answer waits for.
     """
 
     method: str
@@ -112,6 +112,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     consumes: Sequence[str] = ()
     tag: str = ""
     media_type: str = JSON
+    needs: Literal["log", "history", "nothing"] = "log"
 
     @property
     def variables(self) -> list[str]:

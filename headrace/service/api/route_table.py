@@ -42,6 +42,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="runs",
         summary="List runs, newest first.",
         handler=run_routes.list_runs,
+        needs="history",
         answers={200: a.RunList},
         parameters=(
             Parameter(name="status", description=f"One or more, with commas, of {', '.join(STATUSES)}."),
@@ -85,6 +86,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="runs",
         summary="Show one run: its state, input, result, and what it waits for.",
         handler=run_routes.get_run,
+        needs="history",
         answers={200: a.RunFacts},
     ),
     Route(
@@ -94,6 +96,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="runs",
         summary="Every record of a run, oldest first, also those that were skipped.",
         handler=run_routes.get_history,
+        needs="history",
         answers={200: a.HistoryList},
         parameters=(_LIMIT, _CURSOR),
     ),
@@ -163,6 +166,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="workflows",
         summary="List the workflows of the app.",
         handler=overview_routes.list_workflows,
+        needs="history",
         answers={200: a.WorkflowList},
     ),
     Route(
@@ -172,6 +176,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="workflows",
         summary="Show one workflow.",
         handler=overview_routes.get_workflow,
+        needs="history",
         answers={200: a.WorkflowDetail},
     ),
     Route(
@@ -357,6 +362,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="service",
         summary="Runs by workflow and status, lag, what limits, partitions that stand still.",
         handler=overview_routes.stats,
+        needs="history",
         answers={200: a.Stats},
     ),
     Route(
@@ -366,6 +372,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="service",
         summary="What answers here.",
         handler=overview_routes.about,
+        needs="nothing",
         answers={200: a.About},
     ),
     Route(
@@ -375,6 +382,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         tag="service",
         summary="Live updates: server-sent events run.queued, run.started, run.parked, run.resumed, run.finished with the run as data; reset: list anew.",
         handler=stream_route.stream,
+        needs="nothing",
         answers={200: None},
         media_type="text/event-stream",
         parameters=(Parameter(name="Last-Event-ID", place="header", description="Go on behind this event."),),

@@ -47,7 +47,9 @@ class PostgresServer:
 
     def start(self) -> None:
         """Return when it answers."""
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off"
+        # nobody else is ever in a database that a new one is copied from: that would refuse the copy
+        quiet = "-c fsync=off -c autovacuum=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= {quiet}"
         log = self._folder / "log"
         self._run("pg_ctl", "-D", self._data, "-w", "-t", _WAIT_S, "-l", log, "-o", options, "start")
 
@@ -58,7 +60,7 @@ class PostgresServer:
     def database(self) -> str:
         """The URL of a new, empty one."""
         name = f"history{next(self._numbers)}"
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _USER, name)
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", _USER, "-T", "template0", name)
         return f"postgresql://{_USER}@127.0.0.1:{self.port}/{name}"
 
     def remove(self) -> None:

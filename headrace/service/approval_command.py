@@ -6,27 +6,25 @@ Whoever calls this has made sure that `by` and `roles` are true.
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from headrace.service.engine.approval import ROLE_CHARS_MAX, ROLES_MAX, may_decide
 from headrace.service.engine.limit import TEXT_MAX
 from headrace.service.names import Names
 from headrace.service.request_error import Conflict, NotAllowed, NotFound
-from headrace.service.run_command import append, new_identity, not_in_time
 from headrace.service.run_view.approvals import PENDING, ApprovalFilter, Approvals
 from headrace.service.run_view.scan import Reading, scan
+from headrace.service.sent_command import sent
 from headrace.topics.approval import run_and_step
 from headrace.topics.command import Approve
 from headrace.topics.errors import Rejected
 from headrace.topics.event import format_time
 from headrace.topics.identity import partition_in
 from headrace.topics.log import TopicPartition
-from headrace.topics.run_record import CommandRecord
 
 if TYPE_CHECKING:
     from headrace.service.run_view.approvals import ApprovalView
+    from headrace.service.run_view.scan import Seen
     from headrace.service.settings import Settings
     from headrace.topics.approval import Verdict
     from headrace.topics.errors import Fatal
@@ -68,29 +66,24 @@ async def decide(
     _check(by, note, roles)
     (run, step), at, partitions = await _place(log, settings, approval)
     decision = Approve(run=run, step=step, decision=verdict, by=by, note=note, roles=roles)
-    identity = new_identity()
     found = Approvals(ApprovalFilter(id=approval))
     reading = Reading(at, settings, partitions=partitions, begin=found.begin)
-    sent = False
-    try:
-        async with asyncio.timeout(patience_s), aclosing(reading.following(log)) as records:
-            async for seen in records:
-                if seen is None:
-                    found.end(reading.state)
-                    _must_be_open(_only(found, approval), roles)
-                    found = Approvals(ApprovalFilter(id=approval))
-                    sent = True
-                    await append(log, at, CommandRecord(id=identity, body=decision))
-                    continue
-                found.see(seen)
-                if isinstance(seen.record, CommandRecord) and seen.record.id == identity:
-                    if not seen.folded.without_effect:
-                        return _only(found, approval)
-                    found.end(reading.state)
-                    raise _too_late(_only(found, approval), roles, seen.timestamp_ms)
-    except TimeoutError:
-        raise not_in_time(sent=sent) from None
-    raise AssertionError("a partition has no last record")
+
+    def allowed() -> Approve:
+        nonlocal found
+        found.end(reading.state)
+        _must_be_open(_only(found, approval), roles)
+        found = Approvals(ApprovalFilter(id=approval))
+        return decision
+
+    def see(seen: Seen) -> None:
+        found.see(seen)
+
+    _, seen = await sent(log, reading, allowed, see=see, patience_s=patience_s)
+    if not seen.folded.without_effect:
+        return _only(found, approval)
+    found.end(reading.state)
+    raise _too_late(_only(found, approval), roles, seen.timestamp_ms)
 
 
 async def _place(log: Log, settings: Settings, approval: str) -> tuple[tuple[str, str], TopicPartition, int]:

@@ -11,21 +11,21 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import msgspec
-import uuid_utils
 
 from headrace.service.engine.retry import RETRIABLE, kept_of
 from headrace.service.names import Names
 from headrace.service.request_error import Conflict, NotFound, TimedOut
 from headrace.service.run_view.run_history import RunHistory
 from headrace.service.run_view.scan import Reading
+from headrace.service.sent_command import NOT_IN_TIME, append, new_identity, sent
 from headrace.topics.command import Cancel, Dismiss, OnConflict, Resume, Retry
 from headrace.topics.identity import ClientId, partition_in, run_id
-from headrace.topics.log import AppendFailed, LogUnavailable, NewRecord, TopicPartition
+from headrace.topics.log import TopicPartition
 from headrace.topics.outcome import RunStatus
-from headrace.topics.run_record import CommandRecord, encode
+from headrace.topics.run_record import CommandRecord
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator
 
     from headrace.service.run_view.run_detail import RunDetail
     from headrace.service.run_view.scan import Seen
@@ -35,11 +35,8 @@ if TYPE_CHECKING:
 
 UNKNOWN_RUN = "HR4101"
 WRONG_STATE = "HR4102"
-NOT_IN_TIME = "HR4103"
 PARKED_AGAIN = "HR4104"
 UNKNOWN_TASK = "HR4105"
-APPEND_TRIES = 5  # an append that may or may not have happened is repeated: its identity makes that harmless
-_APPEND_WAIT_S = 0.5
 LOOK_ON_S = 1.0  # after a resume: code that still does not fit the log parks the run again within milliseconds
 
 
@@ -86,7 +83,7 @@ async def retry(
     def allowed() -> Retry:
         return Retry(run=run, from_step=_may_retry(follower, from_task))
 
-    identity, seen = await _sent(log, follower, allowed, patience_s)
+    identity, seen = await sent(log, follower.reading, allowed, see=follower.history.see, patience_s=patience_s)
     if seen.folded.without_effect:  # another record came in between
         _may_retry(follower, from_task)
         raise Conflict(f"Run {run} could not be retried.", code=WRONG_STATE, do="See `headrace run get`.")
@@ -104,7 +101,7 @@ async def dismiss(log: Log, settings: Settings, run: str, *, patience_s: float |
         _must_be_kept(follower)
         return Dismiss(run=run)
 
-    _, seen = await _sent(log, follower, allowed, patience_s)
+    _, seen = await sent(log, follower.reading, allowed, see=follower.history.see, patience_s=patience_s)
     if seen.folded.without_effect:
         _must_be_kept(follower)
 
@@ -168,40 +165,6 @@ def unknown_run(run: str, topic: str, *, trimmed_before: int = 0) -> NotFound:
         else "",
         do="See `headrace run list`; is app.name right?",
     )
-
-
-async def append(log: Log, at: TopicPartition, record: CommandRecord) -> None:
-    """Append a command, again if nobody knows whether it is there."""
-    for tries_left in reversed(range(APPEND_TRIES)):
-        try:
-            await log.append(at, [NewRecord(encode(record))])
-        except (AppendFailed, LogUnavailable):
-            if not tries_left:
-                raise
-            await asyncio.sleep(_APPEND_WAIT_S)
-        else:
-            return
-
-
-def not_in_time(*, sent: bool) -> TimedOut:
-    """What to say when a command was not read back in time."""
-    if not sent:
-        return TimedOut(
-            "The run log was not read in time; nothing was sent.",
-            code=NOT_IN_TIME,
-            do="Is the broker there? Try again, with a longer --timeout on the command line.",
-        )
-    return TimedOut(
-        "The command was sent, and not read back in time.",
-        code=NOT_IN_TIME,
-        why="It may be in the run log, or get there yet: the broker does not answer, or is slow.",
-        do="Look what became of it before you send it again.",
-    )
-
-
-def new_identity() -> ClientId:
-    """Of a command that nobody has sent before."""
-    return ClientId(f"cli-{uuid_utils.uuid7()}")
 
 
 # --- cancel and resume ------------------------------------------------------------------------------------------------
@@ -273,28 +236,6 @@ def _is_done(seen: Seen, identity: ClientId, command: Command, follower: Followe
 
 
 # --- retry and dismiss ------------------------------------------------------------------------------------------------
-
-
-async def _sent(
-    log: Log, follower: Follower, allowed: Callable[[], Retry | Dismiss], patience_s: float | None
-) -> tuple[ClientId, Seen]:
-    """Append what is allowed once the run's present state is known, and read it back."""
-    identity = new_identity()
-    sent = False
-    try:
-        async with asyncio.timeout(patience_s), aclosing(follower.records(log)) as records:
-            async for seen in records:
-                if seen is None:
-                    record = CommandRecord(id=identity, body=allowed())
-                    sent = True
-                    await append(log, follower.reading.at, record)
-                    continue
-                follower.history.see(seen)
-                if isinstance(seen.record, CommandRecord) and seen.record.id == identity:
-                    return identity, seen
-    except TimeoutError:
-        raise not_in_time(sent=sent) from None
-    raise AssertionError("a partition has no last record")
 
 
 def _must_be_kept(follower: Follower) -> None:

@@ -5,22 +5,19 @@ Like all commands to the run log, these are read back: the answer is what every 
 
 from __future__ import annotations
 
-import asyncio
 import time
-from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 from headrace.service.engine.instruction import Begin, Joined, Queued
 from headrace.service.names import Names
 from headrace.service.request_error import Conflict, NotFound
-from headrace.service.run_command import append, new_identity, not_in_time
 from headrace.service.run_view.scan import Reading, scan
 from headrace.service.run_view.schedules import Schedules, view_of
 from headrace.service.schedule_start import home_of, manual_start
+from headrace.service.sent_command import sent
 from headrace.topics.command import PauseSchedule, ResumeSchedule
 from headrace.topics.identity import run_id
 from headrace.topics.log import TopicPartition
-from headrace.topics.run_record import CommandRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from headrace.service.run_view.schedules import ScheduleView
     from headrace.service.settings import Settings
     from headrace.topics.command import Command
+    from headrace.topics.identity import ClientId
     from headrace.topics.log import Log
 
 UNKNOWN_SCHEDULE = "HR4121"
@@ -94,7 +92,7 @@ async def trigger(log: Log, settings: Settings, schedule: str, *, patience_s: fl
             )
         return manual_start(state.definition, schedule, round(time.time() * 1000))
 
-    seen = await _sent(log, settings, schedule, allowed, patience_s)
+    identity, seen = await _sent(log, settings, schedule, allowed, patience_s)
     for instruction in seen.folded.instructions:
         match instruction:
             case Begin(run=run) | Queued(run=run):
@@ -104,14 +102,13 @@ async def trigger(log: Log, settings: Settings, schedule: str, *, patience_s: fl
                 raise Conflict(message, code=WRONG_STATE, do=f"Wait for it: `headrace run watch {run.id}`.")
             case _:
                 continue
-    assert isinstance(seen.record, CommandRecord)  # noqa: S101 - what was sent
-    return run_id(seen.state.partition, seen.record.id)
+    return run_id(seen.state.partition, identity)
 
 
 async def _changed(
     log: Log, settings: Settings, schedule: str, allowed: Callable[[ScheduleState], Command], patience_s: float | None
 ) -> ScheduleView:
-    seen = await _sent(log, settings, schedule, allowed, patience_s)
+    _, seen = await _sent(log, settings, schedule, allowed, patience_s)
     state = seen.state.schedules.get(schedule)
     if state is None:
         raise _unknown(schedule, seen.state.topic)
@@ -122,28 +119,19 @@ async def _changed(
 
 async def _sent(
     log: Log, settings: Settings, schedule: str, allowed: Callable[[ScheduleState], Command], patience_s: float | None
-) -> Seen:
+) -> tuple[ClientId, Seen]:
     """Append what is allowed once the schedule's present state is known, and read it back."""
     topic = Names(settings.app.name).runs
     partitions = await log.partitions(topic)
     reading = Reading(TopicPartition(topic, home_of(schedule, partitions)), settings, partitions=partitions)
-    identity = new_identity()
-    sent = False
-    try:
-        async with asyncio.timeout(patience_s), aclosing(reading.following(log)) as records:
-            async for seen in records:
-                if seen is None:
-                    state = reading.state.schedules.get(schedule)
-                    if state is None:
-                        raise _unknown(schedule, topic)
-                    command = CommandRecord(id=identity, body=allowed(state))
-                    sent = True
-                    await append(log, reading.at, command)
-                elif isinstance(seen.record, CommandRecord) and seen.record.id == identity:
-                    return seen
-    except TimeoutError:
-        raise not_in_time(sent=sent) from None
-    raise AssertionError("a partition has no last record")
+
+    def allowed_now() -> Command:
+        state = reading.state.schedules.get(schedule)
+        if state is None:
+            raise _unknown(schedule, topic)
+        return allowed(state)
+
+    return await sent(log, reading, allowed_now, patience_s=patience_s)
 
 
 def _unknown(name: str, topic: str) -> NotFound:

@@ -14,6 +14,7 @@ from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_routes import PATIENCE_S
 from headrace.service.client_log import opened
 from headrace.service.run_view.approvals import APPROVAL_STATUSES, PENDING, ApprovalFilter, ApprovalView
+from headrace.service.run_view.missing import trimmed, unread
 from headrace.topics.approval import Verdict
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ async def list_approvals(facade: Facade, asked: Asked) -> Answer:
         found, problems = await approval_command.listed(log, facade.settings, wanted)
     views = found.newest_first()
     page, after = page_of(views, [view.requested_at for view in views], behind, limit)
-    notes = tuple(f"{problem.code}: {problem.message} What follows is incomplete." for problem in problems)
+    notes = unread(problems)
+    if found.trimmed_at_ms is not None and statuses != frozenset({PENDING}):
+        notes += (trimmed("What was over", found.trimmed_at_ms),)
     return Answer(body=ApprovalList(items=page, next=after, notes=notes))
 
 

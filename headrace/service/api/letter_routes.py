@@ -13,11 +13,11 @@ from headrace.service.api.cursor import place_in
 from headrace.service.api.listing import Behind, page_of
 from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_routes import PATIENCE_S
-from headrace.service.letters.book import OPEN_STATES, LetterState
+from headrace.service.letters.book import NOT_RESOLVED, OPEN_STATES, STATE_WORDS, LetterState
 from headrace.service.letters.redrive import By, Progress, redrive_many, redrive_one
 from headrace.service.letters.resolve import Resolved
 from headrace.service.letters.resolve import resolve as resolved_of
-from headrace.service.letters.view import DeadLetterView, LetterCount, LetterFilter, letter_id
+from headrace.service.letters.view import DeadLetterView, LetterCount, LetterFilter
 from headrace.topics.dead_letter import Stage
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 _IDS_MAX = 1_000
 _AHEAD = 200  # letters that may have come, or been dealt with, since the page before
-_NOT_RESOLVED = frozenset(LetterState) - {LetterState.RESOLVED}
 
 
 class LetterList(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,7 +113,7 @@ async def redrive_letters(facade: Facade, asked: Asked) -> Answer:
 async def resolve_letters(facade: Facade, asked: Asked) -> Answer:
     """POST dead-letters/resolve."""
     request, letters = _request(facade, asked), facade.shared.letters
-    selected = await _selected(facade, request, _NOT_RESOLVED)
+    selected = await _selected(facade, request, NOT_RESOLVED)
     done = Resolved(selected=sum(map(len, selected.values())))
     asked.slot.release()
     async with aclosing(resolved_of(letters, selected, By(request.by, request.note))) as steps:
@@ -139,16 +138,14 @@ async def _selected(
     letters = facade.shared.letters
     if request.filter is not None:
         return await letters.selected(_filter(facade, request.filter, states))
-    found = [await letters.one(each) for each in dict.fromkeys(request.ids)]
-    places: dict[TopicPartition, list[int]] = {}
-    for each in sorted(found, key=lambda each: letter_id(each.at, each.record.offset)):
-        places.setdefault(each.at, []).append(each.record.offset)
-    return {at: sorted(offsets) for at, offsets in sorted(places.items())}
+    return await letters.placed(request.ids)
 
 
 def _filter(facade: Facade, choice: LetterChoice, default: frozenset[LetterState]) -> LetterFilter:
     if choice.stage is not None and choice.stage not in set(Stage):
         raise wrong_parameter("stage", f"is one of {', '.join(Stage)}")
+    if choice.state is not None and choice.state not in STATE_WORDS:
+        raise wrong_parameter("state", f"is one of {', '.join(STATE_WORDS)}")
     return LetterFilter(
         app=facade.settings.app.name,
         topic=choice.topic,
@@ -156,17 +153,5 @@ def _filter(facade: Facade, choice: LetterChoice, default: frozenset[LetterState
         code=choice.code,
         workflow=choice.workflow,
         since_ms=since_ms(choice.since),
-        states=default if choice.state is None else _states(choice.state),
+        states=default if choice.state is None else STATE_WORDS[choice.state],
     )
-
-
-def _states(word: str) -> frozenset[LetterState]:
-    match word:
-        case "all":
-            return frozenset(LetterState)
-        case "open":
-            return OPEN_STATES
-        case "redriving" | "redriven" | "resolved":
-            return frozenset({LetterState(word)})
-        case _:
-            raise wrong_parameter("state", "is open, redriving, redriven, resolved or all")

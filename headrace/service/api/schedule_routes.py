@@ -13,6 +13,7 @@ from headrace.service.api.asked_values import body_as, number_of
 from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_routes import PATIENCE_S
 from headrace.service.client_log import opened
+from headrace.service.run_view.missing import unread
 from headrace.service.run_view.scan import scan
 from headrace.service.run_view.schedules import Schedules, ScheduleView, next_slots, view_of
 from headrace.topics.event import format_time
@@ -54,8 +55,7 @@ async def list_schedules(facade: Facade, _asked: Asked) -> Answer:
     found = Schedules()
     async with facade.scanning, opened(facade.settings) as log:
         problems = await scan(log, facade.settings, found)
-    notes = tuple(f"{problem.code}: {problem.message} What follows is incomplete." for problem in problems)
-    return Answer(body=ScheduleList(items=tuple(found.views()), notes=notes))
+    return Answer(body=ScheduleList(items=tuple(found.views()), notes=unread(problems)))
 
 
 async def get_schedule(facade: Facade, asked: Asked) -> Answer:

@@ -17,8 +17,9 @@ from headrace.service.cli.option import Common, Timeout, options, seconds, warn
 from headrace.service.cli.output import Format, Stream, show_one
 from headrace.service.cli.run import RunArgument, entry_row
 from headrace.service.cli.terminal_table import TIME_WIDTH, Column
-from headrace.service.run_command import NOT_IN_TIME, Follower
+from headrace.service.run_command import Follower
 from headrace.service.run_view.run_detail import RunDetail
+from headrace.service.sent_command import NOT_IN_TIME
 from headrace.topics.outcome import RunStatus
 
 _WATCH = (

@@ -19,8 +19,8 @@ from headrace.service.engine.state import PartitionState
 from headrace.service.first_record import first_record_from
 from headrace.service.names import Names
 from headrace.service.replay_epochs import committed_epoch
-from headrace.service.run_command import append
 from headrace.service.run_view.scan import Seen, scan
+from headrace.service.sent_command import append
 from headrace.service.settings import Settings
 from headrace.service.source_position import SourcePosition
 from headrace.topics.command import Epoch

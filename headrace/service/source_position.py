@@ -49,29 +49,10 @@ class SourcePosition(msgspec.Struct, frozen=True, omit_defaults=True):
         return Position(self.offset, msgspec.json.encode(metadata).decode())
 
 
-class _Metadata(msgspec.Struct):
-    touched: int = 0
-    tries: int = 0
-    clean: bool = False
-    by: str = ""
-    epoch: int = 0
-    before: Before | None = None
-    made: bool = False
-
-
 def of(position: Position) -> SourcePosition:
     """What was committed. Metadata that cannot be read (a person moved the position with another tool) count as a clean stop."""
     try:
-        metadata = msgspec.json.decode(position.metadata, type=_Metadata)
+        metadata = msgspec.json.decode(position.metadata, type=dict[str, Any])
+        return msgspec.convert(metadata | {"offset": position.offset}, SourcePosition)
     except msgspec.DecodeError:
         return SourcePosition(position.offset, clean=True)
-    return SourcePosition(
-        position.offset,
-        metadata.touched,
-        metadata.tries,
-        metadata.clean,
-        metadata.by,
-        metadata.epoch,
-        metadata.before,
-        metadata.made,
-    )

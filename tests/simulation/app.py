@@ -142,7 +142,7 @@ async def pooled(program: str, call: Call) -> int:
 
 
 @handler(
-    retry=_RETRY, timeout="5s", breaker=Breaker("guard", failure_rate=0.5, window=10, minimum_calls=5, open_for="2s")
+    retry=_RETRY, timeout=_LONG, breaker=Breaker("guard", failure_rate=0.5, window=10, minimum_calls=5, open_for="2s")
 )
 async def guarded(program: str, call: Call) -> int:
     return await _act(program, call)

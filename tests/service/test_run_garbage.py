@@ -91,9 +91,10 @@ IN_BRANCH = msgspec.structs.replace(FAILED, step="/1/gather/0/1/work")
 
 @pytest.fixture
 def garbage() -> Iterator[Callable[[], list[str]]]:
-    """What only the collector could free, of ours, since the test began."""
+    """What only the collector could free, of ours, of what was made since the test began: a thread of a test before may let go of things only now."""
     gc.collect()
     gc.disable()
+    gc.freeze()
 
     def found() -> list[str]:
         gc.set_debug(gc.DEBUG_SAVEALL)
@@ -104,6 +105,7 @@ def garbage() -> Iterator[Callable[[], list[str]]]:
     yield found
     gc.set_debug(0)
     gc.garbage.clear()
+    gc.unfreeze()
     gc.enable()
 
 

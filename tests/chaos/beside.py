@@ -9,15 +9,19 @@ from pathlib import Path
 
 from tests.chaos.line import Line, Outcome
 from tests.chaos.report import outcomes_of
+from tests.kafka_broker.broker import PORTS_VARIABLE
 
 ROOT = Path(__file__).parents[2]
 _SOAK_NICE = 10
 
 
 class Beside:
-    """`python -m tests.chaos ARGUMENTS` in a process of its own, which begins at once. `nice`: how far behind the others in its turn for the processor."""
+    """`python -m tests.chaos ARGUMENTS` in a process of its own, which begins at once, on ports that nobody else takes.
 
-    def __init__(self, *arguments: str, nice: int = 0) -> None:
+    `nice`: how far behind the others in its turn for the processor.
+    """
+
+    def __init__(self, *arguments: str, ports: str, nice: int = 0) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="headrace-chaos-")
         self._json = Path(self._folder.name) / "outcomes.json"
         self._said = Path(self._folder.name) / "said"
@@ -25,6 +29,7 @@ class Beside:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.chaos", "--json", os.fspath(self._json), *arguments],
                 cwd=ROOT,
+                env={**os.environ, PORTS_VARIABLE: ports},
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=subprocess.STDOUT,
@@ -48,9 +53,9 @@ class Beside:
 
 def soak_beside(seconds: float = 300.0, *, leak_bytes: int = 0) -> Beside:
     """A soak, behind everything else in its turn for the processor."""
-    return Beside("--light", "--soak", f"{seconds:g}", "--leak", str(leak_bytes), nice=_SOAK_NICE)
+    return Beside("--light", "--soak", f"{seconds:g}", "--leak", str(leak_bytes), ports="29000-32000", nice=_SOAK_NICE)
 
 
 def lines_beside(lines: Sequence[Line]) -> Beside:
     """Lines one after the other, with brokers of their own."""
-    return Beside("--lines", ",".join(line.id for line in lines))
+    return Beside("--lines", ",".join(line.id for line in lines), ports="26000-29000")

@@ -28,8 +28,9 @@ from tests.kafka_broker.jars import HERE, jars, java
 READY_TIMEOUT_S: Final = 60  # 3 s on an idle machine, 5 s after kill -9; a loaded CI machine takes its time
 STOP_TIMEOUT_S: Final = 30
 # Below the range from which systems take ports for outgoing connections: nobody grabs ours between kill and restart,
-# and a client that reconnects to the dead broker cannot connect to itself.
-PORTS: Final = range(20_000, 32_000)
+# and a client that reconnects to the dead broker cannot connect to itself. Who runs beside the tests is told other ones.
+PORTS_VARIABLE: Final = "HEADRACE_TEST_PORTS"
+PORTS: Final = range(*map(int, os.environ.get(PORTS_VARIABLE, "20000-26000").split("-")))
 _given: set[int] = set()
 # A JVM that compiles once and quickly takes half the processor time until it serves; one for measurements is as in production.
 HURRY: Final = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")

@@ -15,6 +15,7 @@ from headrace.observability.exposition import Exposition
 from headrace.observability.health import Condition, Health
 from headrace.service.cli import probe
 from headrace.topics.errors import SettingsError
+from tests.kafka_broker.broker import PORTS
 
 WORKERS = 3
 
@@ -32,7 +33,7 @@ class Workers:
         self.port = self._in_a_row()
 
     def _in_a_row(self) -> int:
-        for first in range(21_000, 32_000, 7):
+        for first in PORTS[::7]:
             try:
                 for index, (health, stack) in enumerate(zip(self.healths, self.stacks, strict=True)):
                     stack.enter_context(Exposition(CollectorRegistry(), health, port=first + index))

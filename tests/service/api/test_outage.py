@@ -103,3 +103,17 @@ def good(reply: Reply) -> Reply | None:
 
 def settled(reply: Reply) -> Reply | None:
     return reply if reply.status in {200, 409} else None
+
+
+async def test_while_the_history_is_away_single_runs_come_from_the_log(station: MakeStation, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    nowhere = f"sqlite:///{tmp_path}/file/history.sqlite"  # below a file: it cannot be had, by nobody
+    place = station(Backend("embedded"), APP, api__port=0, history__url=nowhere)
+    service = await place.spawn(env=ON).ready()
+    api = Client(service.api_url)
+    run = api.start("free", "n", Prefer="wait=60").json["id"]
+    assert api.get(f"/api/v1/runs/{run}").json["status"] == "succeeded"
+    assert api.get(f"/api/v1/runs/{run}/history").json["items"]
+    listed = api.get("/api/v1/runs")
+    assert (listed.status, listed.code, listed.headers["Retry-After"]) == (503, "HR5201", "1")
+    assert service.stop() == 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headrace.service.loop_turn import LoopTurn
+from headrace.service.loop_turn import LARGE_BYTES, LoopTurn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,9 @@ class TooManyItems(ValueError):
 
 async def items_of(text: bytes, most: int) -> list[bytes]:
     """The items, in order. What is inside one is well-formed; whether it is UTF-8 is for who reads it. Raises NotAnArray, TooManyItems."""
+    turn = LoopTurn()
+    if len(text) > LARGE_BYTES:
+        await turn.taken()
     try:
         _SKIP.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -37,7 +40,6 @@ async def items_of(text: bytes, most: int) -> list[bytes]:
     if not text.lstrip(b" \t\r\n").startswith(b"["):
         raise NotAnArray
     items: list[bytes] = []
-    turn = LoopTurn()
     for begin, end in _spans(text):
         if turn.due:
             await turn.taken()

@@ -32,6 +32,7 @@ from headrace.service.api.problem import (
 )
 from headrace.service.api.route import UNKNOWN, Answer, Asked, Route, RouteTable, Slot
 from headrace.service.api.route_table import OPENAPI, ROUTES
+from headrace.service.loop_turn import LARGE_BYTES, LoopTurn
 from headrace.topics.errors import HeadraceError
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Dispatch:
         counted.route = route.template
         slot = counted.slot = self._slot(route)
         body = await self._body(request)
+        if len(body) > LARGE_BYTES:
+            await LoopTurn().taken()
         asked = Asked(
             path=values,
             query=dict(request.query),

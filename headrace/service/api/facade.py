@@ -48,6 +48,9 @@ class Facade:
         self._counts: tuple[float, RunCounts] | None = None
         self._counting = asyncio.Lock()
         self._waiting = 0
+        self.listing = asyncio.Lock()
+        self.listed: tuple[RunCounts, bytes] | None = None
+        """The list of workflows as it was sent last, with its counts."""
         self.scanning = asyncio.Lock()
         """Held by who reads the whole run log for an answer: two at once would need twice its memory."""
 

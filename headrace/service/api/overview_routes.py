@@ -36,10 +36,18 @@ async def publish_events(facade: Facade, asked: Asked) -> Answer:
 
 async def list_workflows(facade: Facade, _asked: Asked) -> Answer:
     """GET workflows."""
-    counts = await facade.counts()
-    runs = _by_workflow(counts)
-    items = [_facts(facade, each, runs) async for each in in_turns(facade.shared.app.newest())]
-    return Answer(body=a.WorkflowList(items=tuple(items), notes=counts.notes))
+    return Answer(body=await _listed(facade))
+
+
+async def _listed(facade: Facade) -> bytes:
+    """All workflows as JSON, made once for all who ask while the counts are the same."""
+    async with facade.listing:
+        counts = await facade.counts()
+        if facade.listed is None or facade.listed[0] is not counts:
+            runs = _by_workflow(counts)
+            items = [_facts(facade, each, runs) async for each in in_turns(facade.shared.app.newest())]
+            facade.listed = counts, msgspec.json.encode(a.WorkflowList(items=tuple(items), notes=counts.notes))
+        return facade.listed[1]
 
 
 async def get_workflow(facade: Facade, asked: Asked) -> Answer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from http import HTTPStatus
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,6 +13,7 @@ from headrace.service.api.problem import BODY_TOO_LARGE, ApiError
 from headrace.service.api.route import Answer, Asked
 from headrace.service.api.run_start import StartRequest, Wait, order_of, started, trace_of
 from headrace.service.client_log import opened
+from headrace.service.loop_turn import LARGE_BYTES, LoopTurn
 from headrace.service.names import Names
 from headrace.service.request_error import NotFound
 from headrace.service.run_view.queries import HistoryPlace
@@ -31,7 +31,6 @@ PATIENCE_S = 20.0
 _PAGE_BYTES = 1 << 20  # of the records in one page of a history; at least one record is shown
 _HISTORY_LIMIT = 200
 _AROUND_BYTES = 64 << 10  # of a start's body around its input
-_SMALL_BYTES = 64 << 10  # a body that may be held by who waits: more of them than requests at once
 
 
 async def list_runs(facade: Facade, asked: Asked) -> Answer:
@@ -78,12 +77,13 @@ async def start_run(facade: Facade, asked: Asked) -> Answer:
         parse_json(raw, nesting_max=limits.nesting)
     except JsonRejected as error:
         raise invalid_body(error.message) from None
-    await asyncio.sleep(0)  # large inputs take their time, and are read once more below
+    small = len(asked.body) <= LARGE_BYTES  # it may be held by who waits, more of them than requests at once
+    if not small:
+        await LoopTurn().taken()  # it is read once more below
     idempotency_key = asked.headers.get("Idempotency-Key")
     trace, refused = trace_of(asked.request)
     order = order_of(facade, request, idempotency_key=idempotency_key, trace=trace)
     seconds = wait_s(asked)
-    small = len(asked.body) <= _SMALL_BYTES
     wait = Wait(seconds, tell_begun=asked.slot.release if small else asked.slot.unlimited, gone=asked.is_gone)
     run = await started(facade, order, wait=wait)
     ended = run.status in set(RunStatus)

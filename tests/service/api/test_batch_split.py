@@ -43,6 +43,7 @@ async def test_an_empty_array_has_no_items() -> None:
 
 
 async def test_others_work_while_one_large_item_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop_turn, "FIRST_S", -1.0)
     monkeypatch.setattr(loop_turn, "SLICE_S", -1.0)
     turns = 0
 

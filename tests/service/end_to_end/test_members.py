@@ -221,7 +221,7 @@ async def test_a_process_whose_loop_stood_still_fences_itself_before_kafka_would
     kafka: KafkaBroker, station: MakeStation
 ) -> None:
     """After half a session nobody else has its partitions yet, and it takes nothing for granted: it announces them anew."""
-    session_ms, stall_ms = 10_000, 5_200
+    session_ms, stall_ms = 10_000, 6_000
     place = station(
         Backend("kafka", kafka.bootstrap_servers),
         "patience.py",

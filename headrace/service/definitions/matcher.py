@@ -178,7 +178,7 @@ def _bucket(*numbered: list[tuple[int, _Candidate]]) -> _Bucket:
 class _Topic:
     """The candidates of one topic: by type, and those that take any type."""
 
-    __slots__ = ("_any_type", "_by_type")
+    __slots__ = ("_any_type", "_by_type", "_types")
 
     def __init__(self, candidates: list[_Candidate]) -> None:
         by_type: dict[str | None, list[tuple[int, _Candidate]]] = {}
@@ -187,6 +187,7 @@ class _Topic:
         any_type = by_type.pop(None, [])
         self._by_type = {type_: _bucket(found, any_type) for type_, found in by_type.items() if type_ is not None}
         self._any_type = _bucket(any_type) if any_type else None
+        self._types = _listed(self._by_type)  # for people: once, not for each event of 10 000 that nobody waits for
 
     def candidates(self, meta: EventMeta) -> tuple[_Candidate, ...]:
         bucket = self._by_type.get(meta.type, self._any_type)
@@ -195,7 +196,7 @@ class _Topic:
     def why_not(self, meta: EventMeta) -> str:
         shown = one_line(meta.type, _SHOWN_CHARS_MAX)
         if meta.type not in self._by_type and self._any_type is None:
-            return f"type {shown} not among {_listed(self._by_type)}"
+            return f"type {shown} not among {self._types}"
         return f"attributes differ (type {shown})"
 
 

@@ -336,7 +336,7 @@ def at_the_api(place: Place, seconds: float) -> list[Any]:
         case("bodies of 4 MiB: deep, wide, endless", "bodies", code="400"),
         case("batches of 10 000 events", "batches", route="/api/v1/events"),
         case("forged cursors, ids, numbers", "forgeries", code="404"),
-        case("starts with bad trace contexts", "contexts", refused, topic="(http)"),
+        case("starts with bad trace contexts", "contexts", refused),
         case("shapes that smuggle requests", "smuggling", code="404"),
         case("20 clients that ask on and never read", "pipelining"),
         case("300 connections that dribble headers", "dribbling"),

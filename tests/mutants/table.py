@@ -504,8 +504,8 @@ MUTANTS = (
         "M11",
         "a decision is answered before the log has judged it",
         "service/approval_command.py",
-        "                    if not seen.folded.without_effect:\n",
-        "                    if seen.raw is not None:\n",
+        "    if not seen.folded.without_effect:\n",
+        "    if seen.raw is not None:\n",
         test="tests/service/cli/test_approval_commands.py",
     ),
     Mutant(

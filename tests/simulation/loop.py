@@ -54,6 +54,19 @@ class Place:
 PLACE: ContextVar[Place | None] = ContextVar("place", default=None)
 
 
+class KeptByPlace:
+    """Whatever the shell keeps for its loop is kept for the place that asks: processes share no loop, and a dead one's callbacks never come."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Place | None, Any] = {}
+
+    def get(self, _loop: asyncio.AbstractEventLoop) -> Any:
+        return self._kept.get(PLACE.get())
+
+    def __setitem__(self, _loop: asyncio.AbstractEventLoop, value: Any) -> None:
+        self._kept[PLACE.get()] = value
+
+
 class _Task(asyncio.Task[Any]):
     """A task whose hash is a number: sets of tasks (asyncio's own among them) then have the same order in every run."""
 

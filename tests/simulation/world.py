@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from headrace.handlers.attempt import Attempt as AttemptNow
-from headrace.service import checkpointer, idle_runs, waiting_starts
+from headrace.service import checkpointer, idle_runs, loop_turn, waiting_starts
 from headrace.service import owner as owner_limits
 from headrace.service.engine import checkpoint
 from headrace.service.fault_point import FaultPoint, armed
@@ -37,7 +37,7 @@ from tests.simulation.clock import virtual
 from tests.simulation.decider import Decider
 from tests.simulation.instance import Instance, first_line, instance_at
 from tests.simulation.judge import AUDIT, LETTERS, POSITIONS, RUNS, Effects, Judge
-from tests.simulation.loop import Deadlock, Life, Livelock, SimLoop
+from tests.simulation.loop import Deadlock, KeptByPlace, Life, Livelock, SimLoop
 from tests.simulation.operator import EVERY_S, Operator
 from tests.simulation.plan import Arrival, AtPoint, Plan, Timed
 from tests.simulation.refold import Refold
@@ -654,7 +654,7 @@ def _state(plan: Plan, at: TopicPartition) -> Any:
 
 @contextmanager
 def tightened(plan: Plan) -> Iterator[None]:
-    """The shell's own limits, as the plan says: checkpoints as often, and as little kept awake."""
+    """The shell's own limits, as the plan says: checkpoints as often, and as little kept awake. What it keeps for a loop it keeps for a process."""
     limits: list[tuple[Any, str, object]] = [
         (checkpointer, "EVERY_S", 0.0),
         (checkpointer, "LOG_BYTES_MIN", plan.checkpoint_bytes),
@@ -662,6 +662,7 @@ def tightened(plan: Plan) -> Iterator[None]:
         (owner_limits, "_LIVE_MAX", plan.live_max),
         (idle_runs, "_RESTING_MAX", plan.resting_max),
         (waiting_starts, "_UNPACKED_MAX", plan.unpacked_max),
+        (loop_turn, "_lines", KeptByPlace()),
     ]
     if plan.chunk_bytes < checkpoint.CHUNK_BYTES:
         limits += [

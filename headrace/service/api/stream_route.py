@@ -35,9 +35,9 @@ async def stream(facade: Facade, asked: Asked) -> StreamResponse:
         followed = [stack.enter_context(facade.live.following(number)) for number in range(facade.shared.partitions)]
         known = all(each.caught_up.is_set() for each in followed)
         client = stack.enter_context(facade.stream.client(last_id))
-        await response.prepare(asked.request)
-        async with response:
-            try:
+        try:
+            await response.prepare(asked.request)
+            async with response:
                 await response.send("{}", event="open", retry=_RETRY_MS)
                 async with asyncio.TaskGroup() as tasks:
                     helpers = [tasks.create_task(_close_when_gone(response, client))]
@@ -46,8 +46,8 @@ async def stream(facade: Facade, asked: Asked) -> StreamResponse:
                     await _send_all(response, client)
                     for helper in helpers:
                         helper.cancel()
-            except* (ConnectionError, TimeoutError):
-                pass  # it is gone, or cut: it comes back by itself
+        except* (ConnectionError, TimeoutError):
+            pass  # it is gone, or cut: it comes back by itself
     return response
 
 

@@ -2,6 +2,8 @@
 
 import http.client
 import json
+import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +13,7 @@ from headrace.service.api.live_runs import Change
 from headrace.service.api.live_stream import KEPT, WAITING, LiveStream
 from headrace.service.run_view.summary import RunSummary
 from tests.service.api.client import PATIENCE_S, Client
+from tests.service.end_to_end.station import Station
 from tests.service.end_to_end.waiting import eventually_now
 
 Event = dict[str, str]
@@ -137,3 +140,13 @@ async def test_what_was_missed_is_sent_or_said_to_be_lost(away: int, names: list
         event = await client.next()
         assert event is not None
         assert event.name == "reset"
+
+
+async def test_clients_that_are_gone_at_once_are_no_failure_of_ours(api: Client, place: Station) -> None:
+    for _ in range(50):
+        with socket.create_connection((api.host, api.port), timeout=PATIENCE_S) as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
+            peer.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await eventually_now(lambda: "headrace_sse_clients 1.0" in place.now.scrape(), "only the one that stays")
+    assert api.get("/api/v1/about").status == 200
+    assert "http.failed" not in place.now.stderr

@@ -143,7 +143,7 @@ async def test_what_was_missed_is_sent_or_said_to_be_lost(away: int, names: list
 
 
 async def test_clients_that_are_gone_at_once_are_no_failure_of_ours(api: Client, place: Station) -> None:
-    for _ in range(50):
+    for _ in range(30):
         with socket.create_connection((api.host, api.port), timeout=PATIENCE_S) as peer:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closed by a reset
             peer.sendall(b"GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
